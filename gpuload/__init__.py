@@ -1,0 +1,21 @@
+"""A GPU-accelerated loader for training: decodes, augments and delivers batches where the model is."""
+
+from gpuload.errors import BadSample, SampleError
+from gpuload.loader import Loader
+from gpuload.plan import Augment, CenterCrop, Order, RandomResizedCrop
+from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList
+
+__version__ = "0.1.0"
+__all__ = [
+    "Augment",
+    "BadSample",
+    "CenterCrop",
+    "ImageArray",
+    "ImageFolder",
+    "ImageFrame",
+    "ImageList",
+    "Loader",
+    "Order",
+    "RandomResizedCrop",
+    "SampleError",
+]

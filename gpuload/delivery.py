@@ -1,0 +1,101 @@
+"""Hands arrays to a framework, on the device where they are, without a copy.
+
+One function for each framework: it takes an engine's array (a NumPy array, or a DALI tensor on the CPU or a GPU), the
+device, and the dtype that was asked for, and returns the framework's own array over the same memory. A batch keeps its
+memory for as long as it, or anything made from it without a copy, lives.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuload.cuda import CPU, Device
+
+
+def to_numpy(array: Any, device: Device, dtype: str | None = None) -> Any:
+    """A NumPy array. What lies on a GPU is copied to the host: NumPy has no other memory."""
+    host = array if isinstance(array, np.ndarray) else np.asarray(array if device == CPU else array.as_cpu())
+    if dtype == "bfloat16":
+        return host.astype(_required("ml_dtypes", "dtype='bfloat16' in NumPy", "bfloat16").bfloat16)
+    return host
+
+
+def to_torch(array: Any, device: Device, dtype: str | None = None) -> Any:
+    """A `torch.Tensor` on the device. Integer labels become int64, which torch's losses ask for."""
+    torch = _required("torch", "framework='torch'", "torch")
+    if isinstance(array, np.ndarray):
+        if array.dtype.kind in "iu" and dtype is None:
+            array = array.astype(np.int64, copy=False)
+        tensor = torch.from_numpy(array).to(str(device), non_blocking=True)
+    else:
+        tensor = torch.from_numpy(np.asarray(array)) if device == CPU else torch.from_dlpack(array)
+    return tensor.to(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
+    """A `cupy.ndarray` on the device."""
+    cupy = _required("cupy", "framework='cupy'", "cuda13")
+    with cupy.cuda.Device(device.index):
+        result = cupy.asarray(array) if isinstance(array, np.ndarray) else cupy.from_dlpack(array)
+        if dtype == "bfloat16":
+            return result.astype(_required("ml_dtypes", "dtype='bfloat16' in CuPy", "bfloat16").bfloat16)
+    return result
+
+
+def _torch_stream(device: Device) -> int:
+    return int(importlib.import_module("torch").cuda.current_stream(device.index).cuda_stream)
+
+
+def _cupy_stream(device: Device) -> int:
+    cupy = importlib.import_module("cupy")
+    with cupy.cuda.Device(device.index):
+        return int(cupy.cuda.get_current_stream().ptr)
+
+
+@dataclass(frozen=True)
+class Framework:
+    """How batches reach one framework."""
+
+    convert: Callable[[Any, Device, str | None], Any]
+    """Engine's array, device, dtype -> the framework's array."""
+    stream: Callable[[Device], int] | None = None
+    """The CUDA stream on which the framework will use the batch; None: wait until the batch is there."""
+    layout: str = "HWC"
+    """Of an image, where the user does not say."""
+
+
+FRAMEWORKS = {
+    "numpy": Framework(to_numpy),
+    "torch": Framework(to_torch, _torch_stream, layout="CHW"),
+    "cupy": Framework(to_cupy, _cupy_stream),
+}
+
+
+def choose(framework: str | None, device: Device) -> Framework:
+    """The framework by name; None takes NumPy on the CPU and CuPy on a GPU. Imports nothing but checks what is there.
+
+    Raises ValueError for an unknown name and for CuPy on the CPU, ImportError for one that is not installed.
+    """
+    if framework is None:
+        framework = "numpy" if device == CPU else "cupy"
+    if framework not in FRAMEWORKS:
+        raise ValueError(f"framework must be one of {', '.join(FRAMEWORKS)}, not {framework!r}")
+    if framework == "cupy" and device == CPU:
+        raise ValueError(
+            "framework='cupy' needs a GPU, but batches are made on cpu: pass device='cuda' or framework='numpy'"
+        )
+    if framework != "numpy":
+        _required(framework, f"framework={framework!r}", "torch" if framework == "torch" else "cuda13")
+    return FRAMEWORKS[framework]
+
+
+def _required(module: str, purpose: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImportError(f"{purpose} needs {module}, which is not installed: pip install 'gpuload[{extra}]'") from None

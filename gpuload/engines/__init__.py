@@ -1,0 +1,114 @@
+"""Engines carry steps out. They hold no randomness, and every engine gives the same batch for the same step."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from typing import Any, Protocol
+
+from gpuload.cuda import CPU, Device, resolve
+from gpuload.plan import Augment, Step
+from gpuload.sources import ImageSource
+
+log = logging.getLogger("gpuload")
+_announced: set[str] = set()
+
+
+class Engine(Protocol):
+    """Runs steps in the order in which they are submitted, in threads of its own."""
+
+    @property
+    def pending(self) -> int:
+        """Steps submitted whose result was neither taken nor discarded."""
+
+    def submit(self, step: Step) -> None:
+        """Start a step; does not wait."""
+
+    def result(self, stream: int | None = None) -> Any:
+        """The oldest pending step's images, [B, H, W, C] or [B, C, H, W]: an array, or a DALI tensor, that nobody else
+        writes to. On a GPU they are ready for work queued on `stream` (a `cudaStream_t`).
+
+        Raises SampleError where files cannot be read; the steps after that one are not touched by it.
+        """
+
+    def discard(self) -> None:
+        """Forget all pending steps."""
+
+    def close(self) -> None:
+        """Free threads and memory."""
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def dali_installed() -> bool:
+    """Whether NVIDIA DALI can be imported."""
+    try:
+        return importlib.util.find_spec("nvidia.dali") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def choose(source: ImageSource, transform: Augment, device: str, engine: str) -> tuple[Device, str]:
+    """The device and the engine ("dali" or "numpy") for a job.
+
+    `auto` takes the GPU and DALI where they are there and can do all that `transform` asks for, and says once what it
+    took; what was named is taken, or raises. Raises ValueError for unknown names and for a job that the named engine or
+    device cannot do, RuntimeError for a CUDA device that is not there, ImportError where DALI is not installed.
+    """
+    from gpuload.engines.image_dali import unsupported
+
+    if engine not in ("auto", "dali", "numpy"):
+        raise ValueError(f"engine must be one of auto, dali, numpy, not {engine!r}")
+    place = resolve(device)
+    named_gpu = place != CPU and device != "auto"
+    obstacle = unsupported(source, transform)
+    if engine == "dali" and not dali_installed():
+        raise ImportError("engine='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[cpu]'")
+    if engine == "dali" and obstacle:
+        raise ValueError(f"engine='dali' cannot do {obstacle}: pass engine='numpy', or 'auto' to have one chosen")
+    if engine == "numpy" and named_gpu:
+        raise ValueError(f"engine='numpy' runs on the CPU, not on {place}: pass device='cpu', or engine='dali'")
+    if named_gpu and obstacle:
+        raise ValueError(f"device={device!r} cannot do {obstacle}: pass device='cpu', or leave that option out")
+    if named_gpu and not dali_installed():
+        raise ImportError(f"device={device!r} needs NVIDIA DALI, which is not installed: pip install 'gpuload[cuda13]'")
+    if engine == "auto":
+        engine = "dali" if dali_installed() and not obstacle else "numpy"
+    if engine == "numpy":
+        place = CPU
+    reason = (
+        f", since DALI cannot do {obstacle}"
+        if obstacle
+        else ""
+        if dali_installed()
+        else ", since DALI is not installed"
+    )
+    said = f"images on {place} with {'DALI' if engine == 'dali' else 'NumPy, SciPy and Pillow' + reason}"
+    if said not in _announced:
+        _announced.add(said)
+        log.info(said)
+    return place, engine
+
+
+def open_engine(
+    source: ImageSource,
+    transform: Augment,
+    *,
+    batch_size: int,
+    device: Device,
+    engine: str,
+    threads: int | None = None,
+) -> Engine:
+    """A new engine, as `choose` chose it. `threads`: for decoding; None takes all CPUs of the process."""
+    threads = threads or available_cpus()
+    if engine == "numpy":
+        from gpuload.engines.image_numpy import NumpyEngine
+
+        return NumpyEngine(source, transform, threads=threads)
+    from gpuload.engines.image_dali import DaliEngine
+
+    return DaliEngine(source, transform, batch_size=batch_size, device=device, threads=threads)

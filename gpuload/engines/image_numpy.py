@@ -1,0 +1,251 @@
+"""The reference engine: Pillow reads and resizes, SciPy warps, NumPy does the rest; on the CPU, in threads."""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+from scipy import ndimage
+
+from gpuload.errors import BadSample, SampleError
+from gpuload.plan import Augment, Step
+from gpuload.plan.augment import EPSILON
+from gpuload.plan.crop import Ops
+from gpuload.sources import ImageArray, ImageSource
+
+Floats = NDArray[np.float32]
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
+OUTPUT_DTYPES = {"float32": "float32", "float16": "float16", "uint8": "uint8", "bfloat16": "float32"}
+"""NumPy and DALI have no bfloat16: delivery casts it."""
+
+
+class NumpyOps:
+    """NumPy's words for `Ops`."""
+
+    array = staticmethod(np.asarray)
+    floor = staticmethod(np.floor)
+    sqrt = staticmethod(np.sqrt)
+    minimum = staticmethod(np.minimum)
+    maximum = staticmethod(np.maximum)
+    max = staticmethod(np.max)
+
+
+def decode(path: str, transform: Augment, draws: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    """[H, W, C] of the transform's size and colour: uint8, or 16 and 32-bit greys as they stand in the file.
+
+    `draws`: what a RandomResizedCrop drew for this image.
+    """
+    with Image.open(path) as opened:
+        image: Image.Image = opened
+        mode = MODES[transform.color]
+        # Greys of more than 8 bits stay as they are where grey was asked for, as in Keras.
+        if image.mode != mode and not (mode == "L" and image.mode in ("I", "I;16")):
+            image = image.convert(mode)
+        assert transform.size is not None
+        height, width = transform.size
+        box = None
+        if transform.crop is not None:
+            top, left, high, wide = transform.crop.box(
+                float(image.height), float(image.width), transform.size, draws, cast(Ops, NumpyOps)
+            )
+            box = (left, top, left + wide, top + high)
+        if image.size != (width, height) or box is not None:
+            image = _resized(image, (width, height), box or (0.0, 0.0, *map(float, image.size)), transform)
+        pixels = np.asarray(image)
+    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+
+
+def _resized(image: Image.Image, size: tuple[int, int], box: tuple[float, ...], transform: Augment) -> Image.Image:
+    """The box (left, top, right, bottom) of the image at `size` (width, height)."""
+    left, top, right, bottom = box
+    resample = FILTERS[transform.interpolation]
+    if transform.antialias or transform.interpolation == "nearest":
+        return image.resize(size, resample, box=(left, top, right, bottom))
+    # Pillow's resize always widens its filters; reading through a matrix never does.
+    scale_x, scale_y = (right - left) / size[0], (bottom - top) / size[1]
+    matrix = (scale_x, 0.0, left, 0.0, scale_y, top)
+    return image.transform(size, Image.Transform.AFFINE, matrix, resample)
+
+
+def warp(image: Floats, matrix: NDArray[np.float64], transform: Augment) -> Floats:
+    """[H, W, C] read through `matrix` (output to input in (x, y), pixel centres at +0.5)."""
+    linear, shift = matrix[:, :2], matrix[:, 2]
+    if not shift.any() and (linear == np.eye(2)).all():
+        return image
+    # SciPy counts (row, column), with pixel centres at whole numbers.
+    offset = (linear @ (0.5, 0.5) + shift - 0.5)[::-1]
+    planes = [
+        ndimage.affine_transform(
+            image[:, :, channel],
+            linear[::-1, ::-1],
+            offset,
+            order=transform.warp_order,
+            mode=transform.fill_mode,
+            cval=transform.fill_value,
+        )
+        for channel in range(image.shape[2])
+    ]
+    return np.stack(planes, axis=2)
+
+
+def shift_channels(image: Floats, levels: float) -> Floats:
+    """All channels moved by `levels`, within the image's least and greatest level."""
+    return cast(Floats, np.clip(image + np.float32(levels), image.min(), image.max()))
+
+
+def brighten(image: Floats, factor: float) -> Floats:
+    """Pillow's brightness, on whole levels. An image that leaves 0..255 is stretched to it first and back afterwards,
+    as in Keras' `apply_brightness_shift`."""
+    low, high = image.min(), image.max()
+    stretched = low < 0 or high > 255
+    levels = image
+    if stretched:
+        levels = image - low
+        levels = levels / (levels.max() or 1.0) * 255
+    whole = levels.astype(np.uint8)
+    picture = Image.fromarray(whole[:, :, 0] if whole.shape[2] == 1 else whole)
+    result = np.asarray(ImageEnhance.Brightness(picture).enhance(factor), np.float32).reshape(image.shape)
+    return cast(Floats, result / 255 * (high - low) + low) if stretched else result
+
+
+def scale(image: Floats, transform: Augment) -> Floats:
+    """Everything that follows the colours: function, rescale, statistics, whitening. In `layout`, float32."""
+    if transform.function is not None:
+        shape = image.shape
+        image = np.asarray(transform.function(np.ascontiguousarray(image)), np.float32)
+        if image.shape != shape:
+            raise ValueError(f"function must return an image of the shape it was given, {shape}, not {image.shape}")
+    if transform.rescale:
+        image = image * np.float32(transform.rescale)
+    if transform.per_sample is not None:
+        image = image - image.mean()
+        if transform.per_sample == "standardize":
+            image = image / (image.std() + np.float32(EPSILON))
+    axes = (-1, 1, 1) if transform.layout == "CHW" else (-1,)
+    if transform.mean is not None:
+        image = image - np.asarray(transform.mean, np.float32).reshape(axes)
+    if transform.std is not None:
+        image = image / np.asarray(transform.std, np.float32).reshape(axes)
+    if transform.zca is not None:
+        image = (image.reshape(1, -1) @ transform.zca).reshape(image.shape)
+    return image
+
+
+def _moved(source: ImageSource, transform: Augment, step: Step, row: int) -> Floats:
+    """One image of the step, read, warped and recoloured: [H, W, C], levels from 0 to 255."""
+    index = int(step.indices[row])
+    if isinstance(source, ImageArray):
+        image = np.asarray(source.images[index], np.float32)
+    else:
+        draws = None if step.crops is None else step.crops[row]
+        try:
+            image = decode(source.path(index), transform, draws).astype(np.float32)
+        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+            raise SampleError([BadSample(index, source.path(index), f"{type(error).__name__}: {error}")], 1) from error
+    if step.matrices is not None:
+        image = warp(image, step.matrices[row], transform)
+    if step.channel_shift is not None:
+        image = shift_channels(image, float(step.channel_shift[row]))
+    if step.brightness is not None:
+        image = brighten(image, float(step.brightness[row]))
+    return image
+
+
+def _finished(image: Floats, transform: Augment, out: NDArray[Any]) -> None:
+    image = scale(image.transpose(2, 0, 1) if transform.layout == "CHW" else image, transform)
+    if out.dtype.kind == "u":
+        image = np.clip(np.rint(image), 0, np.iinfo(out.dtype).max)
+    out[...] = image
+
+
+def _sample(source: ImageSource, transform: Augment, step: Step, row: int, out: NDArray[Any]) -> None:
+    _finished(_moved(source, transform, step, row), transform, out)
+
+
+def _in_order(images: list[Future[Floats]], transform: Augment, out: NDArray[Any]) -> list[Future[Floats]]:
+    for row, image in enumerate(images):
+        if image.exception() is None:
+            _finished(image.result(), transform, out[row])
+    return images
+
+
+@dataclass
+class _Batch:
+    step: Step
+    images: list[Future[Any]]
+    scaled: Future[Any] | None
+    """The user's function at work on the images, if there is one."""
+    out: NDArray[Any]
+
+
+class NumpyEngine:
+    """Decodes and augments image by image in a pool of threads; Pillow and SciPy release the interpreter's lock."""
+
+    def __init__(self, source: ImageSource, transform: Augment, *, threads: int):
+        self._source = source
+        self._transform = transform
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
+        # A user's function is called in one thread and in the batch's order: it need not be safe for threads.
+        self._caller = ThreadPoolExecutor(1, thread_name_prefix="gpuload-function") if transform.function else None
+        self._batches: deque[_Batch] = deque()
+
+    @property
+    def pending(self) -> int:
+        return len(self._batches)
+
+    def submit(self, step: Step) -> None:
+        job = self._source, self._transform, step
+        out = np.empty((step.batch_size, *self._shape), OUTPUT_DTYPES[self._transform.dtype])
+        if self._caller is None:
+            images: list[Future[Any]] = [
+                self._pool.submit(_sample, *job, row, out[row]) for row in range(step.batch_size)
+            ]
+            scaled = None
+        else:
+            images = [self._pool.submit(_moved, *job, row) for row in range(step.batch_size)]
+            scaled = self._caller.submit(_in_order, images, self._transform, out)
+        self._batches.append(_Batch(step, images, scaled, out))
+
+    def result(self, stream: int | None = None) -> NDArray[Any]:
+        batch = self._batches.popleft()
+        if batch.scaled is not None:
+            batch.scaled.result()
+        errors = [error for error in (image.exception() for image in batch.images) if error is not None]
+        bad = [sample for error in errors if isinstance(error, SampleError) for sample in error.samples]
+        if bad:
+            raise SampleError(bad, batch.step.batch_size)
+        for error in errors:
+            raise error
+        return batch.out
+
+    def discard(self) -> None:
+        for batch in self._batches:
+            for future in filter(None, (batch.scaled, *batch.images)):
+                future.cancel()
+        self._batches.clear()
+
+    def close(self) -> None:
+        self.discard()
+        for pool in filter(None, (self._pool, self._caller)):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        source, transform = self._source, self._transform
+        assert transform.size is not None
+        channels = source.images.shape[3] if isinstance(source, ImageArray) else transform.channels
+        return (channels, *transform.size) if transform.layout == "CHW" else (*transform.size, channels)

@@ -1,0 +1,26 @@
+"""Keras' words for gpuload: change the import, keep the program.
+
+`ImageDataGenerator` replaces `tf.keras.preprocessing.image.ImageDataGenerator`, with the same arguments, methods and
+flows; with the same seed the flows give the same batches. `ImageSequence` replaces a `keras.utils.Sequence` that reads,
+decodes, resizes and scales files. `model.fit`, `evaluate` and `predict` take what they return.
+"""
+
+try:
+    import keras  # noqa: F401
+except ImportError as _error:
+    raise ImportError(
+        "gpuload.keras needs Keras 3, which is not installed: pip install 'gpuload[tensorflow]'"
+    ) from _error
+
+from gpuload.keras.flows import DataFrameIterator, DirectoryIterator, Iterator, NumpyArrayIterator
+from gpuload.keras.generator import ImageDataGenerator
+from gpuload.keras.sequence import ImageSequence
+
+__all__ = [
+    "DataFrameIterator",
+    "DirectoryIterator",
+    "ImageDataGenerator",
+    "ImageSequence",
+    "Iterator",
+    "NumpyArrayIterator",
+]

@@ -1,0 +1,100 @@
+"""A Keras `PyDataset` that makes its batches ahead of time, although Keras asks for them by number, in any order."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from keras.utils import PyDataset
+
+from gpuload.loader import Stream, Workshop
+from gpuload.plan import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit(Step):
+    """A step that Keras is expected to ask for."""
+
+    number: int | None
+    """Of the batch in the data set; None where batches are taken with `next`."""
+
+
+class PrefetchedDataset(PyDataset):
+    """Answers `self[number]` from batches made ahead.
+
+    `fit` asks for every number once an epoch, shuffled by Python's `random` unless told otherwise. It reads
+    `num_batches` right before it shuffles, so the same shuffle can be tried here on a copy of the generator's state.
+    A wrong guess costs time, never a wrong batch.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.lock = threading.Lock()
+        self._stream: Stream[Any] | None = None
+        self._workshop: Workshop | None = None
+        self._shuffle_state: Any = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def _open(self) -> Workshop:
+        """The source, transform, device and engine; asked for at the first batch."""
+        raise NotImplementedError
+
+    def _visits(self, numbers: Sequence[int]) -> Iterator[Visit]:
+        """The steps of these batches, drawn from the present state without changing it."""
+        raise NotImplementedError
+
+    def _deliver(self, visit: Any, images: Any) -> Any:
+        """What Keras gets for a visit that took place."""
+        raise NotImplementedError
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        self._shuffle_state = random.getstate()
+        return len(self)
+
+    def __getitem__(self, number: int) -> Any:
+        if not 0 <= number < len(self):
+            raise ValueError(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
+        with self.lock:
+            if self._expected() != number:
+                self._restart(self._visits(self._guess(number)))
+            return self._take()
+
+    def _guess(self, number: int) -> Sequence[int]:
+        """The numbers that will be asked for, `number` first."""
+        state, self._shuffle_state = self._shuffle_state, None
+        if state is not None:
+            shuffler = random.Random()
+            shuffler.setstate(state)
+            numbers = list(range(len(self)))
+            shuffler.shuffle(numbers)
+            if numbers[0] == number:
+                return numbers
+        return range(number, len(self))
+
+    def _expected(self) -> int | None:
+        upcoming = self._stream.upcoming if self._stream else None
+        return None if upcoming is None else upcoming.number
+
+    def _restart(self, visits: Iterator[Visit]) -> None:
+        self._drop()
+        if self._workshop is None:
+            self._workshop = self._open()
+        self._stream = Stream(self._workshop, visits)
+
+    def _drop(self) -> None:
+        """Forget what was made ahead."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _take(self) -> Any:
+        assert self._stream is not None
+        visit, images = next(self._stream)
+        return self._deliver(visit, images)

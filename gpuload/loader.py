@@ -1,0 +1,298 @@
+"""The native door: a source, a transform, batches. The only file that knows all four rooms."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import weakref
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+from gpuload import cuda, delivery, engines
+from gpuload.plan import Augment, Order, Step
+from gpuload.plan.order import LastBatch, checked_int
+from gpuload.sources import ImageArray, ImageSource
+
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+
+class Workshop:
+    """Everything between a step and a delivered batch: the job, fixed, and the engines that stand ready for it.
+
+    Each running `Stream` has an engine of its own; one that is done with leaves it here for the next.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Augment,
+        *,
+        batch_size: int,
+        device: str = "auto",
+        engine: str = "auto",
+        framework: str | None = None,
+        prefetch: int = 2,
+        threads: int | None = None,
+    ):
+        transform = sized(source, transform)
+        self.source = source
+        self.batch_size = checked_int("batch_size", batch_size, 1)
+        self.prefetch = checked_int("prefetch", prefetch, 0)
+        self.threads = None if threads is None else checked_int("threads", threads, 1)
+        self.device, self.engine = engines.choose(source, transform, device, engine)
+        self.framework = delivery.choose(framework, self.device)
+        layout = transform.layout or self.framework.layout
+        self.transform = transform if transform.layout == layout else transform.replace(layout=layout)
+        self._pid = os.getpid()
+        self._idle: list[engines.Engine] = []
+
+    def lend(self) -> engines.Engine:
+        """An engine with nothing pending."""
+        self.check_process()
+        if self._idle:
+            return self._idle.pop()
+        return engines.open_engine(
+            self.source,
+            self.transform,
+            batch_size=self.batch_size,
+            device=self.device,
+            engine=self.engine,
+            threads=self.threads,
+        )
+
+    def give_back(self, engine: engines.Engine) -> None:
+        """Keep an engine for the next `lend`. One is kept; more were for streams that ran side by side."""
+        if self._pid != os.getpid():
+            return  # A child process must leave its parent's threads alone, even at its end.
+        engine.discard()
+        if self._idle:
+            engine.close()
+        else:
+            self._idle.append(engine)
+
+    def check_process(self) -> None:
+        """Engines have threads, and threads do not live on in a forked process."""
+        if self._pid != os.getpid():
+            raise RuntimeError(
+                f"this loader was made in process {self._pid} and is used in its fork {os.getpid()}, where its threads "
+                "do not run: make the loader in the process that iterates over it (it needs no worker processes)"
+            )
+
+    def deliver(self, engine: engines.Engine) -> Any:
+        """The images of the engine's oldest step, in the framework's array."""
+        on_gpu = self.device != cuda.CPU
+        stream = self.framework.stream(self.device) if on_gpu and self.framework.stream else None
+        return self.framework.convert(engine.result(stream), self.device, self.transform.dtype)
+
+    def targets(self, step: Step) -> Any:
+        """The labels of the step, in the framework's array."""
+        assert self.source.labels is not None
+        return self.framework.convert(self.source.labels[step.indices], self.device, None)
+
+    def close(self) -> None:
+        """Close what stands ready."""
+        while self._idle:
+            self._idle.pop().close()
+
+
+def sized(source: ImageSource, transform: Augment) -> Augment:
+    """The transform with the size that the source settles; raises ValueError where the two do not agree."""
+    if not isinstance(source, ImageArray):
+        if transform.size is None:
+            raise ValueError("size must be given, as (height, width), for images that are read from files")
+        return transform
+    height, width, channels = source.images.shape[1:]
+    if transform.size not in (None, (height, width)) or transform.crop is not None:
+        raise ValueError(
+            f"size and crop belong to images that are read from files; those in memory are {height} x {width}: "
+            "leave both out"
+        )
+    if channels != transform.channels and (transform.mean is not None or transform.std is not None):
+        raise ValueError(
+            f"mean and std are for {transform.channels} channels (color={transform.color!r}), images have {channels}"
+        )
+    return transform.replace(size=(height, width))
+
+
+class Stream(Generic[AnyStep]):
+    """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, images).
+
+    `next` raises SampleError for a batch that could not be made; the one after it comes at the next call.
+    """
+
+    def __init__(self, workshop: Workshop, steps: Iterator[AnyStep]):
+        self._workshop = workshop
+        self._steps = steps
+        self._submitted: list[AnyStep] = []
+        self._engine = workshop.lend()
+        self._release = weakref.finalize(self, workshop.give_back, self._engine)
+        self._release.atexit = False
+
+    @property
+    def upcoming(self) -> AnyStep | None:
+        """The step whose images `next` will yield, where it has been pulled already."""
+        return self._submitted[0] if self._submitted else None
+
+    def __iter__(self) -> Stream[AnyStep]:
+        return self
+
+    def __next__(self) -> tuple[AnyStep, Any]:
+        self._workshop.check_process()
+        if not self._release.alive:
+            raise StopIteration
+        while len(self._submitted) <= self._workshop.prefetch:
+            step = next(self._steps, None)
+            if step is None:
+                break
+            self._engine.submit(step)
+            self._submitted.append(step)
+        if not self._submitted:
+            self.close()
+            raise StopIteration
+        step = self._submitted.pop(0)
+        return step, self._workshop.deliver(self._engine)
+
+    def close(self) -> None:
+        """Give the engine back; what was pulled ahead is dropped."""
+        self._release()
+
+
+class Loader:
+    """Batches of a source's images, made ahead of time on the GPU or, without one, on the CPU.
+
+    Yields `(images, labels)`, or `images` alone where the source has no labels. Each iteration is one epoch with an
+    order and random numbers of its own; leaving it early and starting again starts the next epoch. The order and what
+    is drawn for a sample depend on (seed, epoch, the sample's position in the epoch) alone.
+
+    Images are [B, H, W, C], or [B, C, H, W] for PyTorch, of the transform's dtype; labels [B, ...] of the source's.
+
+    Raises SampleError, from the batch concerned only, where a file cannot be read; ValueError, ImportError and
+    RuntimeError at once for arguments that make no sense here.
+
+    >>> import numpy as np
+    >>> import gpuload
+    >>> source = gpuload.ImageArray(np.zeros((5, 8, 8, 3), np.uint8), labels=np.arange(5))
+    >>> loader = gpuload.Loader(source, gpuload.Augment(hflip=0.5), batch_size=2, device="cpu")
+    >>> [(images.shape, labels.tolist()) for images, labels in loader]
+    [((2, 8, 8, 3), [0, 1]), ((2, 8, 8, 3), [2, 3]), ((1, 8, 8, 3), [4])]
+    >>> len(loader)
+    3
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Augment,
+        *,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int | None = None,
+        last_batch: LastBatch = "keep",
+        device: str = "auto",
+        engine: str = "auto",
+        framework: str | None = None,
+        prefetch: int = 2,
+        threads: int | None = None,
+    ):
+        """
+        Args:
+            source: What there is: ImageFolder, ImageList, ImageFrame or ImageArray.
+            transform: What is done to each image.
+            batch_size: Samples in a batch.
+            shuffle: Whether each epoch has a random order of its own.
+            seed: Of order and augmentation. None draws one; `loader.seed` tells it.
+            last_batch: A short last batch is kept ("keep"), left out ("drop"), or filled up with the epoch's first
+                samples ("pad").
+            device: "auto", "cpu", "cuda" or "cuda:N". The environment's GPULOAD_DEVICE overrides "auto".
+            engine: "auto", "dali" or "numpy".
+            framework: "numpy", "torch" or "cupy": whose arrays batches are. None: NumPy on the CPU, CuPy on a GPU.
+                "numpy" on a GPU copies each batch to the host.
+            prefetch: Batches made ahead of the one in use.
+            threads: CPU threads that decode; None: one for each CPU of the process.
+        """
+        if not isinstance(transform, Augment):
+            raise ValueError(f"transform must be a gpuload.Augment, not {transform!r}")
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self.order = Order(
+            size=len(source), batch_size=batch_size, shuffle=shuffle, seed=self.seed, last_batch=last_batch
+        )
+        self.epoch = 0
+        """Number of the epoch that the next iteration will be."""
+        self._workshop = Workshop(
+            source,
+            transform,
+            batch_size=batch_size,
+            device=device,
+            engine=engine,
+            framework=framework,
+            prefetch=prefetch,
+            threads=threads,
+        )
+
+    @property
+    def source(self) -> ImageSource:
+        """What the loader reads."""
+        return self._workshop.source
+
+    @property
+    def transform(self) -> Augment:
+        """What is done to each image, layout and size settled."""
+        return self._workshop.transform
+
+    @property
+    def device(self) -> str:
+        """Where batches are made and delivered: "cpu" or "cuda:N"."""
+        return str(self._workshop.device)
+
+    @property
+    def engine(self) -> str:
+        """What makes them: "dali" or "numpy"."""
+        return self._workshop.engine
+
+    def __repr__(self) -> str:
+        return (
+            f"Loader({self.source!r}, {self.transform!r}, batch_size={self.order.batch_size}, seed={self.seed}, "
+            f"device={self.device!r}, engine={self.engine!r})"
+        )
+
+    def __len__(self) -> int:
+        """Number of batches in an epoch."""
+        return len(self.order)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Make the next iteration epoch number `epoch`."""
+        self.epoch = checked_int("epoch", epoch, 0)
+
+    def steps(self, epoch: int) -> Iterator[Step]:
+        """The plan of one epoch: what each batch holds and what is drawn for it. Reads no file."""
+        for first, indices in self.order.batches(epoch):
+            yield self.transform.step(indices, seed=self.seed, epoch=epoch, first=first)
+
+    def __iter__(self) -> Iterator[Any]:
+        epoch, self.epoch = self.epoch, self.epoch + 1
+        return Batches(self._workshop, Stream(self._workshop, self.steps(epoch)))
+
+    def close(self) -> None:
+        """Free threads and memory. Iterating again takes them anew."""
+        self._workshop.close()
+
+    def __enter__(self) -> Loader:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class Batches:
+    """One epoch's iterator. After a SampleError it goes on with the next batch."""
+
+    def __init__(self, workshop: Workshop, stream: Stream[Step]):
+        self._workshop = workshop
+        self._stream = stream
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Any:
+        step, images = next(self._stream)
+        return images if self._workshop.source.labels is None else (images, self._workshop.targets(step))

@@ -1,0 +1,343 @@
+"""What is done to each image, and the random numbers it takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gpuload.plan.crop import DRAWS, CenterCrop, RandomResizedCrop
+from gpuload.plan.order import checked_int, philox
+from gpuload.plan.step import Doubles, Step
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+Color = Literal["rgb", "grayscale", "rgba"]
+FillMode = Literal["nearest", "constant", "reflect", "wrap"]
+PerSample = Literal["center", "standardize"]
+Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
+Layout = Literal["HWC", "CHW"]
+Range = float | tuple[float, float]
+
+CHANNELS = {"rgb": 3, "grayscale": 1, "rgba": 4}
+EPSILON = 1e-6
+"""Added to the standard deviation of a sample, as in Keras."""
+
+# Each sample owns as many uniform numbers, used or not, so that one option never moves the draws of another.
+_GEOMETRY = ("rotation", "width_shift", "height_shift", "shear")
+_SLOTS = (
+    "rotation",
+    "width_shift",
+    "height_shift",
+    "shear",
+    "zoom_x",
+    "zoom_y",
+    "hflip",
+    "vflip",
+    "channel_shift",
+    "brightness",
+)
+_UNIFORMS = len(_SLOTS) + DRAWS  # 32: a whole number of Philox blocks of four
+
+
+def affine(
+    *,
+    rotation: ArrayLike = 0.0,
+    shift: tuple[ArrayLike, ArrayLike] = (0.0, 0.0),
+    shear: ArrayLike = 0.0,
+    zoom: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
+    center: tuple[float, float],
+) -> Doubles:
+    """Matrices [..., 2, 3], output to input in (x, y): rotation · shift · shear · zoom about `center`.
+
+    Angles in degrees, shift in pixels. The order, and a shear that tilts the y axis without lengthening it, are those
+    of Keras' `apply_affine_transform`. Arguments broadcast against each other.
+
+    >>> affine(zoom=(2.0, 1.0), center=(4.0, 4.0)).tolist()
+    [[2.0, 0.0, -4.0], [0.0, 1.0, 0.0]]
+    """
+    theta, tilt = np.deg2rad(rotation), np.deg2rad(shear)
+    zoom_x, zoom_y = (np.asarray(z, float) for z in zoom)
+    shift_x, shift_y = (np.asarray(s, float) for s in shift)
+    cos, sin = np.cos(theta), np.sin(theta)
+    # Columns of rotation · shear · zoom, with the shear's second column (-sin, cos) of the tilt.
+    columns = np.broadcast_arrays(
+        cos * zoom_x,
+        (-cos * np.sin(tilt) - sin * np.cos(tilt)) * zoom_y,
+        cos * shift_x - sin * shift_y,
+        sin * zoom_x,
+        (-sin * np.sin(tilt) + cos * np.cos(tilt)) * zoom_y,
+        sin * shift_x + cos * shift_y,
+    )
+    matrices = np.stack(columns, axis=-1).reshape(*columns[0].shape, 2, 3)
+    pivot = np.asarray(center, float)
+    matrices[..., 2] += pivot - matrices[..., :2] @ pivot
+    return cast(Doubles, matrices)
+
+
+def flipped(matrices: Doubles, horizontal: ArrayLike, vertical: ArrayLike, size: tuple[int, int]) -> Doubles:
+    """The same matrices where the output, of `size` (height, width), is flipped afterwards."""
+    result = matrices.copy()
+    for axis, flips, length in ((0, horizontal, size[1]), (1, vertical, size[0])):
+        column = result[..., axis]
+        chosen = np.asarray(flips, bool)[..., None]
+        result[..., 2] += np.where(chosen, column * length, 0.0)
+        result[..., axis] = np.where(chosen, -column, column)
+    return result
+
+
+def _interval(name: str, value: Any, neutral: float = 0.0) -> tuple[float, float]:
+    """(low, high) from a number, which stands for that far to either side of `neutral`, or from a pair."""
+    try:
+        low, high = (neutral - value, neutral + value) if np.ndim(value) == 0 else value
+        low, high = float(low), float(high)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number or a pair (low, high), not {value!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"{name} must be finite with low <= high, not {value!r}")
+    return low, high
+
+
+def _choice(name: str, value: object, literal: Any) -> None:
+    if value not in get_args(literal):
+        raise ValueError(f"{name} must be one of {', '.join(get_args(literal))}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Augment:
+    """What is done to each image: read, cropped, resized, warped, recoloured, scaled, in this order.
+
+    A range is a pair (low, high), or one number for that far to either side of "no change". The default changes
+    nothing but the size; pixels come as float32 from 0 to 255.
+
+    >>> augment = Augment(size=(64, 64), shear=10, zoom=(0.8, 1.2), hflip=0.5, rescale=1 / 255)
+    >>> step = augment.step(np.arange(3), seed=7, epoch=0, first=0)
+    >>> step.matrices.shape
+    (3, 2, 3)
+    >>> Augment(size=(64, 64), fill_mode="mirror")
+    Traceback (most recent call last):
+        ...
+    ValueError: fill_mode must be one of nearest, constant, reflect, wrap, not 'mirror'
+    """
+
+    size: tuple[int, int] | None = None
+    """(height, width) of the output, in pixels. None: that of images which are in memory already."""
+    crop: CenterCrop | RandomResizedCrop | None = None
+    """The part of the image that is resized to `size`. None: all of it, in whatever aspect ratio."""
+    interpolation: Interpolation = "bilinear"
+    """Of the resize. Pillow's filters: all but `nearest` widen with the reduction, so that nothing aliases."""
+    antialias: bool = True
+    """False: `bilinear` and `bicubic` read a fixed number of pixels however strong the reduction, as `tf.image.resize`
+    does by default."""
+    color: Color = "rgb"
+    """What images are converted to: 3, 1 or 4 channels."""
+    rotation: Range = 0.0
+    """Degrees; positive turns the content counter-clockwise."""
+    width_shift: Range = 0.0
+    """Share of the width; positive moves the content to the left."""
+    height_shift: Range = 0.0
+    """Share of the height; positive moves the content up."""
+    shear: Range = 0.0
+    """Degrees, as in Keras."""
+    zoom: Range = 0.0
+    """Factors, for x and y independently; above 1 shows more of the image, smaller. One number z: (1 - z, 1 + z)."""
+    center: tuple[float, float] | None = None
+    """(x, y) of the point that rotation, shear and zoom leave in place, in pixels. None: the middle of the image."""
+    hflip: float = 0.0
+    """Probability of a flip from left to right."""
+    vflip: float = 0.0
+    """Probability of a flip upside down."""
+    fill_mode: FillMode = "nearest"
+    """What lies outside the image for the warp, in SciPy's sense: `nearest` repeats the border, `constant` is
+    `fill_value` as soon as a position leaves the centres of the outermost pixels, `reflect` mirrors at the border,
+    `wrap` starts over with a period of one pixel less than the image has."""
+    fill_value: float = 0.0
+    """For fill_mode="constant": the level outside, before `rescale`."""
+    warp_order: int = 1
+    """Order of the spline that the warp interpolates with: 0 nearest pixel, 1 linear, up to 5."""
+    channel_shift: Range = 0.0
+    """Levels added to all channels, clipped to the least and greatest level of the image."""
+    brightness: tuple[float, float] | None = None
+    """Factors, as in Pillow's `ImageEnhance.Brightness`: on whole levels from 0 to 255."""
+    function: Callable[[NDArray[np.float32]], ArrayLike] | None = None
+    """Called with each image, float32 in `layout`, before it is scaled; in Python, on the CPU, in the batch's order."""
+    rescale: float | None = None
+    """Factor for every level, such as 1 / 255. None or 0: none."""
+    per_sample: PerSample | None = None
+    """`center` subtracts each image's own mean, `standardize` also divides by its standard deviation + 1e-6."""
+    mean: float | Sequence[float] | None = None
+    """Subtracted after `rescale`; one number, or one a channel."""
+    std: float | Sequence[float] | None = None
+    """Divided by after `mean`; one number, or one a channel."""
+    zca: NDArray[np.floating[Any]] | None = None
+    """ZCA whitening, last: [D, D] that multiplies each image as a row of D = height · width · channels numbers, in
+    `layout`."""
+    dtype: Dtype = "float32"
+    """Of the output; uint8 is rounded and clipped to 0..255."""
+    layout: Layout | None = None
+    """Axes of an image. None: CHW for PyTorch, HWC for all others."""
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            try:
+                height, width = self.size
+            except (TypeError, ValueError):
+                raise ValueError(f"size must be (height, width) in pixels, not {self.size!r}") from None
+            size = (checked_int("size", height, 1), checked_int("size", width, 1))
+            object.__setattr__(self, "size", size)
+        if not isinstance(self.crop, CenterCrop | RandomResizedCrop | None):
+            raise ValueError(f"crop must be a CenterCrop, a RandomResizedCrop or None, not {self.crop!r}")
+        _choice("interpolation", self.interpolation, Interpolation)
+        if not self.antialias and self.interpolation not in ("nearest", "bilinear", "bicubic"):
+            raise ValueError(
+                f"antialias=False is for nearest, bilinear and bicubic, not interpolation={self.interpolation!r}"
+            )
+        _choice("color", self.color, Color)
+        _choice("fill_mode", self.fill_mode, FillMode)
+        _choice("dtype", self.dtype, Dtype)
+        if self.per_sample is not None:
+            _choice("per_sample", self.per_sample, PerSample)
+        if self.layout is not None:
+            _choice("layout", self.layout, Layout)
+        for name in (*_GEOMETRY, "channel_shift"):
+            _interval(name, getattr(self, name))
+        if _interval("zoom", self.zoom, 1.0)[0] <= 0:
+            raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
+        for name in ("hflip", "vflip"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}")
+        if self.brightness is not None and (
+            np.ndim(self.brightness) == 0 or _interval("brightness", self.brightness)[0] < 0
+        ):
+            raise ValueError(f"brightness must be a pair of factors (low, high) of at least 0, not {self.brightness!r}")
+        if checked_int("warp_order", self.warp_order, 0) > 5:
+            raise ValueError(f"warp_order must be an integer from 0 to 5, not {self.warp_order!r}")
+        if self.function is not None and not callable(self.function):
+            raise ValueError(f"function must be callable, not {self.function!r}")
+        for name in ("fill_value", "rescale"):
+            if not math.isfinite(getattr(self, name) or 0.0):
+                raise ValueError(f"{name} must be finite, not {getattr(self, name)!r}")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            numbers = np.asarray(value, float)
+            if numbers.shape not in ((), (1,), (self.channels,)) or not np.isfinite(numbers).all():
+                raise ValueError(f"{name} must be one finite number or {self.channels}, one a channel, not {value!r}")
+            if name == "std" and not (numbers > 0).all():
+                raise ValueError(f"std must be above 0, not {value!r}")
+        if self.zca is not None:
+            if self.size is None:
+                raise ValueError("zca needs size: its matrix belongs to images of one size")
+            count = math.prod(self.size) * self.channels
+            if np.shape(self.zca) != (count, count):
+                raise ValueError(
+                    f"zca must have shape {(count, count)} for size={self.size} and {self.channels} channels, "
+                    f"not {np.shape(self.zca)}"
+                )
+
+    def __repr__(self) -> str:
+        changed = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return (
+            "Augment("
+            + ", ".join(f"{n}={v!r}" for n, v in changed if v is not Augment.__dataclass_fields__[n].default)
+            + ")"
+        )
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output."""
+        return CHANNELS[self.color]
+
+    @property
+    def warps(self) -> bool:
+        """Whether images are moved by more than flips."""
+        return any(_interval(name, getattr(self, name)) != (0.0, 0.0) for name in _GEOMETRY) or self._zoom != (1.0, 1.0)
+
+    @property
+    def flips(self) -> bool:
+        """Whether images may be flipped."""
+        return bool(self.hflip or self.vflip)
+
+    @property
+    def draws_crop(self) -> bool:
+        """Whether the crop is a random one."""
+        return isinstance(self.crop, RandomResizedCrop)
+
+    @property
+    def draws_channel_shift(self) -> bool:
+        """Whether channels are shifted."""
+        return _interval("channel_shift", self.channel_shift) != (0.0, 0.0)
+
+    @property
+    def _zoom(self) -> tuple[float, float]:
+        return _interval("zoom", self.zoom, 1.0)
+
+    def replace(self, **changes: Any) -> Augment:
+        """The same with some fields changed; checked again."""
+        return replace(self, **changes)
+
+    @property
+    def pivot(self) -> tuple[float, float]:
+        """`center` in pixels, (x, y)."""
+        assert self.size is not None
+        return self.center or (self.size[1] / 2, self.size[0] / 2)
+
+    def reach(self) -> tuple[float, float]:
+        """How far in (y, x), at the most, the warp reads beyond the border, in heights and widths of the image."""
+        assert self.size is not None
+        extent = {name: max(map(abs, _interval(name, getattr(self, name)))) for name in _GEOMETRY}
+        zoom = self._zoom[1]
+        lengths = np.array(self.size[::-1], float)
+        before, after = np.array(self.pivot), lengths - self.pivot
+        shift = np.array([extent["width_shift"], extent["height_shift"]]) * lengths
+        far = np.maximum(before, after)
+        if extent["rotation"] or extent["shear"]:
+            # Norm of the shear matrix: its squared singular values are 1 ± sin(angle).
+            stretch = zoom * math.sqrt(1 + math.sin(math.radians(min(extent["shear"], 90.0))))
+            beyond = math.hypot(*far) * stretch + math.hypot(*shift) - np.minimum(before, after)
+        else:
+            beyond = np.maximum(before * zoom - before, after * zoom - after) + shift
+        x, y = np.maximum(beyond, 0.0) / lengths
+        return float(y), float(x)
+
+    def step(self, indices: NDArray[np.int64], *, seed: int, epoch: int, first: int) -> Step:
+        """The step for samples `indices` [B], which stand at positions `first`, `first` + 1, ... of that epoch.
+
+        What a sample draws depends on (seed, epoch, its position) alone.
+        """
+        assert self.size is not None
+        if not (self.warps or self.flips or self.draws_crop or self.draws_channel_shift or self.brightness):
+            return Step(indices=indices)
+        count = len(indices)
+        raw = philox(seed, epoch, stream=1, block=first * _UNIFORMS // 4).random_raw(count * _UNIFORMS)
+        uniforms = (raw >> np.uint64(11)).astype(np.float64).reshape(count, _UNIFORMS) * 2.0**-53
+        u = dict(zip(_SLOTS, uniforms.T, strict=False))
+
+        def within(interval: tuple[float, float], slot: str) -> Doubles:
+            return cast(Doubles, interval[0] + (interval[1] - interval[0]) * u[slot])
+
+        matrices = None
+        if self.warps or self.flips:
+            height, width = self.size
+            drawn = {name: within(_interval(name, getattr(self, name)), name) for name in _GEOMETRY}
+            matrices = affine(
+                rotation=drawn["rotation"],
+                shift=(drawn["width_shift"] * width, drawn["height_shift"] * height),
+                shear=drawn["shear"],
+                zoom=(within(self._zoom, "zoom_x"), within(self._zoom, "zoom_y")),
+                center=self.pivot,
+            )
+            matrices = flipped(matrices, u["hflip"] < self.hflip, u["vflip"] < self.vflip, self.size)
+        return Step(
+            indices=indices,
+            matrices=matrices,
+            crops=self.crop.draw(uniforms[:, len(_SLOTS) :]) if isinstance(self.crop, RandomResizedCrop) else None,
+            channel_shift=within(_interval("channel_shift", self.channel_shift), "channel_shift")
+            if self.draws_channel_shift
+            else None,
+            brightness=within(self.brightness, "brightness") if self.brightness is not None else None,
+        )

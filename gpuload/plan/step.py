@@ -1,0 +1,35 @@
+"""What an engine is asked to do for one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Doubles = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One batch of images, everything random already drawn. `None` means that the transform has no such part.
+
+    >>> Step(indices=np.array([3, 1, 2])).batch_size
+    3
+    """
+
+    indices: NDArray[np.int64]
+    """[B] numbers of the samples in the source."""
+    matrices: Doubles | None = None
+    """[B, 2, 3] output to input, in (x, y): rotation, shift, shear, zoom and flips as one (see `gpuload.plan`)."""
+    crops: Doubles | None = None
+    """[B, DRAWS] what `RandomResizedCrop` drew; it becomes a box once the size of the image is known."""
+    channel_shift: Doubles | None = None
+    """[B] levels added to every channel, clipped to the image's own least and greatest value."""
+    brightness: Doubles | None = None
+    """[B] factors."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many samples the batch holds."""
+        return len(self.indices)
