@@ -83,6 +83,7 @@ def decode(files: Any, transform: Augment, draws: Any, device: str) -> Any:
         output_type=types.RGB,
         adjust_orientation=False,
         jpeg_fancy_upsampling=True,
+        use_fast_idct=transform.fast_idct,
     )
     if transform.crop is not None:
         assert transform.size is not None
@@ -103,6 +104,7 @@ def decode(files: Any, transform: Augment, draws: Any, device: str) -> Any:
         size=transform.size,
         interp_type=filters[transform.interpolation],
         antialias=transform.antialias,
+        dtype=None if transform.antialias else types.FLOAT,
     )
 
 

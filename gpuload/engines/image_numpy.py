@@ -45,40 +45,58 @@ class NumpyOps:
 
 
 def decode(path: str, transform: Augment, draws: NDArray[np.float64] | None = None) -> NDArray[Any]:
-    """[H, W, C] of the transform's size and colour: uint8, or 16 and 32-bit greys as they stand in the file.
+    """[H, W, C] of the transform's size and colour, levels from 0 to 255; greys of more bits as the file has them.
 
     `draws`: what a RandomResizedCrop drew for this image.
     """
     with Image.open(path) as opened:
-        image: Image.Image = opened
         mode = MODES[transform.color]
+        image: Image.Image = _fast_jpeg(opened, path) if transform.fast_idct and opened.format == "JPEG" else opened
         # Greys of more than 8 bits stay as they are where grey was asked for, as in Keras.
         if image.mode != mode and not (mode == "L" and image.mode in ("I", "I;16")):
             image = image.convert(mode)
         assert transform.size is not None
-        height, width = transform.size
-        box = None
+        size = (transform.size[1], transform.size[0])
+        box = (0.0, 0.0, float(image.width), float(image.height))
         if transform.crop is not None:
-            top, left, high, wide = transform.crop.box(
-                float(image.height), float(image.width), transform.size, draws, cast(Ops, NumpyOps)
-            )
+            top, left, high, wide = transform.crop.box(box[3], box[2], transform.size, draws, cast(Ops, NumpyOps))
             box = (left, top, left + wide, top + high)
-        if image.size != (width, height) or box is not None:
-            image = _resized(image, (width, height), box or (0.0, 0.0, *map(float, image.size)), transform)
-        pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[:, :, np.newaxis]
+        if not transform.antialias and transform.interpolation == "bilinear":
+            return _bilinear(np.asarray(image).reshape(image.height, image.width, -1), transform.size, box)
+        if image.size != size or transform.crop is not None:
+            image = image.resize(size, FILTERS[transform.interpolation], box=box)
+        return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _resized(image: Image.Image, size: tuple[int, int], box: tuple[float, ...], transform: Augment) -> Image.Image:
-    """The box (left, top, right, bottom) of the image at `size` (width, height)."""
-    left, top, right, bottom = box
-    resample = FILTERS[transform.interpolation]
-    if transform.antialias or transform.interpolation == "nearest":
-        return image.resize(size, resample, box=(left, top, right, bottom))
-    # Pillow's resize always widens its filters; reading through a matrix never does.
-    scale_x, scale_y = (right - left) / size[0], (bottom - top) / size[1]
-    matrix = (scale_x, 0.0, left, 0.0, scale_y, top)
-    return image.transform(size, Image.Transform.AFFINE, matrix, resample)
+def _fast_jpeg(image: Image.Image, path: str) -> Image.Image:
+    """The image as libjpeg's fast transform decodes it, as nearly as Pillow can.
+
+    Pillow takes the fast transform only together with blocky colours. So brightness is taken from a decode with it, and
+    the colours, which are smooth, from one without.
+    """
+    if image.mode != "RGB":
+        return image
+    planes = []
+    for draft in (1, 0):
+        with Image.open(path) as opened:
+            opened.draft("YCbCr", None)
+            opened.decoderconfig = (1, draft)
+            opened.load()
+            planes.append(opened.split())
+    return Image.merge("YCbCr", (planes[0][0], *planes[1][1:])).convert("RGB")
+
+
+def _bilinear(pixels: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]) -> Floats:
+    """The box (left, top, right, bottom) of the pixels at `size` (height, width), from the four nearest pixels each."""
+    result = pixels.astype(np.float32)
+    for axis, start, stop in ((0, box[1], box[3]), (1, box[0], box[2])):
+        length, count = result.shape[axis], size[axis]
+        position = np.clip(start + (np.arange(count) + 0.5) * ((stop - start) / count) - 0.5, start, stop - 1)
+        first = np.floor(position).astype(int)
+        share = (position - first).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        below, above = (result.take(np.minimum(first + step, length - 1), axis) for step in (0, 1))
+        result = below + (above - below) * share
+    return result
 
 
 def warp(image: Floats, matrix: NDArray[np.float64], transform: Augment) -> Floats:

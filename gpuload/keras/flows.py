@@ -94,8 +94,6 @@ class Iterator(PrefetchedDataset):
         self.batch_index = 0
         self.index_array: NDArray[np.int64] | None = None
         self._rng: Any = np.random
-        self._visited = 0
-        self._began_early = False
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
@@ -114,35 +112,17 @@ class Iterator(PrefetchedDataset):
         """The next batch; there is always one."""
         return next(self)
 
-    def __getitem__(self, number: int) -> Any:
-        with self.lock:
-            # Keras' TensorFlow trainer starts on the next epoch before it says that this one has ended. Where a whole
-            # epoch has been seen, a new pass over the numbers is a new epoch, and gets its order right away.
-            if self._shuffle_state is not None and self._visited >= len(self):
-                self._reorder()
-                self._began_early = True
-            self._visited = 0 if self._shuffle_state is not None else self._visited
-            self._visited += 1
-        return super().__getitem__(number)
-
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch."""
         with self.lock:
-            if self._began_early:
-                self._began_early = False
-            else:
-                self._reorder()
+            self._drop()
+            self.index_array = self._permutation(self._rng)
 
     def reset(self) -> None:
         """Make the next batch the first of an epoch."""
         with self.lock:
             self._drop()
             self.batch_index = 0
-
-    def _reorder(self) -> None:
-        self._drop()
-        self.index_array = self._permutation(self._rng)
-        self._visited = 0
 
     def _permutation(self, rng: Any) -> NDArray[np.int64]:
         return rng.permutation(self.n) if self.shuffle else np.arange(self.n)

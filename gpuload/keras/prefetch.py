@@ -36,6 +36,8 @@ class PrefetchedDataset(PyDataset):
         self._stream: Stream[Any] | None = None
         self._workshop: Workshop | None = None
         self._shuffle_state: Any = None
+        self._shuffled: list[int] = []
+        self._last = -1
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -64,6 +66,7 @@ class PrefetchedDataset(PyDataset):
         with self.lock:
             if self._expected() != number:
                 self._restart(self._visits(self._guess(number)))
+            self._last = number
             return self._take()
 
     def _guess(self, number: int) -> Sequence[int]:
@@ -75,7 +78,11 @@ class PrefetchedDataset(PyDataset):
             numbers = list(range(len(self)))
             shuffler.shuffle(numbers)
             if numbers[0] == number:
+                self._shuffled = numbers
                 return numbers
+        # With `steps_per_epoch` an epoch ends in the middle of a shuffle, and the next one goes on there.
+        if number in self._shuffled and number != self._last + 1:
+            return self._shuffled[self._shuffled.index(number) :]
         return range(number, len(self))
 
     def _expected(self) -> int | None:

@@ -53,7 +53,7 @@ class ImageSequence(PrefetchedDataset):
         self.image_paths = image_paths
         self.labels = labels
         self.batch_size = checked_int("batch_size", batch_size, 1)
-        self.transform = Augment(size=target_size, antialias=False, rescale=1 / 255, layout="HWC")
+        self.transform = Augment(size=target_size, antialias=False, fast_idct=True, rescale=1 / 255, layout="HWC")
         self.target_size = target_size
         self._options: dict[str, Any] = {"device": device, "engine": engine, "threads": threads}
         if len(self) == 0:

@@ -72,15 +72,15 @@ def affine(
         (-sin * np.sin(tilt) + cos * np.cos(tilt)) * zoom_y,
         sin * shift_x + cos * shift_y,
     )
-    matrices = np.stack(columns, axis=-1).reshape(*columns[0].shape, 2, 3)
+    matrices: Doubles = np.stack(columns, axis=-1).reshape(*columns[0].shape, 2, 3)
     pivot = np.asarray(center, float)
     matrices[..., 2] += pivot - matrices[..., :2] @ pivot
-    return cast(Doubles, matrices)
+    return matrices
 
 
 def flipped(matrices: Doubles, horizontal: ArrayLike, vertical: ArrayLike, size: tuple[int, int]) -> Doubles:
     """The same matrices where the output, of `size` (height, width), is flipped afterwards."""
-    result = matrices.copy()
+    result: Doubles = matrices.copy()
     for axis, flips, length in ((0, horizontal, size[1]), (1, vertical, size[0])):
         column = result[..., axis]
         chosen = np.asarray(flips, bool)[..., None]
@@ -130,8 +130,10 @@ class Augment:
     interpolation: Interpolation = "bilinear"
     """Of the resize. Pillow's filters: all but `nearest` widen with the reduction, so that nothing aliases."""
     antialias: bool = True
-    """False: `bilinear` and `bicubic` read a fixed number of pixels however strong the reduction, as `tf.image.resize`
-    does by default."""
+    """False: `bilinear` reads the four nearest pixels however strong the reduction, and does not round to whole levels,
+    as `tf.image.resize` does by default."""
+    fast_idct: bool = False
+    """Decode JPEGs with libjpeg's fast integer transform, a few levels less exact: TensorFlow's default."""
     color: Color = "rgb"
     """What images are converted to: 3, 1 or 4 channels."""
     rotation: Range = 0.0
@@ -191,10 +193,8 @@ class Augment:
         if not isinstance(self.crop, CenterCrop | RandomResizedCrop | None):
             raise ValueError(f"crop must be a CenterCrop, a RandomResizedCrop or None, not {self.crop!r}")
         _choice("interpolation", self.interpolation, Interpolation)
-        if not self.antialias and self.interpolation not in ("nearest", "bilinear", "bicubic"):
-            raise ValueError(
-                f"antialias=False is for nearest, bilinear and bicubic, not interpolation={self.interpolation!r}"
-            )
+        if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
+            raise ValueError(f"antialias=False is for nearest and bilinear, not interpolation={self.interpolation!r}")
         _choice("color", self.color, Color)
         _choice("fill_mode", self.fill_mode, FillMode)
         _choice("dtype", self.dtype, Dtype)

@@ -1,0 +1,46 @@
+"""What the sources check alike, and the words of their errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+
+def as_labels(labels: npt.ArrayLike | None, count: int, argument: str) -> Array | None:
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape[:1] != (count,):
+        raise ValueError(
+            f"labels must have one entry for each of {argument}: labels has shape {list(labels.shape)}, "
+            f"{argument} has {count}; give both the same length, or labels=None"
+        )
+    return labels
+
+
+def as_indices(indices: npt.ArrayLike | slice) -> Array | slice:
+    if isinstance(indices, slice):
+        return indices
+    indices = np.asarray(indices)
+    if not indices.size:
+        return np.zeros(0, np.intp)  # NumPy takes an empty list for floats
+    if indices.ndim != 1 or indices.dtype.kind not in "biu":
+        raise IndexError(
+            f"indices must be one row of integers or booleans, or a slice: got {layout(indices)}; "
+            "convert them with np.asarray(indices, dtype=np.int64).ravel()"
+        )
+    return indices
+
+
+def layout(array: Array | None) -> str:
+    return "none" if array is None else f"{array.dtype} {list(array.shape)}"
+
+
+def few(values: Iterable[Any]) -> str:
+    first, more = [repr(value) for value in values][:10], len(list(values)) - 10
+    return ", ".join(first) + (f" and {more} more" if more > 0 else "")

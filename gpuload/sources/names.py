@@ -1,0 +1,39 @@
+"""Many file names in little memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuload.sources.checks import Array
+
+
+class Names:
+    """File names as the file system spells them, in two arrays: a million names are not a million objects.
+
+    Name `i`, with the NUL that ends it, is `blob[offsets[i]:offsets[i + 1]]`: uint8, and int64 [N + 1].
+    """
+
+    def __init__(self, blob: npt.NDArray[np.uint8]):
+        self.blob = blob
+        self.offsets = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(blob == 0) + 1))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def pick(self, indices: Array | slice) -> list[bytes]:
+        starts, stops = self.offsets[:-1][indices], self.offsets[1:][indices] - 1
+        view = self.blob.data
+        return [bytes(view[a:b]) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
+
+    def take(self, indices: Array | slice) -> Names:
+        starts, lengths = self.offsets[:-1][indices], np.diff(self.offsets)[indices]
+        ends = np.cumsum(lengths)
+        blob = np.empty(lengths.sum(), np.uint8)
+        # The gather needs 16 bytes for each byte of a name; in chunks, that stays small.
+        for first in range(0, len(starts), 65536):
+            chunk = slice(first, first + 65536)
+            here = np.repeat(starts[chunk] + lengths[chunk] - ends[chunk], lengths[chunk])
+            to = slice(ends[first] - lengths[first], ends[first] - lengths[first] + len(here))
+            blob[to] = self.blob[here + np.arange(to.start, to.stop)]
+        return Names(blob)
