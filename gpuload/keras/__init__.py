@@ -12,8 +12,10 @@ except ImportError as _error:
         "gpuload.keras needs Keras 3, which is not installed: pip install 'gpuload[tensorflow]'"
     ) from _error
 
-from gpuload.keras.flows import DataFrameIterator, DirectoryIterator, Iterator, NumpyArrayIterator
+from gpuload.keras.arrays import NumpyArrayIterator
+from gpuload.keras.files import DataFrameIterator, DirectoryIterator
 from gpuload.keras.generator import ImageDataGenerator
+from gpuload.keras.iterator import Iterator
 from gpuload.keras.sequence import ImageSequence
 
 __all__ = [

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from gpuload.engines.image_numpy import brighten, shift_channels, warp
+from gpuload.keras.arrays import NumpyArrayIterator
 from gpuload.keras.draws import Parameters, Ranges, is_range, matrices
-from gpuload.keras.flows import DataFrameIterator, DirectoryIterator, NumpyArrayIterator
+from gpuload.keras.files import DataFrameIterator, DirectoryIterator
 from gpuload.plan import Augment
 
 EPSILON = 1e-6

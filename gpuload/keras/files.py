@@ -1,220 +1,23 @@
-"""Keras' iterators: endless under `next`, a data set of numbered batches under `fit`, exact with the same seed."""
+"""Keras' iterators over image files: of a folder, of a dataframe."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
-from collections.abc import Iterator as Iterable_
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.keras.draws import colors, matrices
-from gpuload.keras.prefetch import PrefetchedDataset, Visit
-from gpuload.loader import Workshop
+from gpuload.keras.iterator import SUFFIXES, Iterator, share_of
 from gpuload.plan import CenterCrop
 from gpuload.plan.augment import CHANNELS
-from gpuload.plan.order import checked_int
-from gpuload.sources import ImageArray, ImageFolder, ImageList, ImageSource
+from gpuload.sources import FileSource, ImageFolder, ImageList
 
 if TYPE_CHECKING:
     from gpuload.keras.generator import ImageDataGenerator
-
-SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where an iterator stands."""
-
-    total_batches_seen: int
-    batch_index: int
-    index_array: NDArray[np.int64] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FlowVisit(Visit):
-    """A visit, and where the iterator stands after it."""
-
-    after: Position
-    rng: Any
-    """The generator that drew it; at the end of an epoch Keras draws the next order from where it was left."""
-    suffixes: list[int] | None
-    """Of the names under which the images are saved."""
-
-
-class Iterator(PrefetchedDataset):
-    """What the iterators have in common: order, random draws and state, all as in Keras.
-
-    Each batch is drawn from a generator seeded with `seed` + the number of batches seen before it. Without a seed
-    NumPy's global generator draws, so that `numpy.random.seed` has its effect; the draws then run ahead of the batches.
-    """
-
-    white_list_formats = SUFFIXES
-
-    def __init__(
-        self,
-        source: ImageSource,
-        generator: ImageDataGenerator | None,
-        *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int | None,
-        data_format: str | None,
-        dtype: str | None,
-        save_to_dir: str | None,
-        save_prefix: str,
-        save_format: str,
-    ):
-        super().__init__()
-        if generator is None:
-            from gpuload.keras.generator import ImageDataGenerator
-
-            generator = ImageDataGenerator(data_format=data_format, dtype=dtype)
-        self.source = source
-        self.n = self.samples = len(source)
-        self.batch_size = checked_int("batch_size", batch_size, 1)
-        self.shuffle = shuffle
-        self.seed = seed if seed is None else checked_int("seed", seed, 0)
-        self.image_data_generator = generator
-        self.data_format = data_format or generator.data_format
-        if self.data_format != generator.data_format:
-            raise ValueError(f"data_format must be the generator's, {generator.data_format!r}, not {data_format!r}")
-        self.dtype = dtype or generator.dtype
-        self.save_to_dir = save_to_dir
-        self.save_prefix = save_prefix
-        self.save_format = save_format
-        if save_to_dir is not None and not os.path.isdir(save_to_dir):
-            raise ValueError(f"save_to_dir must be a folder that exists, not {save_to_dir!r}: create it first")
-        self.total_batches_seen = 0
-        self.batch_index = 0
-        self.index_array: NDArray[np.int64] | None = None
-        self._rng: Any = np.random
-
-    def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
-
-    def __iter__(self) -> Iterator:
-        return self
-
-    def __next__(self) -> Any:
-        with self.lock:
-            upcoming = self._stream.upcoming if self._stream else None
-            if upcoming is None or upcoming.number is not None:
-                self._restart(self._walk())
-            return self._take()
-
-    def next(self) -> Any:
-        """The next batch; there is always one."""
-        return next(self)
-
-    def on_epoch_end(self) -> None:
-        """Draw the order of the next epoch."""
-        with self.lock:
-            self._drop()
-            self.index_array = self._permutation(self._rng)
-
-    def reset(self) -> None:
-        """Make the next batch the first of an epoch."""
-        with self.lock:
-            self._drop()
-            self.batch_index = 0
-
-    def _permutation(self, rng: Any) -> NDArray[np.int64]:
-        return rng.permutation(self.n) if self.shuffle else np.arange(self.n)
-
-    def _generator(self, seen: int) -> Any:
-        return np.random if self.seed is None else np.random.RandomState((self.seed + seen) % 2**32)
-
-    def _position(self) -> Position:
-        return Position(self.total_batches_seen, self.batch_index, self.index_array)
-
-    def _walk(self) -> Iterable_[FlowVisit]:
-        """The batches that `next` yields from here on."""
-        here = self._position()
-        while True:
-            rng = self._generator(here.total_batches_seen)
-            order = here.index_array
-            if here.batch_index == 0 or order is None:
-                order = self._permutation(rng)
-            first = here.batch_index * self.batch_size % self.n
-            following = here.batch_index + 1 if self.n > first + self.batch_size else 0
-            here = Position(here.total_batches_seen + 1, following, order)
-            yield self._visit(rng, order[first : first + self.batch_size], None, here)
-
-    def _visits(self, numbers: Sequence[int]) -> Iterable_[FlowVisit]:
-        here = self._position()
-        for number in numbers:
-            rng = self._generator(here.total_batches_seen)
-            order = self._permutation(rng) if here.index_array is None else here.index_array
-            here = Position(here.total_batches_seen + 1, here.batch_index, order)
-            first = number * self.batch_size
-            yield self._visit(rng, order[first : first + self.batch_size], number, here)
-
-    def _visit(self, rng: Any, indices: NDArray[np.int64], number: int | None, after: Position) -> FlowVisit:
-        height, width = self._size
-        ranges = self.image_data_generator.ranges
-        drawn = [ranges.draw(rng, height, width) for _ in indices]
-        moved = self._transform.warps or self._transform.flips
-        return FlowVisit(
-            indices=indices,
-            number=number,
-            matrices=matrices(drawn, height, width) if moved else None,
-            channel_shift=colors(drawn, "channel_shift_intensity"),
-            brightness=colors(drawn, "brightness"),
-            after=after,
-            rng=rng,
-            suffixes=[rng.randint(self._suffix_limit) for _ in indices] if self.save_to_dir else None,
-        )
-
-    _suffix_limit = 10_000_000
-    _options: dict[str, Any]
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        raise NotImplementedError
-
-    def _open(self) -> Workshop:
-        generator = self.image_data_generator
-        self._transform = generator.augment(self._size, **self._options)
-        return Workshop(
-            self.source,
-            self._transform,
-            batch_size=min(self.batch_size, self.n),
-            framework="numpy",
-            device=generator.device,
-            engine=generator.engine,
-            threads=generator.threads,
-        )
-
-    def _restart(self, visits: Any) -> None:
-        # Drawing needs the transform, which `_open` makes.
-        if self._workshop is None:
-            self._workshop = self._open()
-        super()._restart(visits)
-
-    def _deliver(self, visit: FlowVisit, images: Any) -> Any:
-        self.total_batches_seen = visit.after.total_batches_seen
-        self.batch_index = visit.after.batch_index
-        self.index_array = visit.after.index_array
-        self._rng = visit.rng
-        images = self._cast(images)
-        if visit.suffixes is not None:
-            for image, index, suffix in zip(images, visit.indices, visit.suffixes, strict=True):
-                name = f"{self.save_prefix}_{index}_{suffix}.{self.save_format}"
-                picture = keras.utils.array_to_img(image, self.data_format, scale=True)
-                picture.save(os.path.join(str(self.save_to_dir), name))
-        return self._batch(visit.indices, images)
-
-    def _cast(self, images: Any) -> Any:
-        return images.astype(self.dtype, copy=False)
-
-    def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
-        raise NotImplementedError
 
 
 class FileIterator(Iterator):
@@ -226,7 +29,7 @@ class FileIterator(Iterator):
 
     def __init__(
         self,
-        source: ImageList | ImageFolder,
+        source: FileSource,
         generator: ImageDataGenerator | None,
         *,
         target_size: tuple[int, int],
@@ -295,23 +98,13 @@ class FileIterator(Iterator):
         return (images, targets) if self.sample_weight is None else (images, targets, self.sample_weight[indices])
 
 
-def _share(generator: ImageDataGenerator | None, subset: str | None) -> tuple[float, float] | None:
-    """The part of the samples that `subset` names."""
-    if subset is None:
-        return None
-    split = generator._validation_split if generator else 0.0
-    if subset not in ("training", "validation"):
-        raise ValueError(f"subset must be 'training', 'validation' or None, not {subset!r}")
-    return (0.0, split) if subset == "validation" else (split, 1.0)
-
-
-def _checked_mode(class_mode: str | None, allowed: frozenset[str | None]) -> str | None:
+def checked_mode(class_mode: str | None, allowed: frozenset[str | None]) -> str | None:
     if class_mode not in allowed:
         raise ValueError(f"class_mode must be one of {', '.join(sorted(map(repr, allowed)))}, not {class_mode!r}")
     return class_mode
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
     if keras.config.is_interactive_logging_enabled():
         print(message)
 
@@ -346,7 +139,7 @@ class DirectoryIterator(FileIterator):
         keep_aspect_ratio: bool = False,
         dtype: str | None = None,
     ):
-        _checked_mode(class_mode, self.allowed_class_modes)
+        checked_mode(class_mode, self.allowed_class_modes)
         source = ImageFolder(directory, classes or None, follow_links, allow_empty=True)
         counts = np.bincount(source.labels, minlength=len(source.classes))
         empty = [name for name, count in zip(source.classes, counts, strict=True) if not count]
@@ -355,7 +148,7 @@ class DirectoryIterator(FileIterator):
                 f"no images in {len(empty)} of {len(counts)} class folders: {', '.join(empty[:5])}",
                 stacklevel=3,
             )
-        share = _share(image_data_generator, subset)
+        share = share_of(image_data_generator, subset)
         if share is not None:
             # Of each class its own share, cut as Keras cuts it.
             ends = np.cumsum(counts)
@@ -391,7 +184,7 @@ class DirectoryIterator(FileIterator):
             save_prefix=save_prefix,
             save_format=save_format,
         )
-        _say(f"Found {self.samples} images belonging to {self.num_classes} classes.")
+        say(f"Found {self.samples} images belonging to {self.num_classes} classes.")
 
 
 class DataFrameIterator(FileIterator):
@@ -429,7 +222,7 @@ class DataFrameIterator(FileIterator):
         dtype: str | None = None,
         validate_filenames: bool = True,
     ):
-        _checked_mode(class_mode, self.allowed_class_modes)
+        checked_mode(class_mode, self.allowed_class_modes)
         self.directory = directory or ""
         frame = dataframe.copy()
         by_class = class_mode in ("binary", "categorical", "sparse")
@@ -452,7 +245,7 @@ class DataFrameIterator(FileIterator):
                     f"class_mode='binary' needs 2 classes, but {len(names)} are in y_col={y_col!r}: {names[:5]}"
                 )
             self.class_indices = {name: number for number, name in enumerate(names)}
-        share = _share(image_data_generator, subset)
+        share = share_of(image_data_generator, subset)
         if share is not None:
             frame = frame.iloc[int(share[0] * len(frame)) : int(share[1] * len(frame))]
         self.split = share
@@ -488,7 +281,7 @@ class DataFrameIterator(FileIterator):
         )
         kind = "validated" if validate_filenames else "non-validated"
         suffix = f" belonging to {len(self.class_indices)} classes" if by_class else ""
-        _say(f"Found {self.samples} {kind} image filenames{suffix}.")
+        say(f"Found {self.samples} {kind} image filenames{suffix}.")
 
     @property
     def labels(self) -> Any:
@@ -542,88 +335,3 @@ def _with_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tupl
 
     frame = frame.assign(**{y_col: [kept(label) for label in frame[y_col]]})
     return frame.dropna(subset=[y_col]), names
-
-
-class NumpyArrayIterator(Iterator):
-    """Batches of images in memory: `x` [N, H, W, C] (or [N, C, H, W]), or (x, further inputs)."""
-
-    _suffix_limit = 10_000
-
-    def __init__(
-        self,
-        x: Any,
-        y: Any,
-        image_data_generator: ImageDataGenerator,
-        batch_size: int = 32,
-        shuffle: bool = False,
-        sample_weight: Any = None,
-        seed: int | None = None,
-        data_format: str | None = None,
-        save_to_dir: str | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
-        subset: str | None = None,
-        ignore_class_split: bool = False,
-        dtype: str | None = None,
-    ):
-        further: list[Any] = []
-        if isinstance(x, tuple | list):
-            x, rest = x[0], x[1]
-            further = [np.asarray(r) for r in (rest if isinstance(rest, list) else [rest])]
-        x = np.asarray(x)
-        columns = {"y": y, "sample_weight": sample_weight, **{f"x[1][{i}]": r for i, r in enumerate(further)}}
-        for name, column in columns.items():
-            if column is not None and len(column) != len(x):
-                raise ValueError(f"{name} must be as long as the images, {len(x)}, not {len(column)}")
-        share = _share(image_data_generator, subset)
-        if share is not None:
-            cut = int(len(x) * image_data_generator._validation_split)
-            if y is not None and not ignore_class_split and set(np.unique(y[:cut])) != set(np.unique(y[cut:])):
-                raise ValueError(
-                    "training and validation must have the same classes after the split, but have not: shuffle x and "
-                    "y, or pass ignore_class_split=True"
-                )
-            part: Callable[[Any], Any] = lambda v: v[:cut] if subset == "validation" else v[cut:]  # noqa: E731
-            x, further = part(x), [part(r) for r in further]
-            y, sample_weight = (None if v is None else part(v) for v in (y, sample_weight))
-        if x.ndim != 4:
-            raise ValueError(f"x must have rank 4, [N, H, W, C] or [N, C, H, W], not shape {x.shape}")
-        self.x = x
-        self.x_misc = further
-        self.y = None if y is None else np.asarray(y)
-        self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
-        images = x if (data_format or image_data_generator.data_format) == "channels_last" else np.moveaxis(x, 1, 3)
-        if images.shape[3] not in (1, 3, 4):
-            warnings.warn(f"x has {images.shape[3]} channels (shape {x.shape}); images have 1, 3 or 4", stacklevel=3)
-        if images.dtype != np.uint8:
-            images = images.astype(np.float32, copy=False)
-        self._options = {"color": {1: "grayscale", 4: "rgba"}.get(images.shape[3], "rgb")}
-        super().__init__(
-            ImageArray(images),
-            image_data_generator,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            data_format=data_format,
-            dtype=dtype,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-        )
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        height, width = self.source.images.shape[1:3]  # type: ignore[union-attr]
-        return height, width
-
-    def _cast(self, images: Any) -> Any:
-        # Integer images stay integers through Keras' warp, which rounds.
-        return super()._cast(np.rint(images) if np.issubdtype(np.dtype(self.dtype), np.integer) else images)
-
-    def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
-        inputs = [images, *(r[indices] for r in self.x_misc)] if self.x_misc else images
-        if self.y is None:
-            return inputs
-        if self.sample_weight is None:
-            return inputs, self.y[indices]
-        return inputs, self.y[indices], self.sample_weight[indices]

@@ -1,0 +1,101 @@
+"""Keras' iterator over images in memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuload.keras.iterator import Iterator, share_of
+from gpuload.sources import ImageArray
+
+if TYPE_CHECKING:
+    from gpuload.keras.generator import ImageDataGenerator
+
+
+class NumpyArrayIterator(Iterator):
+    """Batches of images in memory: `x` [N, H, W, C] (or [N, C, H, W]), or (x, further inputs)."""
+
+    _suffix_limit = 10_000
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        image_data_generator: ImageDataGenerator,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        sample_weight: Any = None,
+        seed: int | None = None,
+        data_format: str | None = None,
+        save_to_dir: str | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
+        subset: str | None = None,
+        ignore_class_split: bool = False,
+        dtype: str | None = None,
+    ):
+        further: list[Any] = []
+        if isinstance(x, tuple | list):
+            x, rest = x[0], x[1]
+            further = [np.asarray(r) for r in (rest if isinstance(rest, list) else [rest])]
+        x = np.asarray(x)
+        columns = {"y": y, "sample_weight": sample_weight, **{f"x[1][{i}]": r for i, r in enumerate(further)}}
+        for name, column in columns.items():
+            if column is not None and len(column) != len(x):
+                raise ValueError(f"{name} must be as long as the images, {len(x)}, not {len(column)}")
+        share = share_of(image_data_generator, subset)
+        if share is not None:
+            cut = int(len(x) * image_data_generator._validation_split)
+            if y is not None and not ignore_class_split and set(np.unique(y[:cut])) != set(np.unique(y[cut:])):
+                raise ValueError(
+                    "training and validation must have the same classes after the split, but have not: shuffle x and "
+                    "y, or pass ignore_class_split=True"
+                )
+            part: Callable[[Any], Any] = lambda v: v[:cut] if subset == "validation" else v[cut:]  # noqa: E731
+            x, further = part(x), [part(r) for r in further]
+            y, sample_weight = (None if v is None else part(v) for v in (y, sample_weight))
+        if x.ndim != 4:
+            raise ValueError(f"x must have rank 4, [N, H, W, C] or [N, C, H, W], not shape {x.shape}")
+        self.x = x
+        self.x_misc = further
+        self.y = None if y is None else np.asarray(y)
+        self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
+        images = x if (data_format or image_data_generator.data_format) == "channels_last" else np.moveaxis(x, 1, 3)
+        if images.shape[3] not in (1, 3, 4):
+            warnings.warn(f"x has {images.shape[3]} channels (shape {x.shape}); images have 1, 3 or 4", stacklevel=3)
+        if images.dtype != np.uint8:
+            images = images.astype(np.float32, copy=False)
+        self._options = {"color": {1: "grayscale", 4: "rgba"}.get(images.shape[3], "rgb")}
+        super().__init__(
+            ImageArray(images),
+            image_data_generator,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            data_format=data_format,
+            dtype=dtype,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+        )
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        height, width = self.source.images.shape[1:3]  # type: ignore[union-attr]
+        return height, width
+
+    def _cast(self, images: Any) -> Any:
+        # Integer images stay integers through Keras' warp, which rounds.
+        return super()._cast(np.rint(images) if np.issubdtype(np.dtype(self.dtype), np.integer) else images)
+
+    def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
+        inputs = [images, *(r[indices] for r in self.x_misc)] if self.x_misc else images
+        if self.y is None:
+            return inputs
+        if self.sample_weight is None:
+            return inputs, self.y[indices]
+        return inputs, self.y[indices], self.sample_weight[indices]

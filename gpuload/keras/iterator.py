@@ -1,0 +1,225 @@
+"""What Keras' iterators have in common: endless under `next`, numbered batches under `fit`, exact with a seed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator as Steps
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuload.keras.draws import colors, matrices
+from gpuload.keras.prefetch import PrefetchedDataset, Visit
+from gpuload.loader import Workshop
+from gpuload.plan.order import checked_int
+from gpuload.sources import ImageSource
+
+if TYPE_CHECKING:
+    from gpuload.keras.generator import ImageDataGenerator
+
+
+SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where an iterator stands."""
+
+    total_batches_seen: int
+    batch_index: int
+    index_array: NDArray[np.int64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowVisit(Visit):
+    """A visit, and where the iterator stands after it."""
+
+    after: Position
+    rng: Any
+    """The generator that drew it; at the end of an epoch Keras draws the next order from where it was left."""
+    suffixes: list[int] | None
+    """Of the names under which the images are saved."""
+
+
+class Iterator(PrefetchedDataset):
+    """What the iterators have in common: order, random draws and state, all as in Keras.
+
+    Each batch is drawn from a generator seeded with `seed` + the number of batches seen before it. Without a seed
+    NumPy's global generator draws, so that `numpy.random.seed` has its effect; the draws then run ahead of the batches.
+    """
+
+    white_list_formats = SUFFIXES
+
+    def __init__(
+        self,
+        source: ImageSource,
+        generator: ImageDataGenerator | None,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int | None,
+        data_format: str | None,
+        dtype: str | None,
+        save_to_dir: str | None,
+        save_prefix: str,
+        save_format: str,
+    ):
+        super().__init__()
+        if generator is None:
+            from gpuload.keras.generator import ImageDataGenerator
+
+            generator = ImageDataGenerator(data_format=data_format, dtype=dtype)
+        self.source = source
+        self.n = self.samples = len(source)
+        self.batch_size = checked_int("batch_size", batch_size, 1)
+        self.shuffle = shuffle
+        self.seed = seed if seed is None else checked_int("seed", seed, 0)
+        self.image_data_generator = generator
+        self.data_format = data_format or generator.data_format
+        if self.data_format != generator.data_format:
+            raise ValueError(f"data_format must be the generator's, {generator.data_format!r}, not {data_format!r}")
+        self.dtype = dtype or generator.dtype
+        self.save_to_dir = save_to_dir
+        self.save_prefix = save_prefix
+        self.save_format = save_format
+        if save_to_dir is not None and not os.path.isdir(save_to_dir):
+            raise ValueError(f"save_to_dir must be a folder that exists, not {save_to_dir!r}: create it first")
+        self.total_batches_seen = 0
+        self.batch_index = 0
+        self.index_array: NDArray[np.int64] | None = None
+        self._rng: Any = np.random
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> Any:
+        with self.lock:
+            upcoming = self._stream.upcoming if self._stream else None
+            if upcoming is None or upcoming.number is not None:
+                self._restart(self._walk())
+            return self._take()
+
+    def next(self) -> Any:
+        """The next batch; there is always one."""
+        return next(self)
+
+    def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch."""
+        with self.lock:
+            self._drop()
+            self.index_array = self._permutation(self._rng)
+
+    def reset(self) -> None:
+        """Make the next batch the first of an epoch."""
+        with self.lock:
+            self._drop()
+            self.batch_index = 0
+
+    def _permutation(self, rng: Any) -> NDArray[np.int64]:
+        return rng.permutation(self.n) if self.shuffle else np.arange(self.n)
+
+    def _generator(self, seen: int) -> Any:
+        return np.random if self.seed is None else np.random.RandomState((self.seed + seen) % 2**32)
+
+    def _position(self) -> Position:
+        return Position(self.total_batches_seen, self.batch_index, self.index_array)
+
+    def _walk(self) -> Steps[FlowVisit]:
+        """The batches that `next` yields from here on."""
+        here = self._position()
+        while True:
+            rng = self._generator(here.total_batches_seen)
+            order = here.index_array
+            if here.batch_index == 0 or order is None:
+                order = self._permutation(rng)
+            first = here.batch_index * self.batch_size % self.n
+            following = here.batch_index + 1 if self.n > first + self.batch_size else 0
+            here = Position(here.total_batches_seen + 1, following, order)
+            yield self._visit(rng, order[first : first + self.batch_size], None, here)
+
+    def _visits(self, numbers: Sequence[int]) -> Steps[FlowVisit]:
+        here = self._position()
+        for number in numbers:
+            rng = self._generator(here.total_batches_seen)
+            order = self._permutation(rng) if here.index_array is None else here.index_array
+            here = Position(here.total_batches_seen + 1, here.batch_index, order)
+            first = number * self.batch_size
+            yield self._visit(rng, order[first : first + self.batch_size], number, here)
+
+    def _visit(self, rng: Any, indices: NDArray[np.int64], number: int | None, after: Position) -> FlowVisit:
+        height, width = self._size
+        ranges = self.image_data_generator.ranges
+        drawn = [ranges.draw(rng, height, width) for _ in indices]
+        moved = self._transform.warps or self._transform.flips
+        return FlowVisit(
+            indices=indices,
+            number=number,
+            matrices=matrices(drawn, height, width) if moved else None,
+            channel_shift=colors(drawn, "channel_shift_intensity"),
+            brightness=colors(drawn, "brightness"),
+            after=after,
+            rng=rng,
+            suffixes=[rng.randint(self._suffix_limit) for _ in indices] if self.save_to_dir else None,
+        )
+
+    _suffix_limit = 10_000_000
+    _options: dict[str, Any]
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        raise NotImplementedError
+
+    def _open(self) -> Workshop:
+        generator = self.image_data_generator
+        self._transform = generator.augment(self._size, **self._options)
+        return Workshop(
+            self.source,
+            self._transform,
+            batch_size=min(self.batch_size, self.n),
+            framework="numpy",
+            device=generator.device,
+            engine=generator.engine,
+            threads=generator.threads,
+        )
+
+    def _restart(self, visits: Any) -> None:
+        # Drawing needs the transform, which `_open` makes.
+        if self._workshop is None:
+            self._workshop = self._open()
+        super()._restart(visits)
+
+    def _deliver(self, visit: FlowVisit, images: Any) -> Any:
+        self.total_batches_seen = visit.after.total_batches_seen
+        self.batch_index = visit.after.batch_index
+        self.index_array = visit.after.index_array
+        self._rng = visit.rng
+        images = self._cast(images)
+        if visit.suffixes is not None:
+            for image, index, suffix in zip(images, visit.indices, visit.suffixes, strict=True):
+                name = f"{self.save_prefix}_{index}_{suffix}.{self.save_format}"
+                picture = keras.utils.array_to_img(image, self.data_format, scale=True)
+                picture.save(os.path.join(str(self.save_to_dir), name))
+        return self._batch(visit.indices, images)
+
+    def _cast(self, images: Any) -> Any:
+        return images.astype(self.dtype, copy=False)
+
+    def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
+        raise NotImplementedError
+
+
+def share_of(generator: ImageDataGenerator | None, subset: str | None) -> tuple[float, float] | None:
+    """The part of the samples that `subset` names."""
+    if subset is None:
+        return None
+    split = generator._validation_split if generator else 0.0
+    if subset not in ("training", "validation"):
+        raise ValueError(f"subset must be 'training', 'validation' or None, not {subset!r}")
+    return (0.0, split) if subset == "validation" else (split, 1.0)
