@@ -56,7 +56,7 @@ def application() -> typer.Typer:
         engine: str = typer.Option("auto", help="What makes the batches: auto, dali or numpy."),
         seed: int = typer.Option(0, help="Of the order, the augmentation and the network's first weights."),
     ) -> None:
-        """Train a small network on handwritten digits, sheared and zoomed on the fly.
+        """Train a small network on augmented digits, and show how it went.
 
         Writes the digits that come with scikit-learn as JPEG files, so nothing is downloaded; reads them through
         gpuload into PyTorch; tests what was learnt on images that were held out; and draws a picture of the

@@ -150,7 +150,11 @@ class Stream(Generic[AnyStep]):
             self.close()
             raise StopIteration
         step = self._submitted.pop(0)
-        return step, self._workshop.deliver(self._engine)
+        try:
+            return step, self._workshop.deliver(self._engine)
+        except KeyboardInterrupt:
+            self.close()  # Python would wait at its end for all that was made ahead.
+            raise
 
     def close(self) -> None:
         """Give the engine back; what was pulled ahead is dropped."""

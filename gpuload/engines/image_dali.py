@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import os
+import weakref
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gpuload.cuda import CPU, Device
+from gpuload.engines.dali_resize import breaks_ties, decode, resize, resize_nearest
+from gpuload.engines.dali_warp import augment, tiles
 from gpuload.errors import BadSample, SampleError
 from gpuload.plan import Augment, Step
-from gpuload.plan.augment import EPSILON
 from gpuload.sources import ImageArray, ImageSource
 
 MOST_TILES = 2
 """How often `reflect` and `wrap` may repeat the image to either side before the graph would cost too much."""
-EDGE = 1e-3
-"""Pixels by which a position may miss the border and still be on it: float32 against SciPy's float64."""
 
 
 def unsupported(source: ImageSource, transform: Augment) -> str | None:
@@ -27,9 +29,11 @@ def unsupported(source: ImageSource, transform: Augment) -> str | None:
         return "color='rgba'"
     if transform.interpolation in ("box", "hamming") and not isinstance(source, ImageArray):
         return f"interpolation={transform.interpolation!r}"
+    if not isinstance(source, ImageArray) and transform.crop is not None and breaks_ties(transform):
+        return "interpolation='nearest' with a crop, but for sizes that are powers of two"
     if transform.warps and transform.warp_order > 1:
         return f"warp_order={transform.warp_order}"
-    if transform.warps and transform.fill_mode in ("reflect", "wrap") and max(_tiles(transform)) > MOST_TILES:
+    if transform.warps and transform.fill_mode in ("reflect", "wrap") and max(tiles(transform)) > MOST_TILES:
         return (
             f"fill_mode={transform.fill_mode!r} with a warp that reads more than {MOST_TILES} images beyond the border"
         )
@@ -42,237 +46,69 @@ def unsupported(source: ImageSource, transform: Augment) -> str | None:
     return None
 
 
-def _tiles(transform: Augment) -> tuple[int, int]:
-    """Copies of the image that a warp can reach beyond it, to either side, in (y, x)."""
-    assert transform.size is not None
-    # `wrap` repeats after one pixel less than the image has.
-    lengths = [max(n - (transform.fill_mode == "wrap"), 1) / n for n in transform.size]
-    high, wide = (int(np.ceil(reach / length)) for reach, length in zip(transform.reach(), lengths, strict=True))
-    return high, wide
-
-
-class DaliOps:
-    """DALI's words for `Ops`; every quantity is a node of the graph."""
-
-    def __init__(self) -> None:
-        from nvidia.dali import fn, math, types
-
-        self.array: Callable[[Any], Any] = types.Constant
-        self.floor: Callable[[Any], Any] = math.floor
-        self.sqrt: Callable[[Any], Any] = math.sqrt
-        self.minimum: Callable[[Any, Any], Any] = math.min
-        self.maximum: Callable[[Any, Any], Any] = math.max
-        # DALI reduces no doubles; what `box` reduces are whole numbers of pixels, exact in float32.
-        self.max: Callable[[Any], Any] = lambda x: fn.reductions.max(fn.cast(x, dtype=types.FLOAT))
-
-
-def _constant(value: Any, device: str = "cpu", **options: Any) -> Any:
-    from nvidia.dali import types
-
-    return types.Constant(np.asarray(value, np.float32) if not options else value, device=device, **options)
-
-
-def decode(files: Any, transform: Augment, draws: Any, device: str) -> Any:
-    """Encoded files to images of the transform's size and colour: uint8 HWC."""
-    from nvidia.dali import fn, types
-
-    # As Pillow decodes: chroma smoothed, EXIF orientation left alone.
-    images = fn.decoders.image(
-        files,
-        device="mixed" if device == "gpu" else "cpu",
-        output_type=types.RGB,
-        adjust_orientation=False,
-        jpeg_fancy_upsampling=True,
-        use_fast_idct=transform.fast_idct,
-    )
-    if transform.crop is not None:
-        assert transform.size is not None
-        shape = fn.cast(fn.peek_image_shape(files, adjust_orientation=False), dtype=types.FLOAT64)
-        top, left, high, wide = transform.crop.box(shape[0], shape[1], transform.size, draws, DaliOps())
-        start, extent = (fn.cast(fn.stack(*pair), dtype=types.INT32) for pair in ((top, left), (high, wide)))
-        images = fn.slice(images, start=start, shape=extent, axis_names="HW")
-    if transform.color == "grayscale":
-        images = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
-    filters = {
-        "nearest": types.INTERP_NN,
-        "bilinear": types.INTERP_LINEAR,
-        "bicubic": types.INTERP_CUBIC,
-        "lanczos": types.INTERP_LANCZOS3,
-    }
-    return fn.resize(
-        images,
-        size=transform.size,
-        interp_type=filters[transform.interpolation],
-        antialias=transform.antialias,
-        dtype=None if transform.antialias else types.FLOAT,
-    )
-
-
-def augment(
-    images: Any,
-    transform: Augment,
-    device: str,
-    *,
-    matrices: Any,
-    hflip: Any,
-    vflip: Any,
-    channel_shift: Any,
-    brightness: Any,
-) -> Any:
-    """Images of the transform's size, HWC, to the batch that is delivered."""
-    from nvidia.dali import fn, math, types
-
-    if matrices is not None:
-        images = _warp(images, matrices, transform, device)
-    if hflip is not None:
-        images = fn.flip(images, horizontal=hflip, vertical=vflip)
-    if channel_shift is not None:
-        low, high = fn.reductions.min(images), fn.reductions.max(images)
-        images = math.clamp(fn.cast(images, dtype=types.FLOAT) + channel_shift, low, high)
-    if brightness is not None:
-        # Pillow works on whole levels, and cuts off fractions.
-        images = math.floor(math.clamp(math.floor(fn.cast(images, dtype=types.FLOAT)) * brightness, 0.0, 255.0))
-    rescale = transform.rescale or 1.0
-    if transform.per_sample is not None:
-        images = images * np.float32(rescale)
-        rescale = 1.0
-        mean = fn.reductions.mean(images)
-        if transform.per_sample == "standardize":
-            images = (images - mean) / (fn.reductions.std_dev(images, mean) + np.float32(EPSILON))
-        else:
-            images = images - mean
-    mean, std = (np.atleast_1d(np.asarray(v, float)) / rescale for v in (transform.mean or 0.0, transform.std or 1.0))
-    dtypes = {"float32": types.FLOAT, "float16": types.FLOAT16, "uint8": types.UINT8, "bfloat16": types.FLOAT}
-    return fn.crop_mirror_normalize(
-        fn.reshape(images, layout="HWC"),
-        mean=mean.tolist(),
-        std=std.tolist(),
-        dtype=dtypes[transform.dtype],
-        output_layout=transform.layout or "HWC",
-    )
-
-
-def _warp(images: Any, matrices: Any, transform: Augment, device: str) -> Any:
-    """Images read through `matrices`, float32, with SciPy's borders. DALI itself has one of the four, `nearest`."""
-    from nvidia.dali import fn, types
-
-    assert transform.size is not None
-    height, width = transform.size
-    interpolation = types.INTERP_LINEAR if transform.warp_order == 1 else types.INTERP_NN
-
-    def read(x: Any, move_x: float = 0.0, move_y: float = 0.0) -> Any:
-        moved = matrices + _constant([[0, 0, move_x], [0, 0, move_y]])
-        return fn.warp_affine(
-            x,
-            matrix=moved,
-            size=transform.size,
-            inverse_map=True,
-            fill_value=None,
-            interp_type=interpolation,
-            dtype=types.FLOAT,
-        )
-
-    def inside(x0: float, x1: float, y0: float, y1: float) -> Any:
-        """[H, W, 1] one where the position that is read, counted from pixel centres, is in that rectangle."""
-        scaled = (matrices - _constant([[0, 0, x0 + 0.5], [0, 0, y0 + 0.5]])) * _constant(
-            [[1 / (x1 - x0)] * 3, [1 / (y1 - y0)] * 3]
-        )
-        white = _constant(np.ones((1, 1, 1), np.uint8), device, layout="HWC")
-        return fn.warp_affine(
-            white,
-            matrix=scaled,
-            size=transform.size,
-            inverse_map=True,
-            fill_value=0.0,
-            interp_type=types.INTERP_NN,
-            dtype=types.FLOAT,
-        )
-
-    if transform.fill_mode == "nearest":
-        return read(images)
-    if transform.fill_mode == "constant":
-        mask = inside(-EDGE, width - 1 + EDGE, -EDGE, height - 1 + EDGE)
-        return read(images) * mask + (1.0 - mask) * np.float32(transform.fill_value)
-    high, wide = _tiles(transform)
-    if transform.fill_mode == "reflect":
-        for axis, count, mirror in (
-            (1, wide, {"horizontal": 1}),
-            (0, high, {"horizontal": 0, "vertical": 1}),
-        ):
-            if count:
-                other = fn.flip(images, **mirror)
-                images = fn.cat(*(other if n % 2 else images for n in range(-count, count + 1)), axis=axis)
-        return read(images, wide * width, high * height)
-    # The last pixel and the first share a place in `wrap`, and the step between them is sharp: each copy of the image
-    # is read on its own and kept where it belongs.
-    result = None
-    for row in range(-high, high + 1):
-        for column in range(-wide, wide + 1):
-            spans = [_span(column, width - 1), _span(row, height - 1)]
-            part = read(images, -column * (width - 1), -row * (height - 1)) * inside(*spans[0], *spans[1])
-            result = part if result is None else result + part
-    return result
-
-
-def _span(tile: int, period: int) -> tuple[float, float]:
-    """Where a copy of the image begins and ends; the original owns both of its edges."""
-    if period == 0:
-        return -1e6, 1e6
-    start, stop = tile * period, (tile + 1) * period
-    return start + (EDGE if tile > 0 else -EDGE), stop + (EDGE if tile >= 0 else -EDGE)
-
-
 class DaliEngine:
     """Runs a DALI pipeline whose inputs are the step's file names and drawn numbers."""
 
     def __init__(self, source: ImageSource, transform: Augment, *, batch_size: int, device: Device, threads: int):
-        from nvidia.dali import Pipeline
+        from nvidia.dali import pipeline_def
 
         self._source = source
         self._transform = transform
         self._device = device
         # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
-        self._pipe = Pipeline(
+        self._pipe = pipeline_def(
+            functools.partial(self._graph, "cpu" if device == CPU else "gpu"),
+            enable_conditionals=True,
             batch_size=batch_size,
             num_threads=threads,
             device_id=device.index,
             prefetch_queue_depth=1,
             exec_dynamic=True,
-        )
-        with self._pipe:
-            self._pipe.set_outputs(self._graph("cpu" if device == CPU else "gpu"))
+        )()
         self._pipe.build()
+        _running.add(self._pipe)
         self._steps: deque[Step] = deque()
         self._stale = 0
 
     def _graph(self, device: str) -> Any:
+        from nvidia.dali.pipeline import do_not_convert
+
+        # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
+        transform = self._transform
+        images, high, wide = do_not_convert(self._images)(device)
+        if high is not None:
+            if transform.size is not None and breaks_ties(transform):
+                images = resize_nearest(images, high, wide, transform.size, device)
+            else:
+                images = do_not_convert(resize)(images, transform)
+        return do_not_convert(self._augmented)(images, device)
+
+    def _images(self, device: str) -> tuple[Any, Any, Any]:
+        """Images HWC, and where they are still to be resized, their heights and widths."""
         from nvidia.dali import fn, types
 
-        def drawn(name: str, wanted: bool, ndim: int = 0, dtype: Any = types.FLOAT, place: str = "cpu") -> Any:
-            if not wanted:
-                return None
-            node = fn.external_source(name=name, dtype=dtype, ndim=ndim)
-            return node.gpu() if place == "gpu" else node
-
-        transform = self._transform
         if isinstance(self._source, ImageArray):
             dtype = types.UINT8 if self._source.images.dtype == np.uint8 else types.FLOAT
             images = fn.external_source(name="images", dtype=dtype, ndim=3, layout="HWC")
-            images = images.gpu() if device == "gpu" else images
-        else:
-            draws = drawn("crops", transform.draws_crop, 1, types.FLOAT64)
-            files = fn.io.file.read(fn.external_source(name="paths", dtype=types.UINT8, ndim=1))
-            images = decode(files, transform, draws, device)
+            return (images.gpu() if device == "gpu" else images), None, None
+        files = fn.io.file.read(fn.external_source(name="paths", dtype=types.UINT8, ndim=1))
+        draws = _drawn("crops", 1, types.FLOAT64) if self._transform.draws_crop else None
+        return decode(files, self._transform, draws, device)
+
+    def _augmented(self, images: Any, device: str) -> Any:
+        from nvidia.dali import types
+
+        transform = self._transform
         only_flips = transform.flips and not transform.warps
         return augment(
             images,
             transform,
             device,
-            matrices=drawn("matrices", transform.warps, 2),
-            hflip=drawn("hflip", only_flips, dtype=types.INT32),
-            vflip=drawn("vflip", only_flips, dtype=types.INT32),
-            channel_shift=drawn("channel_shift", transform.draws_channel_shift, place=device),
-            brightness=drawn("brightness", transform.brightness is not None, place=device),
+            matrices=_drawn("matrices", 2) if transform.warps else None,
+            hflip=_drawn("hflip", dtype=types.INT32) if only_flips else None,
+            vflip=_drawn("vflip", dtype=types.INT32) if only_flips else None,
+            channel_shift=_drawn("channel_shift", device=device) if transform.draws_channel_shift else None,
+            brightness=_drawn("brightness", device=device) if transform.brightness is not None else None,
         )
 
     @property
@@ -332,6 +168,32 @@ class DaliEngine:
             if reason:
                 bad.append(BadSample(int(index), self._source.path(int(index)), reason))
         return SampleError(bad, step.batch_size) if bad else error
+
+
+def _drawn(name: str, ndim: int = 0, dtype: Any = None, device: str = "cpu") -> Any:
+    """The input of that name; float32 unless said otherwise."""
+    from nvidia.dali import fn, types
+
+    node = fn.external_source(name=name, dtype=types.FLOAT if dtype is None else dtype, ndim=ndim)
+    return node.gpu() if device == "gpu" else node
+
+
+_running: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _abandon_in_child() -> None:
+    """Leave the parent's pipelines alone in a forked process, for good.
+
+    Their threads do not exist there, so that shutting a pipeline down, as its end would, aborts the process.
+    """
+    for pipe in list(_running):
+        if (backend := getattr(pipe, "_pipe", None)) is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+            pipe._pipe = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_in_child)
 
 
 def _obstacle(path: str, device: Device) -> str | None:

@@ -316,8 +316,8 @@ def _check_columns(frame: Any, x_col: str, y_col: Any, weight_col: str | None, c
         demand(y_col, str, "strings")
     if class_mode == "categorical":
         demand(y_col, (str, list, tuple), "strings, or lists of them")
-    if weight_col and not np.issubdtype(frame[weight_col].dtype, np.number):
-        raise TypeError(f"weight_col={weight_col!r} must be numeric, not {frame[weight_col].dtype}")
+    if weight_col and frame[weight_col].to_numpy().dtype.kind not in "biuf":
+        raise TypeError(f"weight_col={weight_col!r} must hold numbers, not {frame[weight_col].dtype}")
 
 
 def _with_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tuple[Any, list[str]]:

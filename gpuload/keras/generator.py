@@ -316,7 +316,8 @@ class ImageDataGenerator:
         if self.rescale:
             x *= self.rescale
         if augment:
-            x = np.stack([self.random_transform(image) for _ in range(rounds) for image in x]).astype(self.dtype)
+            augmented = [self.random_transform(image) for _ in range(rounds) for image in x]
+            x = np.ascontiguousarray(augmented, self.dtype)
         axes, shape = (0, self.row_axis, self.col_axis), [1, 1, 1]
         shape[self.channel_axis - 1] = x.shape[self.channel_axis]
         if self.featurewise_center:

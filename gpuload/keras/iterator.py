@@ -53,6 +53,8 @@ class Iterator(PrefetchedDataset):
     """
 
     white_list_formats = SUFFIXES
+    # Keras' iterators reseed the one global generator, and an epoch's order comes from where any of them left it.
+    _rng: Any = np.random
 
     def __init__(
         self,
@@ -91,7 +93,6 @@ class Iterator(PrefetchedDataset):
         self.total_batches_seen = 0
         self.batch_index = 0
         self.index_array: NDArray[np.int64] | None = None
-        self._rng: Any = np.random
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
@@ -199,7 +200,7 @@ class Iterator(PrefetchedDataset):
         self.total_batches_seen = visit.after.total_batches_seen
         self.batch_index = visit.after.batch_index
         self.index_array = visit.after.index_array
-        self._rng = visit.rng
+        Iterator._rng = visit.rng
         images = self._cast(images)
         if visit.suffixes is not None:
             for image, index, suffix in zip(images, visit.indices, visit.suffixes, strict=True):
