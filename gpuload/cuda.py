@@ -63,7 +63,7 @@ def resolve(device: str) -> Device:
     index, count = int(match[1] or 0), device_count()
     if index >= count:
         raise RuntimeError(
-            f"{name}={value!r} needs an NVIDIA GPU, but the driver shows {count}: "
-            f"pass device='cpu', or device='auto' to take what is there"
+            f"{name}={value!r} needs NVIDIA GPU number {index}, but the driver shows {count or 'none'}: "
+            "pass device='cpu', or device='auto' to take what is there"
         )
     return Device(index)

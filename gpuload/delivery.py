@@ -77,9 +77,10 @@ FRAMEWORKS = {
 
 
 def choose(framework: str | None, device: Device) -> Framework:
-    """The framework by name; None takes NumPy on the CPU and CuPy on a GPU. Imports nothing but checks what is there.
+    """The framework by name; None takes NumPy on the CPU and CuPy on a GPU. Checks that it is there.
 
-    Raises ValueError for an unknown name and for CuPy on the CPU, ImportError for one that is not installed.
+    Raises ValueError for an unknown name and for CuPy on the CPU, ImportError for one that is not installed,
+    RuntimeError for a PyTorch that cannot use the GPU.
     """
     if framework is None:
         framework = "numpy" if device == CPU else "cupy"
@@ -89,8 +90,15 @@ def choose(framework: str | None, device: Device) -> Framework:
         raise ValueError(
             "framework='cupy' needs a GPU, but batches are made on cpu: pass device='cuda' or framework='numpy'"
         )
-    if framework != "numpy":
-        _required(framework, f"framework={framework!r}", "torch" if framework == "torch" else "cuda13")
+    if framework == "cupy":
+        _required("cupy", "framework='cupy'", "cuda13")
+    if framework == "torch":
+        torch = _required("torch", "framework='torch'", "torch")
+        if device != CPU and not torch.cuda.is_available():
+            raise RuntimeError(
+                f"framework='torch' cannot use {device}: the installed PyTorch {torch.__version__} sees no GPU; "
+                "install one that is built for CUDA, or pass device='cpu'"
+            )
     return FRAMEWORKS[framework]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import weakref
@@ -222,6 +223,7 @@ class Loader:
         )
         self.epoch = 0
         """Number of the epoch that the next iteration will be."""
+        self._ready: tuple[int, Stream[Step]] | None = None  # A stream that stands at the start of that epoch.
         self._workshop = Workshop(
             source,
             transform,
@@ -272,12 +274,20 @@ class Loader:
         for first, indices in self.order.batches(epoch):
             yield self.transform.step(indices, seed=self.seed, epoch=epoch, first=first)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Batches:
         epoch, self.epoch = self.epoch, self.epoch + 1
-        return Batches(self._workshop, Stream(self._workshop, self.steps(epoch)))
+        ready, self._ready = self._ready, None
+        if ready is None or ready[0] != epoch:
+            ready = epoch, Stream(self._workshop, self._endless(epoch))
+        return Batches(self, epoch, ready[1])
+
+    def _endless(self, epoch: int) -> Iterator[Step]:
+        # Made ahead across the end of an epoch too: the next one most likely follows.
+        return itertools.chain.from_iterable(map(self.steps, itertools.count(epoch)))
 
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
+        self._ready = None
         self._workshop.close()
 
     def __enter__(self) -> Loader:
@@ -290,13 +300,25 @@ class Loader:
 class Batches:
     """One epoch's iterator. After a SampleError it goes on with the next batch."""
 
-    def __init__(self, workshop: Workshop, stream: Stream[Step]):
-        self._workshop = workshop
+    def __init__(self, loader: Loader, epoch: int, stream: Stream[Step]):
+        self._loader = loader
+        self._epoch = epoch
         self._stream = stream
+        self._left = len(loader)
 
     def __iter__(self) -> Batches:
         return self
 
+    def __len__(self) -> int:
+        """Batches still to come."""
+        return self._left
+
     def __next__(self) -> Any:
+        if not self._left:
+            if self._loader._ready is None:
+                self._loader._ready = self._epoch + 1, self._stream
+            raise StopIteration
+        self._left -= 1
         step, images = next(self._stream)
-        return images if self._workshop.source.labels is None else (images, self._workshop.targets(step))
+        workshop = self._loader._workshop
+        return images if workshop.source.labels is None else (images, workshop.targets(step))

@@ -1,0 +1,331 @@
+"""The native door: epochs, order, length, errors on the way, engines shared and given back, threads and forks."""
+
+import gc
+import itertools
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import Place
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gpuload
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (23, 12, 10, 3), dtype=np.uint8)
+SOURCE = gpuload.ImageArray(IMAGES, labels=np.arange(23))
+RANDOM = gpuload.Augment(rotation=20, zoom=(0.8, 1.2), hflip=0.5, brightness=(0.5, 1.5))
+
+
+def arrays(loader: gpuload.Loader) -> tuple[np.ndarray, np.ndarray]:
+    """All of an epoch."""
+    images, labels = zip(*loader, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+@given(
+    size=st.integers(1, 23),
+    batch_size=st.integers(1, 30),
+    last_batch=st.sampled_from(["keep", "drop", "pad"]),
+    shuffle=st.booleans(),
+    prefetch=st.integers(0, 3),
+)
+def test_length_is_exact(size: int, batch_size: int, last_batch, shuffle: bool, prefetch: int) -> None:
+    def loader() -> gpuload.Loader:
+        return gpuload.Loader(
+            SOURCE.take(np.arange(size)),
+            gpuload.Augment(),
+            batch_size=batch_size,
+            last_batch=last_batch,
+            shuffle=shuffle,
+            seed=1,
+            prefetch=prefetch,
+            device="cpu",
+            engine="numpy",
+        )
+
+    if last_batch == "drop" and size < batch_size:
+        with pytest.raises(ValueError, match="last_batch='drop' leaves no batch"):
+            loader()
+        return
+    with loader() as it:
+        for _ in range(2):
+            batches = [labels for _, labels in it]
+            assert len(batches) == len(it)
+            assert [len(b) for b in batches[:-1]] == [batch_size] * (len(batches) - 1)
+            seen = np.concatenate(batches)
+            if last_batch == "keep":
+                assert sorted(seen) == list(range(size))
+            elif last_batch == "drop":
+                assert len(set(seen)) == len(seen) == size // batch_size * batch_size
+            else:
+                assert len(seen) == len(it) * batch_size
+                assert set(seen) == set(range(size))
+
+
+def test_epochs(place: Place) -> None:
+    """Each iteration is the next epoch, an early end included; set_epoch goes to any; the seed decides all."""
+    options = {"batch_size": 5, "shuffle": True, "seed": 7, "framework": "numpy", **place._asdict()}
+    loader = gpuload.Loader(SOURCE, RANDOM, **options)
+    epochs = [arrays(loader) for _ in range(3)]
+    assert not np.array_equal(epochs[0][1], epochs[1][1])
+    again = gpuload.Loader(SOURCE, RANDOM, **options)
+    for batch in again:
+        np.testing.assert_array_equal(batch[1], epochs[0][1][:5])
+        break
+    for number in (1, 2):
+        images, labels = arrays(again)
+        np.testing.assert_array_equal(labels, epochs[number][1])
+        np.testing.assert_array_equal(images, epochs[number][0])
+    for number in (2, 0, 1, 2):
+        again.set_epoch(number)
+        np.testing.assert_array_equal(arrays(again)[0], epochs[number][0])
+    other = gpuload.Loader(SOURCE, RANDOM, **{**options, "seed": 8})
+    assert not np.array_equal(arrays(other)[1], epochs[0][1])
+    with pytest.raises(ValueError, match="epoch must be an integer of at least 0, not -1"):
+        again.set_epoch(-1)
+
+
+def test_batch_size_changes_nothing_for_a_sample(place: Place) -> None:
+    options = {"shuffle": True, "seed": 3, "framework": "numpy", **place._asdict()}
+    one, other = (arrays(gpuload.Loader(SOURCE, RANDOM, batch_size=n, **options)) for n in (4, 23))
+    np.testing.assert_array_equal(one[1], other[1])
+    np.testing.assert_allclose(one[0], other[0], atol=1e-3)
+
+
+def test_a_seed_is_drawn_and_told() -> None:
+    first = gpuload.Loader(SOURCE, RANDOM, batch_size=5, shuffle=True, device="cpu")
+    second = gpuload.Loader(SOURCE, RANDOM, batch_size=5, shuffle=True, seed=first.seed, device="cpu")
+    np.testing.assert_array_equal(arrays(first)[0], arrays(second)[0])
+    assert f"seed={first.seed}" in repr(first)
+
+
+def test_iterators_side_by_side(place: Place) -> None:
+    loader = gpuload.Loader(SOURCE, RANDOM, batch_size=5, seed=1, framework="numpy", **place._asdict())
+    alone = [arrays(loader)[0] for _ in range(2)]
+    loader.set_epoch(0)
+    pairs = list(zip(loader, loader, strict=True))
+    np.testing.assert_array_equal(np.concatenate([a for (a, _), _ in pairs]), alone[0])
+    np.testing.assert_array_equal(np.concatenate([b for _, (b, _) in pairs]), alone[1])
+
+
+def test_held_batches_never_change(place: Place) -> None:
+    loader = gpuload.Loader(SOURCE, RANDOM, batch_size=2, seed=1, framework="numpy", **place._asdict())
+    held = [images for images, _ in loader]
+    copies = [images.copy() for images in held]
+    for _ in range(5):
+        for _batch in loader:
+            pass
+    for images, copy in zip(held, copies, strict=True):
+        np.testing.assert_array_equal(images, copy)
+        assert images.flags.writeable
+
+
+def test_without_labels_images_come_alone() -> None:
+    (batch,) = gpuload.Loader(gpuload.ImageArray(IMAGES), gpuload.Augment(), batch_size=23, device="cpu")
+    np.testing.assert_array_equal(batch, IMAGES)
+
+
+def test_labels_of_any_shape(photos: Path) -> None:
+    paths = sorted(photos.glob("*/*.jpg"))[:4]
+    for labels in (["a", "b", "c", "d"], np.zeros((4, 2, 3), np.float16), [True, False, True, False]):
+        source = gpuload.ImageList(paths, labels)
+        _, got = next(iter(gpuload.Loader(source, gpuload.Augment(size=(8, 8)), batch_size=4, device="cpu")))
+        np.testing.assert_array_equal(got, labels)
+        assert got.dtype == np.asarray(labels).dtype
+
+
+def test_bad_arguments(photos: Path) -> None:
+    folder = gpuload.ImageFolder(photos)
+    augment = gpuload.Augment(size=(8, 8))
+    for message, source, transform, options in [
+        ("size must be given", folder, gpuload.Augment(), {}),
+        ("transform must be a gpuload.Augment", folder, None, {}),
+        ("batch_size must be an integer of at least 1, not 0", folder, augment, {"batch_size": 0}),
+        ("batch_size must be an integer of at least 1, not 2.5", folder, augment, {"batch_size": 2.5}),
+        ("prefetch must be an integer of at least 0, not -1", folder, augment, {"prefetch": -1}),
+        ("threads must be an integer of at least 1, not 0", folder, augment, {"threads": 0}),
+        ("seed must be an integer of at least 0, not 'x'", folder, augment, {"seed": "x"}),
+        ("last_batch must be one of keep, drop, pad, not 'fill'", folder, augment, {"last_batch": "fill"}),
+        ("framework must be one of numpy, torch, cupy, not 'mxnet'", folder, augment, {"framework": "mxnet"}),
+        ("framework='cupy' needs a GPU", folder, augment, {"framework": "cupy", "device": "cpu"}),
+        ("size and crop belong to images that are read from files", SOURCE, augment, {}),
+        ("mean and std are for 1 channels", SOURCE, gpuload.Augment(color="grayscale", mean=1.0), {}),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            gpuload.Loader(source, transform, **{"batch_size": 4, "device": "cpu", **options})
+
+
+def test_from_several_threads(photos: Path, place: Place) -> None:
+    """Loaders in threads of their own, and one iterator used by a thread that did not make it."""
+
+    def epoch(seed: int) -> np.ndarray:
+        transform = gpuload.Augment(size=(16, 16), shear=10, interpolation="nearest")
+        options = {"batch_size": 4, "shuffle": True, "seed": seed, "framework": "numpy", **place._asdict()}
+        return arrays(gpuload.Loader(gpuload.ImageFolder(photos), transform, **options))[0]
+
+    alone = [epoch(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for expected, images in zip(alone, pool.map(epoch, range(4)), strict=True):
+            np.testing.assert_array_equal(images, expected)
+    batches = iter(gpuload.Loader(SOURCE, RANDOM, batch_size=5, **place._asdict()))
+    thread = threading.Thread(target=next, args=(batches,))
+    thread.start()
+    thread.join()
+    assert len(list(batches)) == 4
+
+
+def tasks() -> int:
+    """Threads of this process, DALI's included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux tells them")
+def test_engines_are_used_again_and_freed(place: Place) -> None:
+    loader = gpuload.Loader(SOURCE, RANDOM, batch_size=5, **place._asdict())
+    gc.collect()
+    before = tasks()
+    next(iter(loader))
+    running = tasks()
+    for _ in range(10):
+        next(iter(loader))
+    for _ in range(2):
+        assert len(list(loader)) == 5
+    assert tasks() <= running
+    loader.close()
+    gc.collect()
+    # A pool's threads end on their own, shortly after they are told to.
+    for _ in range(100):
+        if tasks() <= before:
+            break
+        threading.Event().wait(0.05)
+    assert tasks() <= before
+    assert len(list(loader)) == 5  # It can be used again.
+
+
+def run(script: str, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", textwrap.dedent(script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL, **options)
+
+
+FORK = """
+    import os, sys
+    import numpy as np, gpuload
+    source = gpuload.ImageArray(np.zeros((20, 8, 8, 3), np.uint8))
+    loader = gpuload.Loader(source, gpuload.Augment(shear=5), batch_size=2, engine=sys.argv[1], device=sys.argv[2])
+    batches = iter(loader)
+    next(batches)
+    child = os.fork()
+    if child == 0:
+        for attempt in (lambda: next(batches), lambda: next(iter(loader))):
+            try:
+                attempt()
+            except RuntimeError as error:
+                assert "fork" in str(error)
+            else:
+                os._exit(3)
+        fresh = gpuload.Loader(source, gpuload.Augment(shear=5), batch_size=2, engine=sys.argv[1], device="cpu")
+        assert len(list(fresh)) == 10
+        sys.exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), len(list(batches)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_fork(place: Place) -> None:
+    """A child is told, does not hang, ends well and may make a loader of its own; the parent goes on."""
+    if place.device != "cpu":
+        pytest.skip("CUDA itself does not work in a fork")
+    result = run(FORK, *place)
+    assert (result.returncode, result.stdout) == (0, "0 9\n"), result.stderr
+
+
+INTERRUPT = """
+    import os, signal, sys, threading
+    import numpy as np, gpuload
+    source = gpuload.ImageArray(np.zeros((4000, 96, 96, 3), np.uint8))
+    loader = gpuload.Loader(source, gpuload.Augment(rotation=9), batch_size=64, engine=sys.argv[1], device=sys.argv[2])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    while True:
+        for batch in loader:
+            pass
+"""
+
+
+def test_interrupt(place: Place) -> None:
+    result = run(INTERRUPT, *place)
+    assert "KeyboardInterrupt" in result.stderr
+    assert result.returncode != 0
+
+
+EXIT = """
+    import sys
+    import numpy as np, gpuload
+    source = gpuload.ImageArray(np.zeros((40, 32, 32, 3), np.uint8))
+    loaders = [
+        gpuload.Loader(source, gpuload.Augment(shear=5), batch_size=4, engine=sys.argv[1], device=sys.argv[2])
+        for _ in range(3)
+    ]
+    batches = [iter(loader) for loader in loaders]
+    held = [next(b) for b in batches]
+    loaders.append(batches)  # and a cycle
+    batches.append(loaders)
+"""
+
+
+def test_exit_in_the_middle(place: Place) -> None:
+    result = run(EXIT, *place)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+ABSENT = """
+    import sys
+
+    class Absent:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] in {"torch", "tensorflow", "keras", "jax", "cupy"} or name == "nvidia.dali":
+                raise ModuleNotFoundError(name)
+
+    sys.meta_path.insert(0, Absent())
+    import numpy as np, gpuload
+    source = gpuload.ImageArray(np.zeros((4, 8, 8, 3), np.uint8))
+    print(len(list(gpuload.Loader(source, gpuload.Augment(shear=5), batch_size=2))))
+    for use in (lambda: gpuload.Loader(source, gpuload.Augment(), batch_size=2, framework="torch", device="cpu"),
+                lambda: __import__("gpuload.keras")):
+        try:
+            use()
+        except ImportError as error:
+            print(error)
+"""
+
+
+def test_everything_else_is_optional() -> None:
+    result = run(ABSENT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "2",
+        "framework='torch' needs torch, which is not installed: pip install 'gpuload[torch]'",
+        "gpuload.keras needs Keras 3, which is not installed: pip install 'gpuload[tensorflow]'",
+    ]
+
+
+def test_import_brings_no_framework() -> None:
+    heavy = ["torch", "tensorflow", "keras", "jax", "cupy", "nvidia.dali", "pandas", "typer", "rich"]
+    result = run(f"import sys, gpuload; print([m for m in {heavy} if m in sys.modules])")
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_steps_read_no_file() -> None:
+    """The plan of an epoch can be had without its pixels."""
+    source = gpuload.ImageList([f"{n}.jpg" for n in range(9)])
+    loader = gpuload.Loader(source, gpuload.Augment(size=(8, 8), shear=9), batch_size=4, shuffle=True, device="cpu")
+    steps = list(loader.steps(epoch=5))
+    assert sorted(itertools.chain.from_iterable(step.indices for step in steps)) == list(range(9))
