@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gpuload.plan.affine import affine, flipped
 from gpuload.plan.crop import DRAWS, CenterCrop, RandomResizedCrop
 from gpuload.plan.order import checked_int, philox
 from gpuload.plan.step import Doubles, Step
@@ -41,52 +43,6 @@ _SLOTS = (
     "brightness",
 )
 _UNIFORMS = len(_SLOTS) + DRAWS  # 32: a whole number of Philox blocks of four
-
-
-def affine(
-    *,
-    rotation: ArrayLike = 0.0,
-    shift: tuple[ArrayLike, ArrayLike] = (0.0, 0.0),
-    shear: ArrayLike = 0.0,
-    zoom: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
-    center: tuple[float, float],
-) -> Doubles:
-    """Matrices [..., 2, 3], output to input in (x, y): rotation · shift · shear · zoom about `center`.
-
-    Angles in degrees, shift in pixels. The order, and a shear that tilts the y axis without lengthening it, are those
-    of Keras' `apply_affine_transform`. Arguments broadcast against each other.
-
-    >>> affine(zoom=(2.0, 1.0), center=(4.0, 4.0)).tolist()
-    [[2.0, 0.0, -4.0], [0.0, 1.0, 0.0]]
-    """
-    theta, tilt = np.deg2rad(rotation), np.deg2rad(shear)
-    zoom_x, zoom_y = (np.asarray(z, float) for z in zoom)
-    shift_x, shift_y = (np.asarray(s, float) for s in shift)
-    cos, sin = np.cos(theta), np.sin(theta)
-    # Columns of rotation · shear · zoom, with the shear's second column (-sin, cos) of the tilt.
-    columns = np.broadcast_arrays(
-        cos * zoom_x,
-        (-cos * np.sin(tilt) - sin * np.cos(tilt)) * zoom_y,
-        cos * shift_x - sin * shift_y,
-        sin * zoom_x,
-        (-sin * np.sin(tilt) + cos * np.cos(tilt)) * zoom_y,
-        sin * shift_x + cos * shift_y,
-    )
-    matrices: Doubles = np.stack(columns, axis=-1).reshape(*columns[0].shape, 2, 3)
-    pivot = np.asarray(center, float)
-    matrices[..., 2] += pivot - matrices[..., :2] @ pivot
-    return matrices
-
-
-def flipped(matrices: Doubles, horizontal: ArrayLike, vertical: ArrayLike, size: tuple[int, int]) -> Doubles:
-    """The same matrices where the output, of `size` (height, width), is flipped afterwards."""
-    result: Doubles = matrices.copy()
-    for axis, flips, length in ((0, horizontal, size[1]), (1, vertical, size[0])):
-        column = result[..., axis]
-        chosen = np.asarray(flips, bool)[..., None]
-        result[..., 2] += np.where(chosen, column * length, 0.0)
-        result[..., axis] = np.where(chosen, -column, column)
-    return result
 
 
 def _interval(name: str, value: Any, neutral: float = 0.0) -> tuple[float, float]:
@@ -202,9 +158,7 @@ class Augment:
             _choice("per_sample", self.per_sample, PerSample)
         if self.layout is not None:
             _choice("layout", self.layout, Layout)
-        for name in (*_GEOMETRY, "channel_shift"):
-            _interval(name, getattr(self, name))
-        if _interval("zoom", self.zoom, 1.0)[0] <= 0:
+        if self._ranges["zoom_x"][0] <= 0:
             raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
         for name in ("hflip", "vflip"):
             if not 0 <= getattr(self, name) <= 1:
@@ -252,10 +206,18 @@ class Augment:
         """Channels of the output."""
         return CHANNELS[self.color]
 
-    @property
+    @cached_property
+    def _ranges(self) -> dict[str, tuple[float, float]]:
+        """(low, high) by slot."""
+        ranges = {name: _interval(name, getattr(self, name)) for name in (*_GEOMETRY, "channel_shift")}
+        if self.brightness is not None:
+            ranges["brightness"] = self.brightness
+        return ranges | dict.fromkeys(("zoom_x", "zoom_y"), _interval("zoom", self.zoom, 1.0))
+
+    @cached_property
     def warps(self) -> bool:
         """Whether images are moved by more than flips."""
-        return any(_interval(name, getattr(self, name)) != (0.0, 0.0) for name in _GEOMETRY) or self._zoom != (1.0, 1.0)
+        return any(self._ranges[name] != (0.0, 0.0) for name in _GEOMETRY) or self._ranges["zoom_x"] != (1.0, 1.0)
 
     @property
     def flips(self) -> bool:
@@ -270,11 +232,7 @@ class Augment:
     @property
     def draws_channel_shift(self) -> bool:
         """Whether channels are shifted."""
-        return _interval("channel_shift", self.channel_shift) != (0.0, 0.0)
-
-    @property
-    def _zoom(self) -> tuple[float, float]:
-        return _interval("zoom", self.zoom, 1.0)
+        return self._ranges["channel_shift"] != (0.0, 0.0)
 
     def replace(self, **changes: Any) -> Augment:
         """The same with some fields changed; checked again."""
@@ -289,8 +247,8 @@ class Augment:
     def reach(self) -> tuple[float, float]:
         """How far in (y, x), at the most, the warp reads beyond the border, in heights and widths of the image."""
         assert self.size is not None
-        extent = {name: max(map(abs, _interval(name, getattr(self, name)))) for name in _GEOMETRY}
-        zoom = self._zoom[1]
+        extent = {name: max(map(abs, self._ranges[name])) for name in _GEOMETRY}
+        zoom = self._ranges["zoom_x"][1]
         lengths = np.array(self.size[::-1], float)
         before, after = np.array(self.pivot), lengths - self.pivot
         shift = np.array([extent["width_shift"], extent["height_shift"]]) * lengths
@@ -317,18 +275,18 @@ class Augment:
         uniforms = (raw >> np.uint64(11)).astype(np.float64).reshape(count, _UNIFORMS) * 2.0**-53
         u = dict(zip(_SLOTS, uniforms.T, strict=False))
 
-        def within(interval: tuple[float, float], slot: str) -> Doubles:
-            return cast(Doubles, interval[0] + (interval[1] - interval[0]) * u[slot])
+        def drawn(slot: str) -> Doubles:
+            low, high = self._ranges[slot]
+            return cast(Doubles, low + (high - low) * u[slot])
 
         matrices = None
         if self.warps or self.flips:
             height, width = self.size
-            drawn = {name: within(_interval(name, getattr(self, name)), name) for name in _GEOMETRY}
             matrices = affine(
-                rotation=drawn["rotation"],
-                shift=(drawn["width_shift"] * width, drawn["height_shift"] * height),
-                shear=drawn["shear"],
-                zoom=(within(self._zoom, "zoom_x"), within(self._zoom, "zoom_y")),
+                rotation=drawn("rotation"),
+                shift=(drawn("width_shift") * width, drawn("height_shift") * height),
+                shear=drawn("shear"),
+                zoom=(drawn("zoom_x"), drawn("zoom_y")),
                 center=self.pivot,
             )
             matrices = flipped(matrices, u["hflip"] < self.hflip, u["vflip"] < self.vflip, self.size)
@@ -336,8 +294,6 @@ class Augment:
             indices=indices,
             matrices=matrices,
             crops=self.crop.draw(uniforms[:, len(_SLOTS) :]) if isinstance(self.crop, RandomResizedCrop) else None,
-            channel_shift=within(_interval("channel_shift", self.channel_shift), "channel_shift")
-            if self.draws_channel_shift
-            else None,
-            brightness=within(self.brightness, "brightness") if self.brightness is not None else None,
+            channel_shift=drawn("channel_shift") if self.draws_channel_shift else None,
+            brightness=drawn("brightness") if self.brightness is not None else None,
         )

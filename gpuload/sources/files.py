@@ -49,17 +49,17 @@ class FileSource:
 
     def path(self, index: int) -> str:
         """Full path of one file."""
-        return os.fsdecode(self.paths([index])[0].tobytes())
+        return os.fsdecode(self.paths([index])[0])
 
-    def paths(self, indices: npt.ArrayLike | slice) -> list[npt.NDArray[np.uint8]]:
-        """Full paths of a batch, encoded for the file system: for each a read-only uint8 array [its length].
+    def paths(self, indices: npt.ArrayLike | slice) -> list[bytes]:
+        """Full paths of a batch, encoded for the file system.
 
-        >>> [path.tobytes() for path in ImageList(["a.jpg", "/b.jpg"], root="data").paths([1, 0])]
+        >>> ImageList(["a.jpg", "/b.jpg"], root="data").paths([1, 0])
         [b'/b.jpg', b'data/a.jpg']
         """
         root = os.fsencode(self.root)
         names = self._names.pick(as_indices(indices))
-        return [np.frombuffer(os.path.join(root, name), np.uint8) for name in names]
+        return [os.path.join(root, name) for name in names]
 
     @cached_property
     def filenames(self) -> list[str]:
