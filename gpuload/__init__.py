@@ -4,6 +4,7 @@ from gpuload.errors import BadSample, SampleError
 from gpuload.loader import Loader
 from gpuload.plan import Augment, CenterCrop, Order, RandomResizedCrop
 from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList
+from gpuload.statistics import fit
 
 __version__ = "0.1.0"
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Order",
     "RandomResizedCrop",
     "SampleError",
+    "fit",
 ]

@@ -21,8 +21,9 @@ def affine(
     Angles in degrees, shift in pixels. The order, and a shear that tilts the y axis without lengthening it, are those
     of Keras' `apply_affine_transform`. Arguments broadcast against each other.
 
-    >>> affine(zoom=(2.0, 1.0), center=(4.0, 4.0)).tolist()
-    [[2.0, 0.0, -4.0], [0.0, 1.0, 0.0]]
+    >>> affine(zoom=(2.0, 1.0), center=(4.0, 4.0)).astype(int)
+    array([[ 2,  0, -4],
+           [ 0,  1,  0]])
     """
     theta, tilt = np.deg2rad(rotation), np.deg2rad(shear)
     zoom_x, zoom_y = (np.asarray(z, float) for z in zoom)
