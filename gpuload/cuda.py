@@ -42,6 +42,18 @@ def device_count() -> int:
     return count.value
 
 
+def _wanted(device: str) -> tuple[str, str]:
+    """Who names the device, and what it is."""
+    if device == "auto" and "GPULOAD_DEVICE" in os.environ:
+        return "GPULOAD_DEVICE", os.environ["GPULOAD_DEVICE"]
+    return "device", device
+
+
+def is_auto(device: str) -> bool:
+    """Whether neither the argument nor the environment names a device."""
+    return _wanted(device)[1] == "auto"
+
+
 def resolve(device: str) -> Device:
     """The device that `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"` names.
 
@@ -50,9 +62,7 @@ def resolve(device: str) -> Device:
     >>> str(resolve("cpu"))
     'cpu'
     """
-    name, value = "device", device
-    if device == "auto" and "GPULOAD_DEVICE" in os.environ:
-        name, value = "GPULOAD_DEVICE", os.environ["GPULOAD_DEVICE"]
+    name, value = _wanted(device)
     if value == "auto":
         return Device(0) if device_count() else CPU
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", value) if isinstance(value, str) else None

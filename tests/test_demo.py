@@ -164,7 +164,7 @@ def test_the_clock_tells_waiting_from_working() -> None:
         (
             ["--device", "cuda"],
             {"CUDA_VISIBLE_DEVICES": ""},
-            "device='cuda' needs an NVIDIA GPU, but the driver shows 0: "
+            "device='cuda' needs NVIDIA GPU number 0, but the driver shows none: "
             "pass device='cpu', or device='auto' to take what is there",
         ),
         (["--epochs", "0"], {}, "epochs must be an integer of at least 1, not 0"),

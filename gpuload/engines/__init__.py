@@ -7,7 +7,7 @@ import logging
 import os
 from typing import Any, Protocol
 
-from gpuload.cuda import CPU, Device, resolve
+from gpuload.cuda import CPU, Device, is_auto, resolve
 from gpuload.plan import Augment, Step
 from gpuload.sources import ImageSource
 
@@ -64,7 +64,7 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
     if engine not in ("auto", "dali", "numpy"):
         raise ValueError(f"engine must be one of auto, dali, numpy, not {engine!r}")
     place = resolve(device)
-    named_gpu = place != CPU and device != "auto"
+    named_gpu = place != CPU and not is_auto(device)
     obstacle = unsupported(source, transform)
     if engine == "dali" and not dali_installed():
         raise ImportError("engine='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[cpu]'")

@@ -27,8 +27,11 @@ class DaliOps:
         self.max: Callable[[Any], Any] = lambda x: fn.reductions.max(fn.cast(x, dtype=types.FLOAT))
 
 
-def decode(files: Any, transform: Augment, draws: Any, device: str) -> tuple[Any, Any, Any]:
-    """Encoded files to images of the transform's colour, uint8 HWC, cropped; and their heights and widths."""
+def decode(files: Any, transform: Augment, draws: Any, device: str) -> tuple[Any, tuple[Any, Any]]:
+    """Encoded files to images of the transform's colour, uint8 HWC, and the box of each that is to be resized.
+
+    A box is two nodes, each (y, x) in pixels: where it begins, and its extent.
+    """
     from nvidia.dali import fn, types
 
     # As Pillow decodes: chroma smoothed, EXIF orientation left alone.
@@ -41,19 +44,18 @@ def decode(files: Any, transform: Augment, draws: Any, device: str) -> tuple[Any
         use_fast_idct=transform.fast_idct,
     )
     shape = fn.peek_image_shape(files, adjust_orientation=False)
-    high, wide = shape[0], shape[1]
+    start, extent = fn.cast(shape[:2] * 0, dtype=types.FLOAT), fn.cast(shape[:2], dtype=types.FLOAT)
     if transform.crop is not None:
         assert transform.size is not None
-        high, wide = (fn.cast(side, dtype=types.FLOAT64) for side in (high, wide))
+        high, wide = (fn.cast(shape[axis], dtype=types.FLOAT64) for axis in (0, 1))
         top, left, high, wide = transform.crop.box(high, wide, transform.size, draws, DaliOps())
-        start, extent = (fn.cast(fn.stack(*pair), dtype=types.INT32) for pair in ((top, left), (high, wide)))
-        images = fn.slice(images, start=start, shape=extent, axis_names="HW")
+        start, extent = (fn.cast(fn.stack(*pair), dtype=types.FLOAT) for pair in ((top, left), (high, wide)))
     if transform.color == "grayscale":
         images = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
-    return images, high, wide
+    return images, (start, extent)
 
 
-def resize(images: Any, transform: Augment) -> Any:
+def resize(images: Any, box: tuple[Any, Any], transform: Augment) -> Any:
     """Images of the transform's size, with Pillow's filters; float32 where they are not to be antialiased."""
     from nvidia.dali import fn, types
 
@@ -67,6 +69,8 @@ def resize(images: Any, transform: Augment) -> Any:
         images,
         size=transform.size,
         interp_type=filters[transform.interpolation],
+        roi_start=box[0],
+        roi_end=box[0] + box[1],
         antialias=transform.antialias,
         dtype=None if transform.antialias or transform.interpolation == "nearest" else types.FLOAT,
     )
@@ -125,16 +129,15 @@ def _ties(length: Any, size: int) -> tuple[Any, Any]:
     return fn.slice(types.Constant(rows), start=row, shape=[1], axes=[0]), slack
 
 
-def resize_nearest(images: Any, high: Any, wide: Any, size: tuple[int, int], device: str) -> Any:
+def resize_nearest(images: Any, extent: Any, size: tuple[int, int], device: str) -> Any:
     """The nearest pixels, and of two that are as near the one that Pillow takes.
 
     DALI rewrites this function, so that the `if` decides for each image on its own.
     """
     from nvidia.dali import fn, types
 
-    rows, down = _ties(high, size[0])
-    columns, right = _ties(wide, size[1])
-    extent = fn.cast(fn.stack(high, wide), dtype=types.FLOAT)
+    rows, down = _ties(extent[0], size[0])
+    columns, right = _ties(extent[1], size[1])
 
     def resized(sign_y: float, sign_x: float) -> Any:
         moved = fn.stack(down * sign_y, right * sign_x)

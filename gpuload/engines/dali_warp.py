@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ EDGE = 1e-3
 def tiles(transform: Augment) -> tuple[int, int]:
     """Copies of the image that a warp can reach beyond it, to either side, in (y, x)."""
     assert transform.size is not None
-    # `wrap` repeats after one pixel less than the image has.
-    lengths = [max(n - (transform.fill_mode == "wrap"), 1) / n for n in transform.size]
-    high, wide = (int(np.ceil(reach / length)) for reach, length in zip(transform.reach(), lengths, strict=True))
-    return high, wide
+    counts = []
+    for length, reach in zip(transform.size, transform.reach(), strict=True):
+        # `wrap` repeats after one pixel less than the image has; of one pixel there is nothing to repeat.
+        period = length - (transform.fill_mode == "wrap")
+        counts.append(math.ceil(reach * length / period) if period else 0)
+    return counts[0], counts[1]
 
 
 def _constant(value: Any, device: str = "cpu", **options: Any) -> Any:
@@ -40,7 +43,8 @@ def augment(
     brightness: Any,
 ) -> Any:
     """Images of the transform's size, HWC, to the batch that is delivered."""
-    from nvidia.dali import fn, math, types
+    from nvidia.dali import fn, types
+    from nvidia.dali import math as dali_math
 
     if matrices is not None:
         images = _warp(images, matrices, transform, device)
@@ -48,10 +52,11 @@ def augment(
         images = fn.flip(images, horizontal=hflip, vertical=vflip)
     if channel_shift is not None:
         low, high = fn.reductions.min(images), fn.reductions.max(images)
-        images = math.clamp(fn.cast(images, dtype=types.FLOAT) + channel_shift, low, high)
+        images = dali_math.clamp(fn.cast(images, dtype=types.FLOAT) + channel_shift, low, high)
     if brightness is not None:
         # Pillow works on whole levels, and cuts off fractions.
-        images = math.floor(math.clamp(math.floor(fn.cast(images, dtype=types.FLOAT)) * brightness, 0.0, 255.0))
+        levels = dali_math.floor(fn.cast(images, dtype=types.FLOAT))
+        images = dali_math.floor(dali_math.clamp(levels * brightness, 0.0, 255.0))
     rescale = transform.rescale or 1.0
     if transform.per_sample is not None:
         images = images * np.float32(rescale)

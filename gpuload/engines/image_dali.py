@@ -41,8 +41,11 @@ def unsupported(source: ImageSource, transform: Augment) -> str | None:
         return "function, which runs in Python"
     if transform.zca is not None:
         return "zca"
-    if transform.brightness is not None and isinstance(source, ImageArray) and source.images.dtype != np.uint8:
-        return f"brightness of {source.images.dtype} images"
+    if transform.brightness is not None:
+        if isinstance(source, ImageArray) and (source.images.dtype != np.uint8 or source.images.shape[3] not in (1, 3)):
+            return f"brightness of {source.images.dtype} images of {source.images.shape[3]} channels"
+        if transform.warps and transform.fill_mode == "constant" and not 0 <= transform.fill_value <= 255:
+            return f"brightness with fill_value={transform.fill_value!r}, which is no level from 0 to 255"
     return None
 
 
@@ -56,7 +59,7 @@ class DaliEngine:
         self._transform = transform
         self._device = device
         # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
-        self._pipe = pipeline_def(
+        self._pipe: Any = pipeline_def(
             functools.partial(self._graph, "cpu" if device == CPU else "gpu"),
             enable_conditionals=True,
             batch_size=batch_size,
@@ -75,26 +78,26 @@ class DaliEngine:
 
         # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
         transform = self._transform
-        images, high, wide = do_not_convert(self._images)(device)
-        if high is not None:
+        images, box = do_not_convert(self._images)(device)
+        if box is not None:
             if transform.size is not None and breaks_ties(transform):
-                images = resize_nearest(images, high, wide, transform.size, device)
+                images = resize_nearest(images, box[1], transform.size, device)
             else:
-                images = do_not_convert(resize)(images, transform)
+                images = do_not_convert(resize)(images, box, transform)
         return do_not_convert(self._augmented)(images, device)
 
-    def _images(self, device: str) -> tuple[Any, Any, Any]:
-        """Images HWC, and where they are still to be resized, their heights and widths."""
+    def _images(self, device: str) -> tuple[Any, tuple[Any, Any] | None]:
+        """Images HWC, and where they are still to be resized, the boxes that are."""
         from nvidia.dali import fn, types
 
         if isinstance(self._source, ImageArray):
             dtype = types.UINT8 if self._source.images.dtype == np.uint8 else types.FLOAT
             images = fn.external_source(name="images", dtype=dtype, ndim=3, layout="HWC")
-            return (images.gpu() if device == "gpu" else images), None, None
+            return (images.gpu() if device == "gpu" else images), None
         padded = fn.external_source(name="paths", dtype=types.UINT8, ndim=1)
         paths = fn.slice(padded, start=[0], shape=_drawn("lengths", 1, types.INT32), axes=[0])
         files = fn.io.file.read(paths)
-        draws = _drawn("crops", 1, types.FLOAT64) if self._transform.draws_crop else None
+        draws = _drawn("crops", 1, types.FLOAT64) if self._transform.crop is not None else None
         return decode(files, self._transform, draws, device)
 
     def _augmented(self, images: Any, device: str) -> Any:
@@ -164,7 +167,7 @@ class DaliEngine:
     def close(self) -> None:
         self.discard()
         self._stale = 0
-        del self._pipe
+        self._pipe = None
 
     def _explained(self, error: RuntimeError, step: Step) -> Exception:
         """The error with the names of the files, which DALI's has not: each file of the batch is tried on its own."""

@@ -91,7 +91,7 @@ def _bilinear(pixels: NDArray[Any], size: tuple[int, int], box: tuple[float, flo
     result = pixels.astype(np.float32)
     for axis, start, stop in ((0, box[1], box[3]), (1, box[0], box[2])):
         length, count = result.shape[axis], size[axis]
-        position = np.clip(start + (np.arange(count) + 0.5) * ((stop - start) / count) - 0.5, start, stop - 1)
+        position = np.clip(start + (np.arange(count) + 0.5) * ((stop - start) / count) - 0.5, 0, length - 1)
         first = np.floor(position).astype(int)
         share = (position - first).astype(np.float32).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
         below, above = (result.take(np.minimum(first + step, length - 1), axis) for step in (0, 1))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from gpuload.keras.draws import colors, matrices
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
 from gpuload.loader import Workshop
+from gpuload.plan.crop import DRAWS
 from gpuload.plan.order import checked_int
 from gpuload.sources import ImageSource
 
@@ -158,11 +159,13 @@ class Iterator(PrefetchedDataset):
         height, width = self._size
         ranges = self.image_data_generator.ranges
         drawn = [ranges.draw(rng, height, width) for _ in indices]
-        moved = self._transform.warps or self._transform.flips
+        transform = self._transform
+        moved = transform.warps or transform.flips
         return FlowVisit(
             indices=indices,
             number=number,
             matrices=matrices(drawn, height, width) if moved else None,
+            crops=None if transform.crop is None else transform.crop.draw(np.empty((len(indices), DRAWS))),
             channel_shift=colors(drawn, "channel_shift_intensity"),
             brightness=colors(drawn, "brightness"),
             after=after,

@@ -57,6 +57,19 @@ def _interval(name: str, value: Any, neutral: float = 0.0) -> tuple[float, float
     return low, high
 
 
+def _numbers(value: Any) -> Doubles:
+    """The value as an array of doubles; NaN, which no rule allows, where it is none."""
+    try:
+        return np.asarray(value, float)
+    except (TypeError, ValueError):
+        return np.array(math.nan)
+
+
+def _number(value: Any) -> float:
+    numbers = _numbers(value)
+    return float(numbers) if numbers.ndim == 0 else math.nan
+
+
 def _choice(name: str, value: object, literal: Any) -> None:
     if value not in get_args(literal):
         raise ValueError(f"{name} must be one of {', '.join(get_args(literal))}, not {value!r}")
@@ -161,7 +174,7 @@ class Augment:
         if self._ranges["zoom_x"][0] <= 0:
             raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
         for name in ("hflip", "vflip"):
-            if not 0 <= getattr(self, name) <= 1:
+            if not 0 <= _number(getattr(self, name)) <= 1:
                 raise ValueError(f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}")
         if self.brightness is not None and (
             np.ndim(self.brightness) == 0 or _interval("brightness", self.brightness)[0] < 0
@@ -172,13 +185,16 @@ class Augment:
         if self.function is not None and not callable(self.function):
             raise ValueError(f"function must be callable, not {self.function!r}")
         for name in ("fill_value", "rescale"):
-            if not math.isfinite(getattr(self, name) or 0.0):
-                raise ValueError(f"{name} must be finite, not {getattr(self, name)!r}")
+            value = getattr(self, name)
+            if not (math.isfinite(_number(value)) or (name == "rescale" and value is None)):
+                raise ValueError(f"{name} must be a finite number, not {value!r}")
+        if self.center is not None and not (np.shape(self.center) == (2,) and np.isfinite(_numbers(self.center)).all()):
+            raise ValueError(f"center must be (x, y) in pixels, not {self.center!r}")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is None:
                 continue
-            numbers = np.asarray(value, float)
+            numbers = _numbers(value)
             if numbers.shape not in ((), (1,), (self.channels,)) or not np.isfinite(numbers).all():
                 raise ValueError(f"{name} must be one finite number or {self.channels}, one a channel, not {value!r}")
             if name == "std" and not (numbers > 0).all():
@@ -211,7 +227,7 @@ class Augment:
         """(low, high) by slot."""
         ranges = {name: _interval(name, getattr(self, name)) for name in (*_GEOMETRY, "channel_shift")}
         if self.brightness is not None:
-            ranges["brightness"] = self.brightness
+            ranges["brightness"] = _interval("brightness", self.brightness)
         return ranges | dict.fromkeys(("zoom_x", "zoom_y"), _interval("zoom", self.zoom, 1.0))
 
     @cached_property
@@ -242,23 +258,23 @@ class Augment:
     def pivot(self) -> tuple[float, float]:
         """`center` in pixels, (x, y)."""
         assert self.size is not None
-        return self.center or (self.size[1] / 2, self.size[0] / 2)
+        return (self.size[1] / 2, self.size[0] / 2) if self.center is None else self.center
 
     def reach(self) -> tuple[float, float]:
         """How far in (y, x), at the most, the warp reads beyond the border, in heights and widths of the image."""
         assert self.size is not None
         extent = {name: max(map(abs, self._ranges[name])) for name in _GEOMETRY}
-        zoom = self._ranges["zoom_x"][1]
         lengths = np.array(self.size[::-1], float)
         before, after = np.array(self.pivot), lengths - self.pivot
         shift = np.array([extent["width_shift"], extent["height_shift"]]) * lengths
-        far = np.maximum(before, after)
+        far = np.maximum(np.abs(before), np.abs(after))
         if extent["rotation"] or extent["shear"]:
             # Norm of the shear matrix: its squared singular values are 1 ± sin(angle).
-            stretch = zoom * math.sqrt(1 + math.sin(math.radians(min(extent["shear"], 90.0))))
+            stretch = self._ranges["zoom_x"][1] * math.sqrt(1 + math.sin(math.radians(min(extent["shear"], 90.0))))
             beyond = math.hypot(*far) * stretch + math.hypot(*shift) - np.minimum(before, after)
         else:
-            beyond = np.maximum(before * zoom - before, after * zoom - after) + shift
+            grown = [np.maximum(before * z - before, after * z - after) for z in self._ranges["zoom_x"]]
+            beyond = np.maximum(*grown) + shift
         x, y = np.maximum(beyond, 0.0) / lengths
         return float(y), float(x)
 
@@ -268,7 +284,8 @@ class Augment:
         What a sample draws depends on (seed, epoch, its position) alone.
         """
         assert self.size is not None
-        if not (self.warps or self.flips or self.draws_crop or self.draws_channel_shift or self.brightness):
+        random = self.warps or self.flips or self.draws_channel_shift or self.brightness is not None
+        if not random and self.crop is None:
             return Step(indices=indices)
         count = len(indices)
         raw = philox(seed, epoch, stream=1, block=first * _UNIFORMS // 4).random_raw(count * _UNIFORMS)
@@ -293,7 +310,7 @@ class Augment:
         return Step(
             indices=indices,
             matrices=matrices,
-            crops=self.crop.draw(uniforms[:, len(_SLOTS) :]) if isinstance(self.crop, RandomResizedCrop) else None,
+            crops=None if self.crop is None else self.crop.draw(uniforms[:, len(_SLOTS) :]),
             channel_shift=drawn("channel_shift") if self.draws_channel_shift else None,
             brightness=drawn("brightness") if self.brightness is not None else None,
         )

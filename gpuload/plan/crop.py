@@ -1,8 +1,11 @@
 """Crops: a box in the source image, in whole pixels, which is then resized to the transform's size.
 
+The resize reads the pixels around the box too, as far as its filter reaches.
+
 A box depends on the size of the image, which only the engine knows. So a crop draws its numbers without it, and `box`
 turns them into pixels once the engine has the size. It is written once for both engines: `ops` supplies the words that
-NumPy and DALI's graph spell differently, and every quantity belongs to one image.
+NumPy and DALI's graph spell differently, and every quantity belongs to one image. Numbers that float32 does not hold
+exactly come with what is drawn, in doubles: DALI knows no constants in doubles.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from gpuload.plan.step import Doubles
 TRIES = 10
 """Boxes that `RandomResizedCrop` draws before it falls back to the middle of the image."""
 DRAWS = 2 * TRIES + 2
-"""Numbers drawn for an image: TRIES areas, TRIES aspect ratios, and where the box goes in x and y."""
+"""Uniform numbers that a crop may take for an image."""
 
 
 class Ops(Protocol):
@@ -30,6 +33,18 @@ class Ops(Protocol):
     def minimum(self, x: Any, y: Any) -> Any: ...
     def maximum(self, x: Any, y: Any) -> Any: ...
     def max(self, x: Any) -> Any: ...
+
+
+def _checked_pair(name: str, value: object, most: float) -> None:
+    pair: Any = value
+    try:
+        low, high = pair
+        fine = 0 < low <= high <= most and math.isfinite(high)
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        limit = "0 < low <= high" + (" <= 1" if most == 1 else "")
+        raise ValueError(f"{name} must be (low, high) with {limit}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +59,19 @@ class CenterCrop:
     """Share of the largest box's sides, in (0, 1]."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.fraction <= 1:
+        if not isinstance(self.fraction, float | int) or not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be in (0, 1], not {self.fraction!r}")
 
-    def box(self, height: Any, width: Any, size: tuple[int, int], draws: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
+    def draw(self, uniforms: Doubles) -> Doubles:
+        """[B, 1] the fraction."""
+        return np.full((len(uniforms), 1), self.fraction)
+
+    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
         """(top, left, height, width) in pixels."""
         high = ops.minimum(height, ops.floor(width * float(size[0]) / float(size[1])))
         wide = ops.minimum(width, ops.floor(height * float(size[1]) / float(size[0])))
-        high = ops.maximum(ops.floor(high * self.fraction + 0.5), 1.0)
-        wide = ops.maximum(ops.floor(wide * self.fraction + 0.5), 1.0)
+        high = ops.maximum(ops.floor(high * drawn[0] + 0.5), 1.0)
+        wide = ops.maximum(ops.floor(wide * drawn[0] + 0.5), 1.0)
         return ops.floor((height - high) * 0.5), ops.floor((width - wide) * 0.5), high, wide
 
 
@@ -68,26 +87,21 @@ class RandomResizedCrop:
     """Least and greatest aspect ratio (width / height), drawn evenly in its logarithm."""
 
     def __post_init__(self) -> None:
-        for name, (low, high), most in (("scale", self.scale, 1.0), ("ratio", self.ratio, math.inf)):
-            if not 0 < low <= high <= most:
-                limit = "0 < low <= high" + (" <= 1" if most == 1 else "")
-                raise ValueError(f"{name} must be (low, high) with {limit}, not {(low, high)!r}")
+        _checked_pair("scale", self.scale, 1.0)
+        _checked_pair("ratio", self.ratio, math.inf)
 
     def draw(self, uniforms: Doubles) -> Doubles:
-        """[B, DRAWS] areas, aspect ratios and places from as many numbers in [0, 1)."""
+        """[B, DRAWS + 2] areas, aspect ratios, place in y and x from as many numbers in [0, 1); then `ratio` itself."""
         areas, ratios, places = np.split(uniforms, [TRIES, 2 * TRIES], axis=1)
         low, high = np.log(self.ratio)
-        return np.hstack(
-            [
-                self.scale[0] + (self.scale[1] - self.scale[0]) * areas,
-                np.exp(low + (high - low) * ratios),
-                places,
-            ]
-        )
+        areas = self.scale[0] + (self.scale[1] - self.scale[0]) * areas
+        limits = np.broadcast_to(self.ratio, (len(uniforms), 2))
+        return np.hstack([areas, np.exp(low + (high - low) * ratios), places, limits])
 
-    def box(self, height: Any, width: Any, size: tuple[int, int], draws: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
+    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
         """(top, left, height, width) in pixels."""
-        areas, ratios = draws[:TRIES] * (height * width), draws[TRIES : 2 * TRIES]
+        areas, ratios = drawn[:TRIES] * (height * width), drawn[TRIES : 2 * TRIES]
+        place_y, place_x, least, greatest = (drawn[2 * TRIES + number] for number in range(4))
         highs = ops.maximum(ops.floor(ops.sqrt(areas / ratios) + 0.5), 1.0)
         wides = ops.maximum(ops.floor(ops.sqrt(areas * ratios) + 0.5), 1.0)
         # The first try that fits has the greatest rank; none fits where the greatest rank is 0.
@@ -96,12 +110,12 @@ class RandomResizedCrop:
         found = ops.minimum(best, 1.0)
         chosen = (ranks == best) * found
         # Outside the allowed ratios the fallback takes the nearest of them, inside it takes the whole image.
-        aspect = ops.minimum(ops.maximum(width / height, self.ratio[0]), self.ratio[1])
+        aspect = ops.minimum(ops.maximum(width / height, least), greatest)
         middle_high = ops.minimum(height, ops.maximum(ops.floor(width / aspect + 0.5), 1.0))
         middle_wide = ops.minimum(width, ops.maximum(ops.floor(height * aspect + 0.5), 1.0))
         high = ops.max(highs * chosen) + middle_high * (1.0 - found)
         wide = ops.max(wides * chosen) + middle_wide * (1.0 - found)
         free_y, free_x = height - high, width - wide
-        top = found * ops.floor(draws[2 * TRIES] * (free_y + 1.0)) + (1.0 - found) * ops.floor(free_y * 0.5)
-        left = found * ops.floor(draws[2 * TRIES + 1] * (free_x + 1.0)) + (1.0 - found) * ops.floor(free_x * 0.5)
+        top = found * ops.floor(place_y * (free_y + 1.0)) + (1.0 - found) * ops.floor(free_y * 0.5)
+        left = found * ops.floor(place_x * (free_x + 1.0)) + (1.0 - found) * ops.floor(free_x * 0.5)
         return top, left, high, wide

@@ -23,7 +23,7 @@ class Step:
     matrices: Doubles | None = None
     """[B, 2, 3] output to input, in (x, y): rotation, shift, shear, zoom and flips as one (see `gpuload.plan`)."""
     crops: Doubles | None = None
-    """[B, DRAWS] what `RandomResizedCrop` drew; it becomes a box once the size of the image is known."""
+    """[B, ...] what the crop drew; it becomes a box once the size of the image is known."""
     channel_shift: Doubles | None = None
     """[B] levels added to every channel, clipped to the image's own least and greatest value."""
     brightness: Doubles | None = None
