@@ -17,10 +17,10 @@ from gpuload.sources import ImageArray, ImageSource
 AnyStep = TypeVar("AnyStep", bound=Step)
 
 
-class Workshop:
+class EnginePool:
     """Everything between a step and a delivered batch: the job, fixed, and the engines that stand ready for it.
 
-    Each running `Stream` has an engine of its own; one that is done with leaves it here for the next.
+    Each running `Stream` has an engine of its own; one that is done leaves it here for the next.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Workshop:
         self._pid = os.getpid()
         self._idle: list[engines.Engine] = []
 
-    def lend(self) -> engines.Engine:
+    def acquire(self) -> engines.Engine:
         """An engine with nothing pending."""
         self.check_process()
         if self._idle:
@@ -61,8 +61,8 @@ class Workshop:
             threads=self.threads,
         )
 
-    def give_back(self, engine: engines.Engine) -> None:
-        """Keep an engine for the next `lend`. One is kept; more were for streams that ran side by side."""
+    def release(self, engine: engines.Engine) -> None:
+        """Keep an engine for the next `acquire`. One is kept; more were for streams that ran side by side."""
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
         engine.discard()
@@ -121,12 +121,12 @@ class Stream(Generic[AnyStep]):
     `next` raises SampleError for a batch that could not be made; the one after it comes at the next call.
     """
 
-    def __init__(self, workshop: Workshop, steps: Iterator[AnyStep]):
-        self._workshop = workshop
+    def __init__(self, pool: EnginePool, steps: Iterator[AnyStep]):
+        self._pool = pool
         self._steps = steps
         self._submitted: list[AnyStep] = []
-        self._engine = workshop.lend()
-        self._release = weakref.finalize(self, workshop.give_back, self._engine)
+        self._engine = pool.acquire()
+        self._release = weakref.finalize(self, pool.release, self._engine)
         self._release.atexit = False
 
     @property
@@ -138,10 +138,10 @@ class Stream(Generic[AnyStep]):
         return self
 
     def __next__(self) -> tuple[AnyStep, Any]:
-        self._workshop.check_process()
+        self._pool.check_process()
         if not self._release.alive:
             raise StopIteration
-        while len(self._submitted) <= self._workshop.prefetch:
+        while len(self._submitted) <= self._pool.prefetch:
             step = next(self._steps, None)
             if step is None:
                 break
@@ -152,9 +152,12 @@ class Stream(Generic[AnyStep]):
             raise StopIteration
         step = self._submitted.pop(0)
         try:
-            return step, self._workshop.deliver(self._engine)
+            return step, self._pool.deliver(self._engine)
         except KeyboardInterrupt:
-            self.close()  # Python would wait at its end for all that was made ahead.
+            # Whether the engine still holds this batch cannot be known, so nobody gets it after this stream. And Python
+            # would wait at its end for all that was made ahead.
+            self._release.detach()
+            self._engine.close()
             raise
 
     def close(self) -> None:
@@ -224,7 +227,7 @@ class Loader:
         self.epoch = 0
         """Number of the epoch that the next iteration will be."""
         self._ready: tuple[int, Stream[Step]] | None = None  # A stream that stands at the start of that epoch.
-        self._workshop = Workshop(
+        self._pool = EnginePool(
             source,
             transform,
             batch_size=batch_size,
@@ -238,22 +241,22 @@ class Loader:
     @property
     def source(self) -> ImageSource:
         """What the loader reads."""
-        return self._workshop.source
+        return self._pool.source
 
     @property
     def transform(self) -> Augment:
         """What is done to each image, layout and size settled."""
-        return self._workshop.transform
+        return self._pool.transform
 
     @property
     def device(self) -> str:
         """Where batches are made and delivered: "cpu" or "cuda:N"."""
-        return str(self._workshop.device)
+        return str(self._pool.device)
 
     @property
     def engine(self) -> str:
         """What makes them: "dali" or "numpy"."""
-        return self._workshop.engine
+        return self._pool.engine
 
     def __repr__(self) -> str:
         return (
@@ -278,7 +281,7 @@ class Loader:
         epoch, self.epoch = self.epoch, self.epoch + 1
         ready, self._ready = self._ready, None
         if ready is None or ready[0] != epoch:
-            ready = epoch, Stream(self._workshop, self._endless(epoch))
+            ready = epoch, Stream(self._pool, self._endless(epoch))
         return Batches(self, epoch, ready[1])
 
     def _endless(self, epoch: int) -> Iterator[Step]:
@@ -288,7 +291,7 @@ class Loader:
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
         self._ready = None
-        self._workshop.close()
+        self._pool.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -320,5 +323,5 @@ class Batches:
             raise StopIteration
         self._left -= 1
         step, images = next(self._stream)
-        workshop = self._loader._workshop
-        return images if workshop.source.labels is None else (images, workshop.targets(step))
+        pool = self._loader._pool
+        return images if pool.source.labels is None else (images, pool.targets(step))

@@ -80,14 +80,11 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
         engine = "dali" if dali_installed() and not obstacle else "numpy"
     if engine == "numpy":
         place = CPU
-    reason = (
-        f", since DALI cannot do {obstacle}"
-        if obstacle
-        else ""
-        if dali_installed()
-        else ", since DALI is not installed"
-    )
-    said = f"images on {place} with {'DALI' if engine == 'dali' else 'NumPy, SciPy and Pillow' + reason}"
+    said = f"images on {place} with {'DALI' if engine == 'dali' else 'NumPy, SciPy and Pillow'}"
+    if engine == "numpy" and obstacle:
+        said += f", since DALI cannot do {obstacle}"
+    elif engine == "numpy" and not dali_installed():
+        said += ", since DALI is not installed"
     if said not in _announced:
         _announced.add(said)
         log.info(said)

@@ -73,7 +73,7 @@ class FileIterator(Iterator):
     @property
     def filepaths(self) -> list[str]:
         """Full names of the files."""
-        return [self.source.path(index) for index in range(self.n)]  # type: ignore[union-attr]
+        return [os.fsdecode(path) for path in self.source.paths(slice(None))]  # type: ignore[union-attr]
 
     @property
     def labels(self) -> Any:

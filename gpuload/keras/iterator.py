@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpuload.keras.draws import colors, matrices
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
-from gpuload.loader import Workshop
+from gpuload.loader import EnginePool
 from gpuload.plan.crop import DRAWS
 from gpuload.plan.order import checked_int
 from gpuload.sources import ImageSource
@@ -180,10 +180,10 @@ class Iterator(PrefetchedDataset):
     def _size(self) -> tuple[int, int]:
         raise NotImplementedError
 
-    def _open(self) -> Workshop:
+    def _open(self) -> EnginePool:
         generator = self.image_data_generator
         self._transform = generator.augment(self._size, **self._options)
-        return Workshop(
+        return EnginePool(
             self.source,
             self._transform,
             batch_size=min(self.batch_size, self.n),
@@ -195,8 +195,8 @@ class Iterator(PrefetchedDataset):
 
     def _restart(self, visits: Any) -> None:
         # Drawing needs the transform, which `_open` makes.
-        if self._workshop is None:
-            self._workshop = self._open()
+        if self._pool is None:
+            self._pool = self._open()
         super()._restart(visits)
 
     def _deliver(self, visit: FlowVisit, images: Any) -> Any:

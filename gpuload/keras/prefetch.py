@@ -10,7 +10,7 @@ from typing import Any
 
 from keras.utils import PyDataset
 
-from gpuload.loader import Stream, Workshop
+from gpuload.loader import EnginePool, Stream
 from gpuload.plan import Step
 
 
@@ -34,7 +34,7 @@ class PrefetchedDataset(PyDataset):
         super().__init__(**kwargs)
         self.lock = threading.Lock()
         self._stream: Stream[Any] | None = None
-        self._workshop: Workshop | None = None
+        self._pool: EnginePool | None = None
         self._shuffle_state: Any = None
         self._shuffled: list[int] = []
         self._last = -1
@@ -42,7 +42,7 @@ class PrefetchedDataset(PyDataset):
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def _open(self) -> Workshop:
+    def _open(self) -> EnginePool:
         """The source, transform, device and engine; asked for at the first batch."""
         raise NotImplementedError
 
@@ -91,9 +91,9 @@ class PrefetchedDataset(PyDataset):
 
     def _restart(self, visits: Iterator[Visit]) -> None:
         self._drop()
-        if self._workshop is None:
-            self._workshop = self._open()
-        self._stream = Stream(self._workshop, visits)
+        if self._pool is None:
+            self._pool = self._open()
+        self._stream = Stream(self._pool, visits)
 
     def _drop(self) -> None:
         """Forget what was made ahead."""
