@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,11 +27,9 @@ class DaliOps:
         self.max: Callable[[Any], Any] = lambda x: fn.reductions.max(fn.cast(x, dtype=types.FLOAT))
 
 
-def decode(files: Any, transform: Augment, draws: Any, device: str) -> tuple[Any, tuple[Any, Any]]:
-    """Encoded files to images of the transform's colour, uint8 HWC, and the box of each that is to be resized.
-
-    A box is two nodes, each (y, x) in pixels: where it begins, and its extent.
-    """
+def decode(files: Any, transform: Augment, drawn: Any, device: str) -> tuple[Any, dict[str, Any]]:
+    """Encoded files to images of the transform's colour, uint8 HWC, and the box of each that is to be resized, in the
+    words of `fn.resize`; none stands for the whole image."""
     from nvidia.dali import fn, types
 
     # As Pillow decodes: chroma smoothed, EXIF orientation left alone.
@@ -43,19 +41,19 @@ def decode(files: Any, transform: Augment, draws: Any, device: str) -> tuple[Any
         jpeg_fancy_upsampling=True,
         use_fast_idct=transform.fast_idct,
     )
-    shape = fn.peek_image_shape(files, adjust_orientation=False)
-    start, extent = fn.cast(shape[:2] * 0, dtype=types.FLOAT), fn.cast(shape[:2], dtype=types.FLOAT)
+    box = {}
     if transform.crop is not None:
         assert transform.size is not None
-        high, wide = (fn.cast(shape[axis], dtype=types.FLOAT64) for axis in (0, 1))
-        top, left, high, wide = transform.crop.box(high, wide, transform.size, draws, DaliOps())
+        shape = fn.cast(images.shape(), dtype=types.FLOAT64)
+        top, left, high, wide = transform.crop.box(shape[0], shape[1], transform.size, drawn, DaliOps())
         start, extent = (fn.cast(fn.stack(*pair), dtype=types.FLOAT) for pair in ((top, left), (high, wide)))
+        box = {"roi_start": start, "roi_end": start + extent}
     if transform.color == "grayscale":
         images = fn.color_space_conversion(images, image_type=types.RGB, output_type=types.GRAY)
-    return images, (start, extent)
+    return images, box
 
 
-def resize(images: Any, box: tuple[Any, Any], transform: Augment) -> Any:
+def resize(images: Any, box: dict[str, Any], transform: Augment) -> Any:
     """Images of the transform's size, with Pillow's filters; float32 where they are not to be antialiased."""
     from nvidia.dali import fn, types
 
@@ -69,10 +67,9 @@ def resize(images: Any, box: tuple[Any, Any], transform: Augment) -> Any:
         images,
         size=transform.size,
         interp_type=filters[transform.interpolation],
-        roi_start=box[0],
-        roi_end=box[0] + box[1],
         antialias=transform.antialias,
         dtype=None if transform.antialias or transform.interpolation == "nearest" else types.FLOAT,
+        **box,
     )
 
 
@@ -89,69 +86,94 @@ LONGEST_SIDE = 8192
 """Of the images for which `resize_nearest` breaks ties as Pillow does."""
 
 
-@functools.cache
-def _takes_next(size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Where Pillow, resizing a side to `size`, takes the next of two pixels that are as near.
+class _Ties(NamedTuple):
+    """How Pillow resizes a side to one length, where two pixels are as near. It adds up the step from one pixel to the
+    next in doubles, so that rounding decides."""
 
-    Returns rows [K, size], all different: 255 where it takes the next one, or where there is no such choice, 0 where it
-    takes the one before; and [LONGEST_SIDE] which of the rows belongs to a side of that length. Pillow adds up the step
-    from one pixel to the next in doubles, so that rounding decides.
-    """
+    rows: NDArray[np.uint8]
+    """[K, size] all different: 255 where Pillow takes the next pixel, or where there is no choice; 0 where it takes the
+    one before."""
+    which: NDArray[np.int64]
+    """[LONGEST_SIDE] which of the rows belongs to a side of that length."""
+    differs: NDArray[np.bool_]
+    """[LONGEST_SIDE] whether a resize that counts in float32, and takes the next pixel, takes another one anywhere."""
+
+
+@functools.cache
+def _ties(size: int) -> _Ties:
     lengths = np.arange(LONGEST_SIDE)
     step = lengths / size
     position = step * 0.5
     table = np.full((LONGEST_SIDE, size), 255, np.uint8)
+    differs = np.zeros(LONGEST_SIDE, bool)
     for x in range(size):
-        twice = (2 * x + 1) * lengths
-        table[(twice % (2 * size) == 0) & (position < twice // (2 * size)), x] = 0
+        nearest, rest = np.divmod((2 * x + 1) * lengths, 2 * size)
+        before = (rest == 0) & (position < nearest)
+        table[before, x] = 0
+        differs |= np.floor(np.float32(x + 0.5) * step.astype(np.float32)) != nearest - before
         position = position + step
     whole_rows = table.view(f"V{size}").ravel()
     _, first, which = np.unique(whole_rows, return_index=True, return_inverse=True)
-    return table[first], which
+    return _Ties(table[first], which, differs)
 
 
-def _ties(length: Any, size: int) -> tuple[Any, Any]:
-    """[1, size] the row of `_takes_next` for that length, and how far a position may move without passing a pixel's
-    edge that it does not lie on."""
-    from nvidia.dali import fn, types
-
-    # Longer sides count as without ties, as a side of length 0 does.
-    rows, which = _takes_next(size)
-    lengths = np.arange(LONGEST_SIDE)
-    length = fn.cast(length, dtype=types.INT32)
-    length = length * (length < LONGEST_SIDE)
-
-    def looked_up(values: NDArray[Any], dtype: Any) -> Any:
-        return fn.lookup_table(length, keys=lengths.tolist(), values=values.tolist(), dtype=dtype)
-
-    row = fn.reshape(looked_up(which.astype(float), types.INT32), shape=[1])
-    slack = looked_up(np.gcd(lengths, 2 * size) / (4.0 * size), types.FLOAT)
-    return fn.slice(types.Constant(rows), start=row, shape=[1], axes=[0]), slack
-
-
-def resize_nearest(images: Any, extent: Any, size: tuple[int, int], device: str) -> Any:
+def resize_nearest(images: Any, size: tuple[int, int], device: str) -> Any:
     """The nearest pixels, and of two that are as near the one that Pillow takes.
 
-    DALI rewrites this function, so that the `if` decides for each image on its own.
+    DALI rewrites this function, so that the `if` decides for each image on its own. What stands before it is done for
+    every image, and each operator, however small, costs the batch a round through all threads.
     """
     from nvidia.dali import fn, types
 
-    rows, down = _ties(extent[0], size[0])
-    columns, right = _ties(extent[1], size[1])
+    shape = images.shape(dtype=types.INT32)
+    if _is_tied(shape, size):
+        return _resize_tied(images, shape, size, device)
+    else:
+        return fn.resize(images, size=size, interp_type=types.INTERP_NN)
+
+
+def _looked_up(length: Any, values: NDArray[Any], dtype: Any) -> Any:
+    """`values` [LONGEST_SIDE] at `length`; the first, which has no ties, for longer sides."""
+    from nvidia.dali import fn
+
+    return fn.lookup_table(
+        length,
+        keys=list(range(LONGEST_SIDE)),
+        values=values.astype(float).tolist(),
+        default_value=float(values[0]),
+        dtype=dtype,
+    )
+
+
+def _is_tied(shape: Any, size: tuple[int, int]) -> Any:
+    """Whether Pillow takes other pixels than DALI's resize in any row or column."""
+    from nvidia.dali import types
+
+    high, wide = (_looked_up(shape[axis], _ties(length).differs, types.INT32) for axis, length in enumerate(size))
+    return high + wide > 0
+
+
+def _resize_tied(images: Any, shape: Any, size: tuple[int, int], device: str) -> Any:
+    from nvidia.dali import fn, types
+
+    extent = fn.cast(shape[:2], dtype=types.FLOAT)
+    masks, slacks = [], []
+    for axis, length in enumerate(size):
+        rows, which, _ = _ties(length)
+        number = fn.reshape(_looked_up(shape[axis], which, types.INT32), shape=[1])
+        mask = fn.slice(types.Constant(rows), start=number, shape=[1], axes=[0])
+        mask = fn.reshape(mask, shape=[-1, 1, 1] if axis == 0 else [1, -1, 1])
+        masks.append(mask.gpu() if device == "gpu" else mask)
+        # How far a position may move without passing an edge of a pixel that it does not lie on.
+        slack = np.gcd(np.arange(LONGEST_SIDE), 2 * length) / (4.0 * length)
+        slacks.append(_looked_up(shape[axis], slack, types.FLOAT))
 
     def resized(sign_y: float, sign_x: float) -> Any:
-        moved = fn.stack(down * sign_y, right * sign_x)
+        moved = fn.stack(slacks[0] * sign_y, slacks[1] * sign_x)
         return fn.resize(images, size=size, interp_type=types.INTERP_NN, roi_start=moved, roi_end=moved + extent)
 
-    result = resized(1.0, 1.0)
-    if fn.reductions.min(rows) * fn.reductions.min(columns) == 0:
-        rows, columns = fn.reshape(rows, shape=[-1, 1, 1]), fn.reshape(columns, shape=[1, -1, 1])
-        if device == "gpu":
-            rows, columns = rows.gpu(), columns.gpu()
-        upper = _chosen(columns, resized(-1.0, 1.0), resized(-1.0, -1.0))
-        lower = _chosen(columns, result, resized(1.0, -1.0))
-        result = fn.reshape(_chosen(rows, lower, upper), layout="HWC")
-    return result
+    lower, upper = (_chosen(masks[1], resized(sign, 1.0), resized(sign, -1.0)) for sign in (1.0, -1.0))
+    return fn.reshape(_chosen(masks[0], lower, upper), layout="HWC")
 
 
 def _chosen(mask: Any, where: Any, elsewhere: Any) -> Any:

@@ -81,12 +81,12 @@ class DaliEngine:
         images, box = do_not_convert(self._images)(device)
         if box is not None:
             if transform.size is not None and breaks_ties(transform):
-                images = resize_nearest(images, box[1], transform.size, device)
+                images = resize_nearest(images, transform.size, device)
             else:
                 images = do_not_convert(resize)(images, box, transform)
         return do_not_convert(self._augmented)(images, device)
 
-    def _images(self, device: str) -> tuple[Any, tuple[Any, Any] | None]:
+    def _images(self, device: str) -> tuple[Any, dict[str, Any] | None]:
         """Images HWC, and where they are still to be resized, the boxes that are."""
         from nvidia.dali import fn, types
 
