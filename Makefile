@@ -39,7 +39,7 @@ help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo "ACCEL=$(ACCEL) ($(ACCEL_REASON))"
 
-demo: $(STAMP)-demo  ## train on a small data set, with gpuload and without
+demo: $(STAMP)-demo  ## train a small network on augmented digits
 	$(BIN)/gpuload demo $(ARGS)
 
 test: $(STAMP)-test  ## run the tests
