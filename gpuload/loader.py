@@ -9,11 +9,14 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+
 from gpuload import cuda, delivery, engines
 from gpuload.plan import Augment, Order, Step
 from gpuload.plan.order import LastBatch, checked_int
 from gpuload.sources import ImageArray, ImageSource
 
+SAMPLES_DRAWN_AT_ONCE = 1024
 AnyStep = TypeVar("AnyStep", bound=Step)
 
 
@@ -274,8 +277,13 @@ class Loader:
 
     def steps(self, epoch: int) -> Iterator[Step]:
         """The plan of one epoch: what each batch holds and what is drawn for it. Reads no file."""
-        for first, indices in self.order.batches(epoch):
-            yield self.transform.step(indices, seed=self.seed, epoch=epoch, first=first)
+        batches = self.order.batches(epoch)
+        # NumPy's cost is by the call: several batches are drawn in one.
+        several = max(1, SAMPLES_DRAWN_AT_ONCE // self.order.batch_size)
+        while group := list(itertools.islice(batches, several)):
+            indices = np.concatenate([batch for _, batch in group])
+            step = self.transform.step(indices, seed=self.seed, epoch=epoch, first=group[0][0])
+            yield from step.split(self.order.batch_size)
 
     def __iter__(self) -> Batches:
         epoch, self.epoch = self.epoch, self.epoch + 1

@@ -96,7 +96,7 @@ class _Ties(NamedTuple):
     which: NDArray[np.int64]
     """[LONGEST_SIDE] which of the rows belongs to a side of that length."""
     differs: NDArray[np.bool_]
-    """[LONGEST_SIDE] whether a resize that counts in float32, and takes the next pixel, takes another one anywhere."""
+    """[LONGEST_SIDE] whether a resize that counts in float32 may take another pixel anywhere."""
 
 
 @functools.cache
@@ -110,8 +110,11 @@ def _ties(size: int) -> _Ties:
         nearest, rest = np.divmod((2 * x + 1) * lengths, 2 * size)
         before = (rest == 0) & (position < nearest)
         table[before, x] = 0
-        differs |= np.floor(np.float32(x + 0.5) * step.astype(np.float32)) != nearest - before
+        differs |= rest == 0
         position = position + step
+    # Where the step is a whole number of halves, quarters, ..., float32 is exact.
+    parts = size // np.gcd(lengths, size)
+    differs &= parts & (parts - 1) != 0
     whole_rows = table.view(f"V{size}").ravel()
     _, first, which = np.unique(whole_rows, return_index=True, return_inverse=True)
     return _Ties(table[first], which, differs)

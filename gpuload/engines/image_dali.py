@@ -61,7 +61,8 @@ class DaliEngine:
         # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
         self._pipe: Any = pipeline_def(
             functools.partial(self._graph, "cpu" if device == CPU else "gpu"),
-            enable_conditionals=True,
+            # Costs a rewriting of the graph's source code, so only where there is a condition on data.
+            enable_conditionals=not isinstance(source, ImageArray) and breaks_ties(transform),
             batch_size=batch_size,
             num_threads=threads,
             device_id=device.index,

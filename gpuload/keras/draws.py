@@ -1,13 +1,13 @@
 """What Keras' ImageDataGenerator draws for an image, in the order in which it draws it.
 
-The order was read off Keras 3.15: rotation, height shift, width shift, shear, zoom (x and y in one call), each only
-where its range is set; then one number for each flip, always; then channel shift and brightness where they are set.
+The order was read off Keras 3.15: rotation, height shift, width shift, shear, zoom (x, then y), each only where its
+range is set; then one number for each flip, always; then channel shift and brightness where they are set.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 from gpuload.plan.affine import affine, flipped
 
 Parameters = dict[str, Any]
+"""Keras' dictionary of one transform."""
+Columns = dict[str, NDArray[np.float64]]
+"""The same for [B] images; what is not drawn is not in it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,27 +36,41 @@ class Ranges:
     channel_shift: float
     brightness: tuple[float, float] | None
 
-    def draw(self, rng: Any, height: int, width: int) -> Parameters:
-        """Keras' dictionary for one image of that size. `rng` is a `RandomState`, or `numpy.random` itself."""
-        theta = rng.uniform(-self.rotation, self.rotation) if self.rotation else 0
-        tx = _shift(rng, self.height_shift, height)
-        ty = _shift(rng, self.width_shift, width)
-        shear = rng.uniform(-self.shear, self.shear) if self.shear else 0
-        zx, zy = (1, 1) if self.zoom == (1, 1) else rng.uniform(*self.zoom, 2)
-        return {
-            "theta": theta,
-            "tx": tx,
-            "ty": ty,
-            "shear": shear,
-            "zx": zx,
-            "zy": zy,
-            "flip_horizontal": (rng.random_sample() < 0.5) * self.horizontal_flip,
-            "flip_vertical": (rng.random_sample() < 0.5) * self.vertical_flip,
-            "channel_shift_intensity": rng.uniform(-self.channel_shift, self.channel_shift)
-            if self.channel_shift != 0
-            else None,
-            "brightness": rng.uniform(*self.brightness) if self.brightness is not None else None,
+    def draw(self, rng: Any, count: int, height: int, width: int) -> Columns:
+        """What `count` images of that size draw. `rng` is a `RandomState`, or `numpy.random` itself."""
+        shifts = {"tx": (self.height_shift, height), "ty": (self.width_shift, width)}
+        shifts = {name: (extent, length) for name, (extent, length) in shifts.items() if np.any(extent)}
+        spans: dict[str, tuple[float, float] | None] = {}
+        if self.rotation:
+            spans["theta"] = -self.rotation, self.rotation
+        for name, (extent, _) in shifts.items():
+            spans[name] = None if _is_choice(extent) else (-extent, extent)
+        if self.shear:
+            spans["shear"] = -self.shear, self.shear
+        if self.zoom != (1, 1):
+            spans |= dict.fromkeys(("zx", "zy"), self.zoom)
+        spans |= dict.fromkeys(("flip_horizontal", "flip_vertical"), (0.0, 1.0))
+        if self.channel_shift != 0:
+            spans["channel_shift_intensity"] = -self.channel_shift, self.channel_shift
+        if self.brightness is not None:
+            spans["brightness"] = self.brightness
+        if None not in spans.values():
+            # NumPy's uniform(low, high) is low + (high - low) * random_sample(): many at once are the same numbers.
+            numbers = rng.random_sample((count, len(spans)))
+        else:
+            numbers = np.array(
+                [[_chosen(rng, shifts[n][0]) if s is None else rng.random_sample() for n, s in spans.items()]
+                 for _ in range(count)]
+            )  # fmt: skip
+        drawn = {
+            name: column if span is None else span[0] + (span[1] - span[0]) * column
+            for (name, span), column in zip(spans.items(), numbers.T, strict=True)
         }
+        for name, (extent, length) in shifts.items():
+            drawn[name] = drawn[name] * length if np.max(extent) < 1 else drawn[name]
+        drawn["flip_horizontal"] = (drawn["flip_horizontal"] < 0.5) * float(self.horizontal_flip)
+        drawn["flip_vertical"] = (drawn["flip_vertical"] < 0.5) * float(self.vertical_flip)
+        return drawn
 
     def fields(self, height: int, width: int) -> dict[str, Any]:
         """The same ranges as fields of an `Augment` for images of that size: bounds of what can be drawn."""
@@ -73,15 +90,32 @@ class Ranges:
         }
 
 
-def _shift(rng: Any, extent: Any, length: int) -> Any:
-    """Keras takes whole numbers and lists for pixels to choose from, floats below 1 for shares, others for pixels."""
-    if not np.any(extent):
-        return 0
+NEUTRAL = {
+    "theta": 0,
+    "tx": 0,
+    "ty": 0,
+    "shear": 0,
+    "zx": 1,
+    "zy": 1,
+    "flip_horizontal": False,
+    "flip_vertical": False,
+    "channel_shift_intensity": None,
+    "brightness": None,
+}
+"""Keras' dictionary where nothing is drawn."""
+
+
+def _is_choice(extent: Any) -> bool:
+    """Keras takes whole numbers and lists for pixels to choose from; floats below 1 are shares, others pixels."""
     try:
-        shift = rng.choice(extent) * rng.choice([-1, 1])
-    except ValueError:
-        shift = rng.uniform(-extent, extent)
-    return shift * length if np.max(extent) < 1 else shift
+        operator.index(extent)
+    except TypeError:
+        return np.ndim(extent) == 1
+    return True
+
+
+def _chosen(rng: Any, extent: Any) -> float:
+    return float(rng.choice(extent) * rng.choice([-1, 1]))
 
 
 def _bound(extent: Any, length: int) -> float:
@@ -90,26 +124,17 @@ def _bound(extent: Any, length: int) -> float:
     return float(np.max(np.abs(extent))) * (length if np.max(extent) < 1 else 1)
 
 
-def matrices(drawn: Sequence[Parameters], height: int, width: int) -> NDArray[np.float64]:
-    """[B, 2, 3] what each dictionary does to an image of that size; what it does not name is left alone."""
-
-    def column(name: str, neutral: float = 0.0) -> NDArray[np.float64]:
-        return np.array([parameters.get(name, neutral) for parameters in drawn], float)
-
+def matrices(drawn: Columns, count: int, height: int, width: int) -> NDArray[np.float64]:
+    """[count, 2, 3] what is drawn does to images of that size."""
+    zeros, ones = np.zeros(count), np.ones(count)
     moved = affine(
-        rotation=column("theta"),
-        shift=(column("tx"), column("ty")),
-        shear=column("shear"),
-        zoom=(column("zx", 1.0), column("zy", 1.0)),
+        rotation=drawn.get("theta", zeros),
+        shift=(drawn.get("tx", zeros), drawn.get("ty", zeros)),
+        shear=drawn.get("shear", zeros),
+        zoom=(drawn.get("zx", ones), drawn.get("zy", ones)),
         center=(height / 2, width / 2),
     )
-    return flipped(moved, column("flip_horizontal"), column("flip_vertical"), (height, width))
-
-
-def colors(drawn: Sequence[Parameters], name: str) -> NDArray[np.float64] | None:
-    """[B] the drawn values of `channel_shift_intensity` or `brightness`; None where they are not drawn."""
-    values = [parameters[name] for parameters in drawn]
-    return None if not values or values[0] is None else np.array(values, float)
+    return flipped(moved, drawn.get("flip_horizontal", zeros), drawn.get("flip_vertical", zeros), (height, width))
 
 
 def is_range(value: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gpuload.engines.image_numpy import brighten, shift_channels, warp
 from gpuload.keras.arrays import NumpyArrayIterator
-from gpuload.keras.draws import Parameters, Ranges, is_range, matrices
+from gpuload.keras.draws import NEUTRAL, Parameters, Ranges, is_range, matrices
 from gpuload.keras.files import DataFrameIterator, DirectoryIterator
 from gpuload.plan import Augment
 
@@ -261,16 +261,19 @@ class ImageDataGenerator:
         """Draws the parameters of one transform, from NumPy's global generator, which `seed` seeds first."""
         if seed is not None:
             np.random.seed(seed)  # noqa: NPY002 - Keras' own contract
-        return self.ranges.draw(np.random, img_shape[self.row_axis - 1], img_shape[self.col_axis - 1])
+        height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
+        drawn = self.ranges.draw(np.random, 1, height, width)
+        return NEUTRAL | {name: column[0] for name, column in drawn.items()}
 
     def apply_transform(self, x: Any, transform_parameters: Parameters) -> Any:
         """The image [H, W, C] (or [C, H, W]) moved and recoloured; parameters that are not named change nothing."""
         image = np.moveaxis(np.asarray(x), self.channel_axis - 1, 2)
-        parameters = {"flip_horizontal": False, "flip_vertical": False, **transform_parameters}
-        image = warp(image, matrices([parameters], *image.shape[:2])[0], self._augment())
-        if parameters.get("channel_shift_intensity") is not None:
+        parameters = NEUTRAL | transform_parameters
+        columns = {name: np.array([value], float) for name, value in parameters.items() if value is not None}
+        image = warp(image, matrices(columns, 1, *image.shape[:2])[0], self._augment())
+        if parameters["channel_shift_intensity"] is not None:
             image = shift_channels(image, parameters["channel_shift_intensity"])
-        if parameters.get("brightness") is not None:
+        if parameters["brightness"] is not None:
             image = brighten(image, parameters["brightness"])
         return np.moveaxis(image, 2, self.channel_axis - 1)
 

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.keras.draws import colors, matrices
+from gpuload.keras.draws import matrices
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
 from gpuload.loader import EnginePool
 from gpuload.plan.crop import DRAWS
@@ -157,17 +157,17 @@ class Iterator(PrefetchedDataset):
 
     def _visit(self, rng: Any, indices: NDArray[np.int64], number: int | None, after: Position) -> FlowVisit:
         height, width = self._size
-        ranges = self.image_data_generator.ranges
-        drawn = [ranges.draw(rng, height, width) for _ in indices]
+        count = len(indices)
+        drawn = self.image_data_generator.ranges.draw(rng, count, height, width)
         transform = self._transform
         moved = transform.warps or transform.flips
         return FlowVisit(
             indices=indices,
             number=number,
-            matrices=matrices(drawn, height, width) if moved else None,
-            crops=None if transform.crop is None else transform.crop.draw(np.empty((len(indices), DRAWS))),
-            channel_shift=colors(drawn, "channel_shift_intensity"),
-            brightness=colors(drawn, "brightness"),
+            matrices=matrices(drawn, count, height, width) if moved else None,
+            crops=None if transform.crop is None else transform.crop.draw(np.empty((count, DRAWS))),
+            channel_shift=drawn.get("channel_shift_intensity"),
+            brightness=drawn.get("brightness"),
             after=after,
             rng=rng,
             suffixes=[rng.randint(self._suffix_limit) for _ in indices] if self.save_to_dir else None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,18 @@ class Step:
     """[B] levels added to every channel, clipped to the image's own least and greatest value."""
     brightness: Doubles | None = None
     """[B] factors."""
+
+    def split(self, batch_size: int) -> Iterator[Step]:
+        """The same as steps of at most that many samples.
+
+        >>> [part.indices.tolist() for part in Step(indices=np.arange(5)).split(2)]
+        [[0, 1], [2, 3], [4]]
+        """
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        for start in range(0, self.batch_size, batch_size):
+            rows = slice(start, start + batch_size)
+            part: dict[str, Any] = {n: None if column is None else column[rows] for n, column in columns.items()}
+            yield Step(**part)
 
     @property
     def batch_size(self) -> int:

@@ -1,0 +1,105 @@
+"""Photographs of ImageNet's shape, for benchmarks on a machine without a data set.
+
+Random crops of the detailed photographs that scikit-image and scikit-learn ship, so nothing is downloaded: three of
+four are 500 x 375 pixels, one is 375 x 500, JPEG with 4:2:0 chroma, one class folder for each original. 1000 of them
+are 83 kB each on average, from 48 to 107 (ImageNet: about 110).
+
+Quality is 95 throughout: the originals are hardly larger than the crops, so a pixel holds less detail than in a
+camera's picture scaled down, and with qualities from 75 to 95 and all the originals the mean was 42 kB. For the same
+reason the smooth ones (retina, rocket, flower) are left out; colour wheels and the like are no photographs.
+
+    python -m benchmarks.photos --count 1000
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+RECIPE = 1
+"""Part of the folder's name; a change to how photographs are made needs a new number."""
+SKIMAGE = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+)
+SKLEARN = ("china.jpg",)
+
+
+def originals() -> dict[str, Image.Image]:
+    """The photographs to crop, by the name of their class."""
+    import skimage
+    from sklearn.datasets import load_sample_image
+
+    shipped = Path(skimage.__file__).parent / "data"
+    images = {Path(name).stem: Image.open(shipped / name).convert("RGB") for name in SKIMAGE}
+    return images | {Path(name).stem: Image.fromarray(load_sample_image(name)) for name in SKLEARN}
+
+
+def crop(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """A random part of the image, of the aspect ratio of `size` (width, height), scaled to it and perhaps mirrored.
+
+    Where the original allows it, the part is larger than `size`, else 85 to 100 % of what fits.
+    """
+    most = min(image.width / size[0], image.height / size[1])
+    scale = rng.uniform(min(1.0, 0.85 * most), most)
+    width, height = (int(side * scale) for side in size)
+    left, top = rng.integers(image.width - width + 1), rng.integers(image.height - height + 1)
+    part = image.resize(size, Image.Resampling.LANCZOS, box=(left, top, left + width, top + height))
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
+
+
+def make(folder: Path, count: int, seed: int) -> None:
+    """Write `count` photographs into class folders under `folder`."""
+    sources = originals()
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        name = list(sources)[number % len(sources)]
+        size = (375, 500) if rng.random() < 0.25 else (500, 375)
+        (folder / name).mkdir(exist_ok=True)
+        crop(sources[name], size, rng).save(folder / name / f"{number:06}.jpg", quality=95, subsampling="4:2:0")
+
+
+def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
+    """The folder that holds them, made first if it is not there. It comes into being whole or not at all."""
+    cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpuload-benchmarks"
+    folder = cache / f"photos-{RECIPE}-{count}-{seed}"
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        made = Path(scratch, folder.name)
+        made.mkdir()
+        make(made, count, seed)
+        try:
+            made.rename(folder)
+        except OSError:  # Another process was faster; its photographs are the same.
+            if not folder.is_dir():
+                raise
+    return folder
+
+
+def main(
+    count: Annotated[int, typer.Option(min=1, help="how many")] = 1000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    cache: Annotated[Path | None, typer.Option(help="where to keep them; default: the user's cache folder")] = None,
+) -> Path:
+    """Make the photographs and say where they are and how large."""
+    folder = photos(count, seed, cache)
+    sizes = [file.stat().st_size for file in folder.rglob("*.jpg")]
+    print(f"{folder}: {len(sizes)} photographs of {np.mean(sizes) / 1000:.0f} kB on average")
+    return folder
+
+
+if __name__ == "__main__":
+    typer.run(main)

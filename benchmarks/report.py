@@ -1,0 +1,182 @@
+"""What the benchmarks share: rounds, the record of the machine, JSON; and the README's table, made from that JSON.
+
+python -m benchmarks.report        renews what stands between the markers in README.md
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import psutil
+import typer
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parent.parent / "README.md"
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "pillow",
+    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+    "nvidia-nvimgcodec-cu12",
+    "nvidia-nvimgcodec-cu13",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "torch",
+    "torchvision",
+)
+Result = TypeVar("Result")
+
+
+def rounds(count: int, tasks: dict[str, Callable[[], Result]]) -> dict[str, list[Result]]:
+    """The results of `count` rounds. In each, every task runs once, and another one goes first.
+
+    A noisy machine then disturbs all of them alike, and the results of one round can be compared.
+    """
+    results: dict[str, list[Result]] = {name: [] for name in tasks}
+    names = list(tasks)
+    for number in range(count):
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            settle()
+            results[name].append(tasks[name]())
+    return results
+
+
+def cpu_time() -> float:
+    """Seconds that all CPUs together have spent on this process, its threads and its worker processes."""
+    workers = psutil.Process().children(recursive=True)
+    return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in workers)
+
+
+def settle(longest: float = 3.0) -> None:
+    """Wait until threads and worker processes have filled their queues and stopped."""
+    pause = 0.1
+    before = cpu_time()
+    for _ in range(int(longest / pause)):
+        time.sleep(pause)
+        before, last = cpu_time(), before
+        if before - last < 0.1 * pause:
+            return
+
+
+def spread(values: Iterable[float]) -> dict[str, Any]:
+    """Median, least and greatest of the rounds, and the rounds."""
+    values = list(values)
+    return {"median": statistics.median(values), "least": min(values), "greatest": max(values), "rounds": values}
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """The machine and the versions of everything."""
+    import gpuload
+
+    versions = {"gpuload": gpuload.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    cpus = len(os.sched_getaffinity(0))
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        "device": device,
+        "device_name": _gpu_name() if device != "cpu" else f"CPU, {cpus} cores",
+        "cpu": _cpu_model(),
+        "cpus": cpus,
+        "load_average": os.getloadavg()[0],
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
+
+
+def _gpu_name() -> str:
+    driver, name = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(100)
+    driver.cuInit(0)
+    driver.cuDeviceGetName(name, len(name), 0)
+    return name.value.decode()
+
+
+def save(report: dict[str, Any], out: Path | None) -> Path:
+    """Write the report; by default into benchmarks/results, named after the benchmark and the device."""
+    if out is None:
+        slug = re.sub(r"[^a-z0-9]+", "-", report["environment"]["device_name"].lower()).strip("-")
+        out = RESULTS / f"{report['benchmark']}-{slug}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    return out
+
+
+def table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.images` in Markdown."""
+    machine, data = report["environment"], report["data"]
+    sizes = list(dict.fromkeys(row["size"] for row in report["rows"]))
+    lines = [
+        f"**{machine['device_name']}** ({machine['cpu']}, {machine['cpus']} CPUs; {machine['date'][:10]})",
+        "",
+        "| images per second | " + " | ".join(f"{size} × {size} | gpuload is" for size in sizes) + " |",
+        "| --- |" + " ---: | ---: |" * len(sizes),
+    ]
+    for name, words in report["contenders"].items():
+        cells = []
+        for size in sizes:
+            row = next(row for row in report["rows"] if (row["size"], row["contender"]) == (size, name))
+            speed = row["images_per_second"]
+            cells.append(f"{speed['median']:,.0f} ({speed['least']:,.0f} to {speed['greatest']:,.0f})")
+            cells.append("" if name == "gpuload" or "ratio" not in row else f"{row['ratio']['median']:.2f} ×")
+        lines.append(f"| `{name}`: {words} | " + " | ".join(cells) + " |")
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines += [
+        "",
+        f"Median of {report['rounds']} interleaved rounds (least to greatest); {data['files']} files of "
+        f"{data['mean_bytes'] / 1000:.0f} kB on average, batches of {report['batch_size']}. {versions}.",
+    ]
+    return "\n".join(lines)
+
+
+def renew(text: str, name: str, content: str) -> str:
+    """The text with other content between its markers `<!-- benchmark:name -->` and `<!-- /benchmark:name -->`."""
+    begin, end = f"<!-- benchmark:{name} -->", f"<!-- /benchmark:{name} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"the README must hold {begin} and, after it, {end}: add both where the table belongs")
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def main(
+    readme: Annotated[Path, typer.Option(help="the file that holds the markers")] = README,
+    results: Annotated[Path, typer.Option(help="the folder of JSON files")] = RESULTS,
+) -> None:
+    """Renew the README's table from the JSON of `benchmarks.images`."""
+    reports = [json.loads(file.read_text()) for file in sorted(results.glob("images-*.json"))]
+    if not reports:
+        raise FileNotFoundError(f"{results} holds no images-*.json: run python -m benchmarks.images first")
+    content = "\n\n".join(table(report) for report in reports)
+    readme.write_text(renew(readme.read_text(), "images", content))
+    print(f"{readme}: {len(reports)} machines")
+
+
+if __name__ == "__main__":
+    typer.run(main)

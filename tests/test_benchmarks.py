@@ -1,0 +1,179 @@
+"""Each benchmark runs, tiny, through its own door. How fast anything is, is not a test's business."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+for package in ("psutil", "rich", "skimage", "sklearn", "typer"):
+    pytest.importorskip(package)
+
+import typer  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from benchmarks import images, memory, photos, report  # noqa: E402
+from gpuload.engines import dali_installed  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
+needs_dali = pytest.mark.skipif(not dali_installed(), reason="NVIDIA DALI is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos.photos(40, cache=tmp_path_factory.mktemp("cache"))
+
+
+def run(module: str, *arguments: object) -> str:
+    """Output of a program that runs as its users run it."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_photos_have_the_promised_shape_and_are_written_once(folder: Path) -> None:
+    files = sorted(folder.rglob("*.jpg"))
+    assert len(files) == 40
+    assert len({file.parent for file in files}) == 8
+    sizes = set()
+    for file in files:
+        with Image.open(file) as image:
+            assert image.mode == "RGB"
+            sizes.add(image.size)
+    assert sizes == {(500, 375), (375, 500)}
+    stamps = [file.stat().st_mtime_ns for file in files]
+    assert photos.photos(40, cache=folder.parent) == folder
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+
+
+def test_photos_depend_on_the_seed_alone(tmp_path: Path) -> None:
+    def contents(folder: Path) -> list[bytes]:
+        return [file.read_bytes() for file in sorted(folder.rglob("*.jpg"))]
+
+    first, again = (contents(photos.photos(3, seed=5, cache=tmp_path / name)) for name in ("a", "b"))
+    assert first == again
+    assert first != contents(photos.photos(3, seed=6, cache=tmp_path / "a"))
+
+
+def test_photos_that_were_interrupted_are_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(photos, "crop", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            photos.photos(2, cache=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert len(list(photos.photos(2, cache=tmp_path).rglob("*.jpg"))) == 2
+
+
+@needs_dali
+def test_images_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "images-test.json"
+    options = ("--rounds", 1, "--seconds", 0.01, "--sizes", 16, "--data", folder, "--out", out)
+    text = run("images", *options)
+    found = json.loads(out.read_text())
+    names = [row["contender"] for row in found["rows"]]
+    assert sorted([*names, *found["skipped"]]) == sorted(images.CONTENDERS)
+    assert {"gpuload", "dali"} <= set(names)
+    assert "torchvision" in found["skipped"]
+    assert list(found["contenders"]) == names
+    for row in found["rows"]:
+        assert row["size"] == 16
+        assert len(row["images_per_second"]["rounds"]) == 1
+        assert row["contender"] in text
+    assert found["rows"][0]["ratio"]["rounds"] == [1.0]
+    assert found["data"]["files"] == 40
+    assert found["environment"]["versions"]["numpy"]
+    assert max(map(len, text.splitlines()[:-1])) <= 80
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": "dali,nobody"}, "nobody: not among gpuload"),
+        ({"device": "tpu"}, "tpu: it must be cpu or cuda"),
+        ({"count": 3}, "3 files, but a batch is 32"),
+    ],
+)
+def test_images_refuses(options: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(typer.BadParameter, match=message):
+        images.main(**options)
+
+
+def test_memory_has_a_row_for_each_epoch(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "memory.json"
+    found = memory.main(epochs=3, data=folder, out=out)
+    assert [row["epoch"] for row in found["rows"]] == [0, 1, 2]
+    assert all(row["images"] == 32 for row in found["rows"])
+    assert json.loads(out.read_text()) == found
+
+
+def test_listing_has_a_row_for_each_walk(tmp_path: Path) -> None:
+    out = tmp_path / "listing.json"
+    text = run("listing", "--files", 1200, "--rounds", 2, "--out", out)
+    found = json.loads(out.read_text())
+    assert [row["listing"] for row in found["rows"]] == ["os.scandir", "gpuload.ImageFolder"]
+    assert all(len(row["seconds"]["rounds"]) == 2 for row in found["rows"])
+    assert "1,200 files in 1,000 folders" in text
+
+
+def result(device: str, name: str, speed: float) -> dict:
+    """What `benchmarks.images` writes, made up."""
+    row = {"size": 64, "contender": name, "images_per_second": report.spread([speed, speed, 2 * speed])}
+    row["ratio"] = report.spread([1.5])
+    return {
+        "benchmark": "images",
+        "environment": {
+            "date": "2025-01-31T12:00+00:00",
+            "device": device,
+            "device_name": f"device {device}",
+            "cpu": "Processor",
+            "cpus": 2,
+            "versions": {"gpuload": "0.1.0"},
+        },
+        "data": {"files": 1000, "mean_bytes": 83_400},
+        "batch_size": 32,
+        "rounds": 3,
+        "contenders": {name: "what it is"},
+        "rows": [row],
+    }
+
+
+def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->\nafter\n")
+    for device, name in (("cpu", "keras"), ("cuda", "gpuload")):
+        report.save(result(device, name, 1234.4), tmp_path / f"images-{device}.json")
+    report.main(readme, tmp_path)
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
+    assert text.endswith("\n<!-- /benchmark:images -->\nafter\n")
+    assert "old" not in text
+    assert "| `keras`: what it is | 1,234 (1,234 to 2,469) | 1.50 × |" in text
+    assert "| `gpuload`: what it is | 1,234 (1,234 to 2,469) |  |" in text
+    report.main(readme, tmp_path)
+    assert readme.read_text() == text
+
+
+def test_the_table_needs_markers_and_results(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("# nothing\n")
+    with pytest.raises(FileNotFoundError, match=r"holds no images-\*\.json: run python -m benchmarks.images first"):
+        report.main(readme, tmp_path)
+    report.save(result("cpu", "dali", 1.0), tmp_path / "images-cpu.json")
+    with pytest.raises(ValueError, match="the README must hold <!-- benchmark:images --> and"):
+        report.main(readme, tmp_path)
+
+
+def test_every_task_goes_first_in_turn() -> None:
+    calls: list[str] = []
+    names = ("a", "b", "c")
+    found = report.rounds(3, {name: lambda name=name: calls.append(name) or len(calls) for name in names})
+    assert "".join(calls) == "abcbcacab"
+    assert found == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
