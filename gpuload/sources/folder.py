@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import numpy.typing as npt
@@ -70,9 +69,7 @@ class ImageFolder(FileSource):
             folders = _walk(prefix + os.fsencode(name), follow_links)
             return b"".join(_images(folder[len(prefix) :] + _SEP, files) for folder, files in folders)
 
-        # One thread sorts while the other waits for the file system; more would only wait for each other.
-        with ThreadPool(2) as pool:
-            listings = list(pool.imap(listing, self.classes, chunksize=16))
+        listings = [listing(name) for name in self.classes]
         empty = [name for name, text in zip(self.classes, listings, strict=True) if not text]
         if empty and not (allow_empty and any(listings)):
             hint = "allow_empty=True" if any(listings) else "follow_links=True to enter folders that are links"
