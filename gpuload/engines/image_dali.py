@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gpuload.cuda import CPU, Device
 from gpuload.engines.dali_resize import breaks_ties, decode, resize, resize_nearest
@@ -174,11 +175,13 @@ class DaliEngine:
         """The error with the names of the files, which DALI's has not: each file of the batch is tried on its own."""
         if isinstance(self._source, ImageArray):
             return error
-        bad = []
-        for index in step.indices:
-            reason = _obstacle(self._source.path(int(index)), self._device)
-            if reason:
-                bad.append(BadSample(int(index), self._source.path(int(index)), reason))
+        paths = [self._source.path(int(index)) for index in step.indices]
+        reasons = _obstacles(paths, self._device)
+        bad = [
+            BadSample(int(index), path, reason)
+            for index, path, reason in zip(step.indices, paths, reasons, strict=True)
+            if reason is not None
+        ]
         return SampleError(bad, step.batch_size) if bad else error
 
 
@@ -208,28 +211,30 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_in_child)
 
 
-def _obstacle(path: str, device: Device) -> str | None:
-    """Why this file cannot be decoded, or None."""
+def _obstacles(paths: list[str], device: Device) -> list[str | None]:
+    """For each file why it cannot be decoded, or None."""
     from nvidia.dali import Pipeline, fn, types
-    from PIL import Image
 
-    try:
-        data = np.fromfile(path, np.uint8)
-        if not data.size:
-            return "the file is empty"
-        with Image.open(path) as image:
-            image.load()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
     pipe = Pipeline(batch_size=1, num_threads=1, device_id=device.index, prefetch_queue_depth=1)
     with pipe:
         encoded = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
         pipe.set_outputs(fn.decoders.image(encoded, device="cpu" if device == CPU else "mixed", output_type=types.RGB))
-    try:
-        pipe.feed_input("file", [data])
-        pipe.schedule_run()
-        pipe.share_outputs()
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return "DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0])
-    return None
+    reasons: list[str | None] = []
+    for path in paths:
+        try:
+            data = np.fromfile(path, np.uint8)
+            if not data.size:
+                reasons.append("the file is empty")
+                continue
+            with Image.open(path) as image:
+                image.load()
+            pipe.feed_input("file", [data])
+            pipe.schedule_run()
+            pipe.share_outputs()
+            reasons.append(None)
+        except RuntimeError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            reasons.append("DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0]))
+        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+            reasons.append(f"{type(error).__name__}: {error}")
+    return reasons
