@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import secrets
@@ -47,6 +48,8 @@ class EnginePool:
         self.framework = delivery.choose(framework, self.device)
         layout = transform.layout or self.framework.layout
         self.transform = transform if transform.layout == layout else transform.replace(layout=layout)
+        self.generation = 0
+        """How often the pool was closed."""
         self._pid = os.getpid()
         self._idle: list[engines.Engine] = []
 
@@ -64,12 +67,12 @@ class EnginePool:
             threads=self.threads,
         )
 
-    def release(self, engine: engines.Engine) -> None:
-        """Keep an engine for the next `acquire`. One is kept; more were for streams that ran side by side."""
+    def release(self, engine: engines.Engine, generation: int) -> None:
+        """Keep an engine of this generation for the next `acquire`. One is kept; more were for streams side by side."""
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
         engine.discard()
-        if self._idle:
+        if self._idle or generation != self.generation:
             engine.close()
         else:
             self._idle.append(engine)
@@ -94,7 +97,8 @@ class EnginePool:
         return self.framework.convert(self.source.labels[step.indices], self.device, None)
 
     def close(self) -> None:
-        """Close what stands ready."""
+        """Close what stands ready now, and what is running as soon as it is released."""
+        self.generation += 1
         while self._idle:
             self._idle.pop().close()
 
@@ -111,10 +115,9 @@ def sized(source: ImageSource, transform: Augment) -> Augment:
             f"size and crop belong to images that are read from files; those in memory are {height} x {width}: "
             "leave both out"
         )
-    if channels != transform.channels and (transform.mean is not None or transform.std is not None):
-        raise ValueError(
-            f"mean and std are for {transform.channels} channels (color={transform.color!r}), images have {channels}"
-        )
+    for name in ("mean", "std"):
+        if np.size(getattr(transform, name)) not in (1, channels):
+            raise ValueError(f"{name} must be one number, or one for each of the images' {channels} channels")
     return transform.replace(size=(height, width))
 
 
@@ -129,43 +132,67 @@ class Stream(Generic[AnyStep]):
         self._steps = steps
         self._submitted: list[AnyStep] = []
         self._engine = pool.acquire()
-        self._release = weakref.finalize(self, pool.release, self._engine)
+        self._release = weakref.finalize(self, pool.release, self._engine, pool.generation)
         self._release.atexit = False
 
     @property
     def upcoming(self) -> AnyStep | None:
         """The step whose images `next` will yield, where it has been pulled already."""
-        return self._submitted[0] if self._submitted else None
+        return self._submitted[0] if self._submitted and self.alive else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether `next` can yield more."""
+        return self._release.alive
 
     def __iter__(self) -> Stream[AnyStep]:
         return self
 
     def __next__(self) -> tuple[AnyStep, Any]:
         self._pool.check_process()
-        if not self._release.alive:
+        if not self.alive:
             raise StopIteration
-        while len(self._submitted) <= self._pool.prefetch:
-            step = next(self._steps, None)
-            if step is None:
-                break
-            self._engine.submit(step)
-            self._submitted.append(step)
+        try:
+            while len(self._submitted) <= self._pool.prefetch:
+                step = next(self._steps, None)
+                if step is None:
+                    break
+                self._engine.submit(step)
+                self._submitted.append(step)
+        except BaseException:
+            self._abandon()
+            raise
         if not self._submitted:
             self.close()
             raise StopIteration
-        step = self._submitted.pop(0)
         try:
+            step = self._submitted.pop(0)
             return step, self._pool.deliver(self._engine)
-        except KeyboardInterrupt:
-            # Whether the engine still holds this batch cannot be known, so nobody gets it after this stream. And Python
-            # would wait at its end for all that was made ahead.
-            self._release.detach()
-            self._engine.close()
+        except Exception:
+            raise  # This batch is lost, the engine is whole.
+        except BaseException:
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        # An engine that was interrupted may hold half a step, or a batch that was not counted. Nobody may get it again.
+        self._release.detach()
+        self._engine.close()
 
     def close(self) -> None:
         """Give the engine back; what was pulled ahead is dropped."""
         self._release()
+
+
+def planned(order: Order, transform: Augment, seed: int, epoch: int) -> Iterator[Step]:
+    """The steps of one epoch."""
+    batches = order.batches(epoch)
+    # NumPy's cost is by the call: several batches are drawn in one.
+    several = max(1, SAMPLES_DRAWN_AT_ONCE // order.batch_size)
+    while group := list(itertools.islice(batches, several)):
+        indices = np.concatenate([batch for _, batch in group])
+        step = transform.step(indices, seed=seed, epoch=epoch, first=group[0][0])
+        yield from step.split(order.batch_size)
 
 
 class Loader:
@@ -277,24 +304,17 @@ class Loader:
 
     def steps(self, epoch: int) -> Iterator[Step]:
         """The plan of one epoch: what each batch holds and what is drawn for it. Reads no file."""
-        batches = self.order.batches(epoch)
-        # NumPy's cost is by the call: several batches are drawn in one.
-        several = max(1, SAMPLES_DRAWN_AT_ONCE // self.order.batch_size)
-        while group := list(itertools.islice(batches, several)):
-            indices = np.concatenate([batch for _, batch in group])
-            step = self.transform.step(indices, seed=self.seed, epoch=epoch, first=group[0][0])
-            yield from step.split(self.order.batch_size)
+        return planned(self.order, self.transform, self.seed, epoch)
 
     def __iter__(self) -> Batches:
         epoch, self.epoch = self.epoch, self.epoch + 1
         ready, self._ready = self._ready, None
         if ready is None or ready[0] != epoch:
-            ready = epoch, Stream(self._pool, self._endless(epoch))
+            # Made ahead across the end of an epoch too: the next one most likely follows. The stream must not hold the
+            # loader, which holds it.
+            epochs = map(functools.partial(planned, self.order, self.transform, self.seed), itertools.count(epoch))
+            ready = epoch, Stream(self._pool, itertools.chain.from_iterable(epochs))
         return Batches(self, epoch, ready[1])
-
-    def _endless(self, epoch: int) -> Iterator[Step]:
-        # Made ahead across the end of an epoch too: the next one most likely follows.
-        return itertools.chain.from_iterable(map(self.steps, itertools.count(epoch)))
 
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
@@ -326,7 +346,7 @@ class Batches:
 
     def __next__(self) -> Any:
         if not self._left:
-            if self._loader._ready is None:
+            if self._loader._ready is None and self._stream.alive:
                 self._loader._ready = self._epoch + 1, self._stream
             raise StopIteration
         self._left -= 1

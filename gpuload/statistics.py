@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from gpuload.loader import Loader
 from gpuload.plan import Augment, CenterCrop
+from gpuload.plan.augment import CHANNELS
 from gpuload.plan.step import Doubles
-from gpuload.sources import ImageSource
+from gpuload.sources import ImageArray, ImageSource
 
 UNRANDOM = {
     "rotation": 0.0,
@@ -41,7 +42,8 @@ def fit(source: ImageSource, transform: Augment, *, zca_epsilon: float | None = 
         options: `device`, `engine`, `threads`, `batch_size` of the `Loader` that reads them.
 
     Returns:
-        A new transform.
+        A new transform. With `zca` its `layout` is settled too, as HWC where it was None: the matrix is for one order
+        of the numbers.
 
     >>> import gpuload
     >>> images = np.tile(np.array([0, 4], np.uint8).reshape(2, 1, 1, 1), (1, 8, 8, 3))
@@ -50,6 +52,9 @@ def fit(source: ImageSource, transform: Augment, *, zca_epsilon: float | None = 
     """
     if zca_epsilon is not None and not zca_epsilon >= 0:
         raise ValueError(f"zca_epsilon must be at least 0, not {zca_epsilon!r}")
+    if isinstance(source, ImageArray):
+        colors = {channels: color for color, channels in CHANNELS.items()}
+        transform = transform.replace(color=colors.get(source.images.shape[3], transform.color))
     crop = CenterCrop() if transform.draws_crop else transform.crop
     plain = transform.replace(
         **UNRANDOM, crop=crop, mean=None, std=None, zca=None, dtype="float32", layout=transform.layout or "HWC"

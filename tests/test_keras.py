@@ -488,7 +488,7 @@ def test_tensorflow_sequence(photos: Path, place: Place) -> None:
 
 def test_sequence_errors(photos: Path) -> None:
     paths = sorted(map(str, photos.glob("cat/*")))
-    assert ImageSequence(paths, ["label"] * 8, 3, device="cpu")[1][1] == ["label"] * 3
+    assert ImageSequence(paths, ["label"] * 8, 3, device="cpu")[1][1].tolist() == ["label"] * 3
     with pytest.raises(ValueError, match="labels must be as many as image_paths, 8, not 7 labels"):
         ImageSequence(paths, [0] * 7, 3)
     with pytest.raises(ValueError, match="batch_size must be at most the number of image_paths, 8, not 9"):
@@ -567,6 +567,44 @@ def test_overridden_standardize(photos: Path) -> None:
             return np.full_like(x, 3.0)
 
     assert (next(Mine(device="cpu").flow_from_directory(photos, target_size=(8, 8)))[0] == 3).all()
+
+
+def test_statistics_fitted_between_batches(photos: Path) -> None:
+    flow = {"target_size": (16, 16), "batch_size": 5, "seed": 1}
+    options = {"featurewise_center": True}
+    theirs, ours = KerasGenerator(**options), ImageDataGenerator(device="cpu", **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        flows = theirs.flow_from_directory(photos, **flow), ours.flow_from_directory(photos, **flow)
+        for number in range(4):
+            (expected, _), (images, _) = (next(f) for f in flows)
+            near(images, expected, "dali")
+            if number == 1:
+                theirs.fit(expected), ours.fit(expected)
+
+
+def test_methods_that_would_not_be_called() -> None:
+    class Transform(ImageDataGenerator):
+        def apply_transform(self, x, transform_parameters):
+            return x
+
+    with pytest.raises(NotImplementedError, match=r"Transform\.apply_transform is not called by the iterators"):
+        Transform(device="cpu").flow(np.zeros((2, 4, 4, 3), np.uint8))
+
+    class Flow(gpuload.keras.NumpyArrayIterator):
+        def _get_batches_of_transformed_samples(self, index_array):
+            return None
+
+    with pytest.raises(NotImplementedError, match="gpuload makes whole batches ahead"):
+        Flow(np.zeros((2, 4, 4, 3), np.uint8), None, ImageDataGenerator(device="cpu"))
+
+
+def test_workers_have_no_effect(photos: Path, caplog: pytest.LogCaptureFixture) -> None:
+    paths = sorted(map(str, photos.glob("cat/*")))
+    with caplog.at_level("INFO", "gpuload"):
+        sequence = ImageSequence(paths, np.arange(8), 2, (8, 8), device="cpu", workers=4, use_multiprocessing=True)
+    assert (sequence.workers, sequence.use_multiprocessing) == (1, False)
+    assert "have no effect" in caplog.text
 
 
 def test_data_set_outlives_threads(photos: Path) -> None:

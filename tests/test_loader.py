@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,7 +157,12 @@ def test_bad_arguments(photos: Path) -> None:
         ("framework must be one of numpy, torch, cupy, not 'mxnet'", folder, augment, {"framework": "mxnet"}),
         ("framework='cupy' needs a GPU", folder, augment, {"framework": "cupy", "device": "cpu"}),
         ("size and crop belong to images that are read from files", SOURCE, augment, {}),
-        ("mean and std are for 1 channels", SOURCE, gpuload.Augment(color="grayscale", mean=1.0), {}),
+        (
+            "std must be one number, or one for each of the images' 3",
+            SOURCE,
+            gpuload.Augment(color="rgba", std=[1] * 4),
+            {},
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             gpuload.Loader(source, transform, **{"batch_size": 4, "device": "cpu", **options})
@@ -264,6 +270,56 @@ def test_interrupt(place: Place) -> None:
     result = run(INTERRUPT, *place)
     assert "KeyboardInterrupt" in result.stderr
     assert result.returncode != 0
+
+
+STOP_AND_GO = """
+    import os, random, signal, sys, threading, time
+    import numpy as np, gpuload
+    images = np.arange(64, dtype=np.uint8).reshape(-1, 1, 1, 1) * np.ones((1, 48, 48, 3), np.uint8)
+    source = gpuload.ImageArray(images, labels=np.arange(64))
+    options = {"batch_size": 8, "shuffle": True, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy"}
+    loader = gpuload.Loader(source, gpuload.Augment(hflip=0.5), **options)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    random.seed(0)
+    stopped = 0
+    for _ in range(40):
+        timer = threading.Timer(random.uniform(0.0, 0.01), os.kill, (os.getpid(), signal.SIGINT))
+        try:
+            timer.start()
+            for _ in range(1000):
+                for batch in loader:
+                    pass
+        except KeyboardInterrupt:
+            stopped += 1
+        timer.join()
+        seen = []
+        for images, labels in loader:
+            assert (images[:, 0, 0, 0] == labels).all(), "images and labels of different samples"
+            seen += labels.tolist()
+        assert sorted(seen) == list(range(64))
+    print(stopped)
+"""
+
+
+def test_interrupted_and_used_again(place: Place) -> None:
+    """As in a notebook: stop, run again. Wherever the interrupt falls, images and labels stay together."""
+    result = run(STOP_AND_GO, *place)
+    assert (result.returncode, result.stdout) == (0, "40\n"), result.stderr
+
+
+def test_closed_loaders_leave_nothing(place: Place) -> None:
+    loader = gpuload.Loader(SOURCE, RANDOM, batch_size=5, framework="numpy", **place._asdict())
+    assert len(list(loader)) == 5
+    engine = weakref.ref(loader._ready[1]._engine)
+    del loader
+    gc.collect()
+    assert engine() is None
+    with gpuload.Loader(SOURCE, RANDOM, batch_size=5, framework="numpy", **place._asdict()) as loader:
+        batches = iter(loader)
+        next(batches)
+        pool = loader._pool
+    del batches
+    assert not pool._idle
 
 
 EXIT = """

@@ -55,6 +55,15 @@ def test_whitening(layout, count: int) -> None:
     np.testing.assert_allclose(whitened, next(theirs.flow(expected, batch_size=count, shuffle=False)), atol=2e-3)
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_arrays_of_other_channels(channels: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 5, 4, channels), dtype=np.uint8)
+    fitted = gpuload.fit(gpuload.ImageArray(images), gpuload.Augment(), device="cpu")
+    np.testing.assert_allclose(fitted.mean, images.mean(axis=(0, 1, 2)))
+    (normal,) = gpuload.Loader(gpuload.ImageArray(images), fitted, batch_size=9, device="cpu")
+    np.testing.assert_allclose(normal.std(axis=(0, 1, 2)), 1, rtol=1e-4)
+
+
 def test_errors() -> None:
     source = gpuload.ImageArray(np.zeros((4, 3, 3, 3), np.uint8))
     with pytest.raises(ValueError, match="std must be above 0 in every channel"):

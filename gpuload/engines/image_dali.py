@@ -182,7 +182,9 @@ class DaliEngine:
             for index, path, reason in zip(step.indices, paths, reasons, strict=True)
             if reason is not None
         ]
-        return SampleError(bad, step.batch_size) if bad else error
+        # Where no file at all can be read, the trouble is more likely with the device, or with memory.
+        whole = len(bad) == step.batch_size > 1 and any("DALI" in sample.reason for sample in bad)
+        return SampleError(bad, step.batch_size) if bad and not whole else error
 
 
 def _drawn(name: str, ndim: int = 0, dtype: Any = None, device: str = "cpu") -> Any:
@@ -226,15 +228,23 @@ def _obstacles(paths: list[str], device: Device) -> list[str | None]:
             if not data.size:
                 reasons.append("the file is empty")
                 continue
-            with Image.open(path) as image:
-                image.load()
             pipe.feed_input("file", [data])
             pipe.schedule_run()
             pipe.share_outputs()
             reasons.append(None)
-        except RuntimeError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            reasons.append("DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0]))
-        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+        except OSError as error:
             reasons.append(f"{type(error).__name__}: {error}")
+        except RuntimeError as error:
+            reasons.append(_in_words(path, error))
     return reasons
+
+
+def _in_words(path: str, error: RuntimeError) -> str:
+    """Why DALI refuses the file: in Pillow's words, if Pillow refuses it too, since DALI's are few."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except Exception as reason:  # Pillow's plugins raise far more than OSError for a broken file.
+        return f"{type(reason).__name__}: {reason}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0])

@@ -72,10 +72,21 @@ class Iterator(PrefetchedDataset):
         save_format: str,
     ):
         super().__init__()
-        if generator is None:
-            from gpuload.keras.generator import ImageDataGenerator
+        from gpuload.keras.generator import ImageDataGenerator
 
+        if generator is None:
             generator = ImageDataGenerator(data_format=data_format, dtype=dtype)
+        for name in ("apply_transform", "get_random_transform", "random_transform"):
+            if getattr(type(generator), name) is not getattr(ImageDataGenerator, name):
+                raise NotImplementedError(
+                    f"{type(generator).__name__}.{name} is not called by the iterators, which transform whole batches: "
+                    "leave it as it is, and pass preprocessing_function or override standardize"
+                )
+        if hasattr(self, "_get_batches_of_transformed_samples"):
+            raise NotImplementedError(
+                f"{type(self).__name__}._get_batches_of_transformed_samples is not called: gpuload makes whole batches "
+                "ahead; wrap the iterator, or override _batch(indices, images)"
+            )
         self.source = source
         self.n = self.samples = len(source)
         self.batch_size = checked_int("batch_size", batch_size, 1)
@@ -91,6 +102,7 @@ class Iterator(PrefetchedDataset):
         self.save_format = save_format
         if save_to_dir is not None and not os.path.isdir(save_to_dir):
             raise ValueError(f"save_to_dir must be a folder that exists, not {save_to_dir!r}: create it first")
+        self._statistics = (generator.mean, generator.std, generator.zca_whitening_matrix)
         self.total_batches_seen = 0
         self.batch_index = 0
         self.index_array: NDArray[np.int64] | None = None
@@ -103,10 +115,25 @@ class Iterator(PrefetchedDataset):
 
     def __next__(self) -> Any:
         with self.lock:
+            self._renew()
             upcoming = self._stream.upcoming if self._stream else None
             if upcoming is None or upcoming.number is not None:
                 self._restart(self._walk())
             return self._take()
+
+    def __getitem__(self, number: int) -> Any:
+        with self.lock:
+            self._renew()
+        return super().__getitem__(number)
+
+    def _renew(self) -> None:
+        """Start anew where statistics were fitted since the last batch."""
+        generator = self.image_data_generator
+        statistics = (generator.mean, generator.std, generator.zca_whitening_matrix)
+        if any(now is not before for now, before in zip(statistics, self._statistics, strict=True)):
+            self._drop()
+            self._pool = None
+            self._statistics = statistics
 
     def next(self) -> Any:
         """The next batch; there is always one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from keras.utils import PyDataset
 
 from gpuload.loader import EnginePool, Stream
 from gpuload.plan import Step
+
+log = logging.getLogger("gpuload")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,10 @@ class PrefetchedDataset(PyDataset):
     """
 
     def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+        # What is made ahead here would only be thrown away by workers that ask out of order, or in another process.
+        if kwargs.get("workers", 1) > 1 or kwargs.get("use_multiprocessing"):
+            log.info("workers and use_multiprocessing have no effect: batches are made ahead in gpuload's own threads")
+        super().__init__(**{**kwargs, "workers": 1, "use_multiprocessing": False})
         self.lock = threading.Lock()
         self._stream: Stream[Any] | None = None
         self._pool: EnginePool | None = None

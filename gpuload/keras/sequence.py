@@ -39,11 +39,11 @@ class ImageSequence(PrefetchedDataset):
         """
         Args:
             image_paths: The files.
-            labels: As many, of any shape: an array, a list, a tensor; sliced as it stands.
+            labels: As many, of any shape: an array or a tensor, sliced as it stands; a list becomes an array.
             batch_size: Images in a batch; what is left at the end is left out.
             target_size: (height, width).
             device, engine, threads: As in `gpuload.Loader`.
-            kwargs: Of `keras.utils.PyDataset`.
+            kwargs: Of `keras.utils.PyDataset`; `workers` and `use_multiprocessing` have no effect.
         """
         super().__init__(**kwargs)
         self.source = ImageList(image_paths)
@@ -51,7 +51,7 @@ class ImageSequence(PrefetchedDataset):
             count = "None" if labels is None else f"{len(labels)} labels"
             raise ValueError(f"labels must be as many as image_paths, {len(self.source)}, not {count}")
         self.image_paths = image_paths
-        self.labels = labels
+        self.labels = np.asarray(labels) if isinstance(labels, list | tuple) else labels
         self.batch_size = checked_int("batch_size", batch_size, 1)
         self.transform = Augment(size=target_size, antialias=False, fast_idct=True, rescale=1 / 255, layout="HWC")
         self.target_size = target_size
