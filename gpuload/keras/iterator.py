@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from gpuload.keras.draws import matrices
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
-from gpuload.loader import EnginePool
 from gpuload.plan.crop import DRAWS
 from gpuload.plan.order import checked_int
+from gpuload.pool import EnginePool
 from gpuload.sources import ImageSource
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import Any
 
 from keras.utils import PyDataset
 
-from gpuload.loader import EnginePool, Stream
 from gpuload.plan import Step
+from gpuload.pool import EnginePool, Stream
 
 log = logging.getLogger("gpuload")
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
-from gpuload.loader import EnginePool
 from gpuload.plan import Augment
 from gpuload.plan.order import checked_int
+from gpuload.pool import EnginePool
 from gpuload.sources import ImageList
 
 
