@@ -55,8 +55,8 @@ def near(ours: np.ndarray, theirs: np.ndarray, engine: str, share: float = 0.995
     The NumPy engine runs SciPy and Pillow as Keras does, and differs only in how six matrices are multiplied. DALI
     counts positions in float32: a pixel whose position is a hair from a step of `wrap`, `constant` or a nearest-pixel
     warp may fall to the other side of it, and one level of difference before the brightness, which cuts off fractions,
-    is up to two after it. Smooth resizes (`share` 0.98) differ at the border, where DALI repeats the last pixel and Pillow
-    weighs the others more.
+    is up to two after it. Smooth resizes (`share` 0.98) differ at the border, where DALI repeats the last pixel and
+    Pillow weighs the others more.
     """
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype
