@@ -47,7 +47,7 @@ class NumpyOps:
 def decode(path: str, transform: Augment, draws: NDArray[np.float64] | None = None) -> NDArray[Any]:
     """[H, W, C] of the transform's size and colour, levels from 0 to 255; greys of more bits as the file has them.
 
-    `draws`: what a RandomResizedCrop drew for this image.
+    `draws`: what the crop drew for this image.
     """
     with Image.open(path) as opened:
         mode = MODES[transform.color]

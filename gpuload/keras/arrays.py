@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 class NumpyArrayIterator(Iterator):
     """Batches of images in memory: `x` [N, H, W, C] (or [N, C, H, W]), or (x, further inputs)."""
 
+    source: ImageArray
     _suffix_limit = 10_000
 
     def __init__(
@@ -55,9 +55,9 @@ class NumpyArrayIterator(Iterator):
                     "training and validation must have the same classes after the split, but have not: shuffle x and "
                     "y, or pass ignore_class_split=True"
                 )
-            part: Callable[[Any], Any] = lambda v: v[:cut] if subset == "validation" else v[cut:]  # noqa: E731
-            x, further = part(x), [part(r) for r in further]
-            y, sample_weight = (None if v is None else part(v) for v in (y, sample_weight))
+            part = slice(None, cut) if subset == "validation" else slice(cut, None)
+            x, further = x[part], [r[part] for r in further]
+            y, sample_weight = (None if v is None else v[part] for v in (y, sample_weight))
         if x.ndim != 4:
             raise ValueError(f"x must have rank 4, [N, H, W, C] or [N, C, H, W], not shape {x.shape}")
         self.x = x
@@ -85,7 +85,7 @@ class NumpyArrayIterator(Iterator):
 
     @property
     def _size(self) -> tuple[int, int]:
-        height, width = self.source.images.shape[1:3]  # type: ignore[union-attr]
+        height, width = self.source.images.shape[1:3]
         return height, width
 
     def _cast(self, images: Any) -> Any:

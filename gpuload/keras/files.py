@@ -11,10 +11,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.keras.iterator import SUFFIXES, Iterator, share_of
+from gpuload.keras.iterator import Iterator, share_of
 from gpuload.plan import CenterCrop
 from gpuload.plan.augment import CHANNELS
 from gpuload.sources import FileSource, ImageFolder, ImageList
+from gpuload.sources.folder import SUFFIXES
 
 if TYPE_CHECKING:
     from gpuload.keras.generator import ImageDataGenerator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class FileIterator(Iterator):
     """Batches of image files with targets of the kind that `class_mode` names."""
 
+    source: FileSource
     allowed_class_modes: frozenset[str | None]
     classes: Any
     class_indices: dict[str, int]
@@ -68,12 +70,12 @@ class FileIterator(Iterator):
     @property
     def filenames(self) -> list[str]:
         """File names, relative to the folder."""
-        return self.source.filenames  # type: ignore[union-attr]
+        return self.source.filenames
 
     @property
     def filepaths(self) -> list[str]:
         """Full names of the files."""
-        return [os.fsdecode(path) for path in self.source.paths(slice(None))]  # type: ignore[union-attr]
+        return [os.fsdecode(path) for path in self.source.paths(slice(None))]
 
     @property
     def labels(self) -> Any:
@@ -158,9 +160,7 @@ class DirectoryIterator(FileIterator):
                 raise ValueError(
                     f"subset={subset!r} has no image: validation_split leaves none of the {len(source)}; change it"
                 )
-            class_indices, source_classes = source.class_indices, source.classes
             source = source.take(kept)
-            source.class_indices, source.classes = class_indices, source_classes
         self.directory = directory
         self.split = share
         self.num_classes = len(source.classes)

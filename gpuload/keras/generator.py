@@ -16,8 +16,7 @@ from gpuload.keras.arrays import NumpyArrayIterator
 from gpuload.keras.draws import NEUTRAL, Parameters, Ranges, is_range, matrices
 from gpuload.keras.files import DataFrameIterator, DirectoryIterator
 from gpuload.plan import Augment
-
-EPSILON = 1e-6
+from gpuload.plan.augment import EPSILON
 
 
 class ImageDataGenerator:

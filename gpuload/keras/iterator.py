@@ -18,12 +18,10 @@ from gpuload.plan.crop import DRAWS
 from gpuload.plan.order import checked_int
 from gpuload.pool import EnginePool
 from gpuload.sources import ImageSource
+from gpuload.sources.folder import SUFFIXES
 
 if TYPE_CHECKING:
     from gpuload.keras.generator import ImageDataGenerator
-
-
-SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
 
 
 @dataclass(frozen=True)
@@ -121,13 +119,7 @@ class Iterator(PrefetchedDataset):
                 self._restart(self._walk())
             return self._take()
 
-    def __getitem__(self, number: int) -> Any:
-        with self.lock:
-            self._renew()
-        return super().__getitem__(number)
-
     def _renew(self) -> None:
-        """Start anew where statistics were fitted since the last batch."""
         generator = self.image_data_generator
         statistics = (generator.mean, generator.std, generator.zca_whitening_matrix)
         if any(now is not before for now, before in zip(statistics, self._statistics, strict=True)):
@@ -219,12 +211,6 @@ class Iterator(PrefetchedDataset):
             engine=generator.engine,
             threads=generator.threads,
         )
-
-    def _restart(self, visits: Any) -> None:
-        # Drawing needs the transform, which `_open` makes.
-        if self._pool is None:
-            self._pool = self._open()
-        super()._restart(visits)
 
     def _deliver(self, visit: FlowVisit, images: Any) -> Any:
         self.total_batches_seen = visit.after.total_batches_seen

@@ -60,6 +60,9 @@ class PrefetchedDataset(PyDataset):
         """What Keras gets for a visit that took place."""
         raise NotImplementedError
 
+    def _renew(self) -> None:
+        """Forget what was made ahead, and the pool, where something that they depend on has changed."""
+
     @property
     def num_batches(self) -> int:
         """Batches in an epoch."""
@@ -70,6 +73,7 @@ class PrefetchedDataset(PyDataset):
         if not 0 <= number < len(self):
             raise ValueError(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
         with self.lock:
+            self._renew()
             if self._expected() != number:
                 self._restart(self._visits(self._guess(number)))
             self._last = number

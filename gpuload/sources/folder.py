@@ -15,7 +15,8 @@ from gpuload.sources.names import Names
 
 _SEP = os.fsencode(os.sep)
 # As in Keras, without the dot: a file called `photojpg` is an image as well.
-_SUFFIXES = (b"jpg", b"jpeg", b"png", b"bmp", b"ppm", b"tif", b"tiff")
+SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+_SUFFIXES = tuple(os.fsencode(suffix) for suffix in SUFFIXES)
 
 
 class ImageFolder(FileSource):
