@@ -2,8 +2,8 @@
 
 from gpuload.errors import BadSample, SampleError
 from gpuload.loader import Loader
-from gpuload.plan import Augment, CenterCrop, Order, RandomResizedCrop
-from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList
+from gpuload.plan import Augment, CenterCrop, Order, RandomResizedCrop, Window
+from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList, Series
 from gpuload.statistics import fit
 
 __version__ = "0.1.0"
@@ -19,5 +19,7 @@ __all__ = [
     "Order",
     "RandomResizedCrop",
     "SampleError",
+    "Series",
+    "Window",
     "fit",
 ]

@@ -29,7 +29,7 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 import gpuload
-from gpuload.plan.order import checked_int
+from gpuload.plan.checks import checked_int
 
 SIDE = 32
 """Height and width of the images, in pixels."""

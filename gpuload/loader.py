@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpuload.plan import Augment, Order, Step
-from gpuload.plan.order import LastBatch, checked_int
+from gpuload.plan.checks import checked_int
+from gpuload.plan.order import LastBatch
 from gpuload.pool import EnginePool, Stream
 from gpuload.sources import ImageSource
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuload import cuda, delivery, engines
 from gpuload.plan import Augment, Step
-from gpuload.plan.order import checked_int
+from gpuload.plan.checks import checked_int
 from gpuload.sources import ImageArray, ImageSource
 
 AnyStep = TypeVar("AnyStep", bound=Step)

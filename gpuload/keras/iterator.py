@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from gpuload.keras.draws import matrices
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
+from gpuload.plan.checks import checked_int
 from gpuload.plan.crop import DRAWS
-from gpuload.plan.order import checked_int
 from gpuload.pool import EnginePool
 from gpuload.sources import ImageSource
 from gpuload.sources.folder import SUFFIXES

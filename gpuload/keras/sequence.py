@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
 from gpuload.plan import Augment
-from gpuload.plan.order import checked_int
+from gpuload.plan.checks import checked_int
 from gpuload.pool import EnginePool
 from gpuload.sources import ImageList
 

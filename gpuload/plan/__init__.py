@@ -8,5 +8,7 @@ from gpuload.plan.augment import Augment
 from gpuload.plan.crop import CenterCrop, RandomResizedCrop
 from gpuload.plan.order import Order
 from gpuload.plan.step import Step
+from gpuload.plan.window import Window
+from gpuload.plan.windows import Windows, WindowStep
 
-__all__ = ["Augment", "CenterCrop", "Order", "RandomResizedCrop", "Step"]
+__all__ = ["Augment", "CenterCrop", "Order", "RandomResizedCrop", "Step", "Window", "WindowStep", "Windows"]

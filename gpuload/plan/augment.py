@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuload.plan.affine import affine, flipped
+from gpuload.plan.checks import Range, checked_int, choice, interval, number, numbers, probability
 from gpuload.plan.crop import DRAWS, CenterCrop, RandomResizedCrop
-from gpuload.plan.order import checked_int, philox
+from gpuload.plan.order import philox
 from gpuload.plan.step import Doubles, Step
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
@@ -22,7 +23,6 @@ FillMode = Literal["nearest", "constant", "reflect", "wrap"]
 PerSample = Literal["center", "standardize"]
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["HWC", "CHW"]
-Range = float | tuple[float, float]
 
 CHANNELS = {"rgb": 3, "grayscale": 1, "rgba": 4}
 EPSILON = 1e-6
@@ -43,36 +43,6 @@ _SLOTS = (
     "brightness",
 )
 _UNIFORMS = len(_SLOTS) + DRAWS  # 32: a whole number of Philox blocks of four
-
-
-def _interval(name: str, value: Any, neutral: float = 0.0) -> tuple[float, float]:
-    """(low, high) from a number, which stands for that far to either side of `neutral`, or from a pair."""
-    try:
-        low, high = (neutral - value, neutral + value) if np.ndim(value) == 0 else value
-        low, high = float(low), float(high)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be a number or a pair (low, high), not {value!r}") from None
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValueError(f"{name} must be finite with low <= high, not {value!r}")
-    return low, high
-
-
-def _numbers(value: Any) -> Doubles:
-    """The value as an array of doubles; NaN, which no rule allows, where it is none."""
-    try:
-        return np.asarray(value, float)
-    except (TypeError, ValueError):
-        return np.array(math.nan)
-
-
-def _number(value: Any) -> float:
-    numbers = _numbers(value)
-    return float(numbers) if numbers.ndim == 0 else math.nan
-
-
-def _choice(name: str, value: object, literal: Any) -> None:
-    if value not in get_args(literal):
-        raise ValueError(f"{name} must be one of {', '.join(get_args(literal))}, not {value!r}")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -161,23 +131,22 @@ class Augment:
             object.__setattr__(self, "size", size)
         if not isinstance(self.crop, CenterCrop | RandomResizedCrop | None):
             raise ValueError(f"crop must be a CenterCrop, a RandomResizedCrop or None, not {self.crop!r}")
-        _choice("interpolation", self.interpolation, Interpolation)
+        choice("interpolation", self.interpolation, Interpolation)
         if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
             raise ValueError(f"antialias=False is for nearest and bilinear, not interpolation={self.interpolation!r}")
-        _choice("color", self.color, Color)
-        _choice("fill_mode", self.fill_mode, FillMode)
-        _choice("dtype", self.dtype, Dtype)
+        choice("color", self.color, Color)
+        choice("fill_mode", self.fill_mode, FillMode)
+        choice("dtype", self.dtype, Dtype)
         if self.per_sample is not None:
-            _choice("per_sample", self.per_sample, PerSample)
+            choice("per_sample", self.per_sample, PerSample)
         if self.layout is not None:
-            _choice("layout", self.layout, Layout)
+            choice("layout", self.layout, Layout)
         if self._ranges["zoom_x"][0] <= 0:
             raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
         for name in ("hflip", "vflip"):
-            if not 0 <= _number(getattr(self, name)) <= 1:
-                raise ValueError(f"{name} must be a probability from 0 to 1, not {getattr(self, name)!r}")
+            probability(name, getattr(self, name))
         if self.brightness is not None and (
-            np.ndim(self.brightness) == 0 or _interval("brightness", self.brightness)[0] < 0
+            np.ndim(self.brightness) == 0 or interval("brightness", self.brightness)[0] < 0
         ):
             raise ValueError(f"brightness must be a pair of factors (low, high) of at least 0, not {self.brightness!r}")
         if checked_int("warp_order", self.warp_order, 0) > 5:
@@ -186,18 +155,18 @@ class Augment:
             raise ValueError(f"function must be callable, not {self.function!r}")
         for name in ("fill_value", "rescale"):
             value = getattr(self, name)
-            if not (math.isfinite(_number(value)) or (name == "rescale" and value is None)):
+            if not (math.isfinite(number(value)) or (name == "rescale" and value is None)):
                 raise ValueError(f"{name} must be a finite number, not {value!r}")
-        if self.center is not None and not (np.shape(self.center) == (2,) and np.isfinite(_numbers(self.center)).all()):
+        if self.center is not None and not (np.shape(self.center) == (2,) and np.isfinite(numbers(self.center)).all()):
             raise ValueError(f"center must be (x, y) in pixels, not {self.center!r}")
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is None:
                 continue
-            numbers = _numbers(value)
-            if numbers.shape not in ((), (1,), (self.channels,)) or not np.isfinite(numbers).all():
+            given = numbers(value)
+            if given.shape not in ((), (1,), (self.channels,)) or not np.isfinite(given).all():
                 raise ValueError(f"{name} must be one finite number or {self.channels}, one a channel, not {value!r}")
-            if name == "std" and not (numbers > 0).all():
+            if name == "std" and not (given > 0).all():
                 raise ValueError(f"std must be above 0, not {value!r}")
         if self.zca is not None:
             if self.size is None:
@@ -225,10 +194,10 @@ class Augment:
     @cached_property
     def _ranges(self) -> dict[str, tuple[float, float]]:
         """(low, high) by slot."""
-        ranges = {name: _interval(name, getattr(self, name)) for name in (*_GEOMETRY, "channel_shift")}
+        ranges = {name: interval(name, getattr(self, name)) for name in (*_GEOMETRY, "channel_shift")}
         if self.brightness is not None:
-            ranges["brightness"] = _interval("brightness", self.brightness)
-        return ranges | dict.fromkeys(("zoom_x", "zoom_y"), _interval("zoom", self.zoom, 1.0))
+            ranges["brightness"] = interval("brightness", self.brightness)
+        return ranges | dict.fromkeys(("zoom_x", "zoom_y"), interval("zoom", self.zoom, 1.0))
 
     @cached_property
     def warps(self) -> bool:

@@ -1,0 +1,230 @@
+"""The reference engine of windows: NumPy on the CPU."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from gpuload.engines.windows import AXES, EPSILON, Cut, WindowJob
+from gpuload.plan.noise import normal
+from gpuload.plan.windows import Floats, Rows, WindowStep
+
+Array = NDArray[Any]
+
+
+class _Pieces:
+    """Pieces of an array's memory, of `size` bytes each, overlapping or apart, for `np.asarray`: nothing is copied."""
+
+    def __init__(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...], size: int):
+        self.array = array  # Keeps the memory.
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (array.__array_interface__["data"][0], True),
+            "shape": shape,
+            "strides": strides,
+            "typestr": f"|V{size}",
+        }
+
+
+def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array]:
+    """A function from first rows [B] to copies of the windows, [B, length, ...], of `array` [rows, ...].
+
+    All windows are one view, which takes no memory. Where a window, or else a row, is one piece of memory, it is one
+    element of that view: NumPy copies large elements faster than many small ones.
+    """
+    item, pitch = array.shape[1:], array.strides[0]
+    starts = len(array) - (length - 1) * dilation
+    row = int(np.prod(item, dtype=np.int64)) * array.dtype.itemsize
+    whole = array[:1].flags.c_contiguous and 0 < length * row < 2**31
+    view: Array
+    if whole and (length == 1 or (dilation == 1 and pitch == row)):
+        view = np.asarray(_Pieces(array, (starts,), (pitch,), length * row))
+    elif whole:
+        view = np.asarray(_Pieces(array, (starts, length), (pitch, dilation * pitch), row))
+    else:
+        strided = as_strided(array, (starts, length, *item), (pitch, dilation * pitch, *array.strides[1:]))
+        return lambda rows: _native(np.ascontiguousarray(strided[rows]))
+    return lambda rows: _native(view[rows].view(array.dtype).reshape(len(rows), length, *item))
+
+
+def _native(array: Array) -> Array:
+    """In the byte order of this machine; a file under a map may have the other."""
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def along_time(values: Array, steps: Array) -> Array:
+    """`values` [B, L, C] at `steps` [B, L] or [B, L, C]."""
+    return np.take_along_axis(values, steps if steps.ndim == 3 else steps[:, :, np.newaxis], axis=1)
+
+
+def normalized(values: Array, present: Array, standardize: bool) -> tuple[Array, Array, Array, Array]:
+    """[B, L, C] normalized within the window; and [B, 1, C] the value it was shifted by first, the mean after that,
+    and the scale.
+
+    Shifting by a value of the window keeps the digits of small changes on a high level.
+    """
+    first = present.argmax(axis=1)[:, np.newaxis]
+    about = np.take_along_axis(values, first, axis=1)
+    about = np.where(np.take_along_axis(present, first, axis=1), about, 0)
+    count = np.maximum(present.sum(axis=1, keepdims=True), 1).astype(values.dtype)
+    values = values - about
+    mean = np.where(present, values, 0).sum(axis=1, keepdims=True) / count
+    values -= mean
+    scale = np.ones_like(mean)
+    if standardize:
+        squares = np.where(present, values, 0) ** 2
+        scale = np.sqrt(squares.sum(axis=1, keepdims=True) / count) + values.dtype.type(EPSILON)
+        values *= 1 / scale
+    return values, about, mean, scale
+
+
+def carried(values: Array, present: Array) -> Array:
+    """Each missing value replaced by the last one before it in the window, or 0."""
+    steps = np.arange(values.shape[1])[np.newaxis, :, np.newaxis]
+    last = np.maximum.accumulate(np.where(present, steps, -1), axis=1)
+    return np.where(last >= 0, along_time(values, np.maximum(last, 0)), 0)
+
+
+def paced(length: int, pace: Floats) -> tuple[Array, Array, Array]:
+    """[B, L] for each step of the output: the step before its place, the one after it, and the share of that one."""
+    middle = np.float32((length - 1) / 2)
+    place = middle + (np.arange(length, dtype=np.float32) - middle) * pace[:, np.newaxis]
+    place = np.clip(place, 0, np.float32(length - 1))
+    before = np.floor(place).astype(np.int64)
+    return before, np.minimum(before + 1, length - 1), place - before.astype(np.float32)
+
+
+class Cutter:
+    """Cuts steps of one job. Any number of threads may call it at once."""
+
+    def __init__(self, job: WindowJob):
+        window, series = job.window, job.series
+        self.job = job
+        self._values = gatherer(series.values, window.length, window.dilation)
+        self._targets: Callable[[Rows], Array] | None = None
+        if job.has_targets:
+            source = series.targets if job.target_channels is None else series.values
+            assert source is not None
+            self._targets = gatherer(source, window.target_steps, window.dilation)
+
+    def __call__(self, step: WindowStep) -> Cut:
+        job, window, rows = self.job, self.job.window, step.rows
+        job.series.check_files()
+        inputs = self._values(rows)
+        targets = None
+        if self._targets is not None:
+            targets = self._targets(rows + window.target_step * window.dilation)
+            if job.target_channels is not None:
+                targets = targets.reshape(len(rows), window.target_steps, job.channels)[..., job.target_channels]
+        extras: dict[str, Array] = {}
+        if not job.plain or window.extras:
+            inputs = inputs.reshape(len(rows), window.length, job.channels)
+            inputs, targets, extras = self._computed(inputs, targets, step)
+        if targets is not None:
+            shape = job.targets_shape(len(rows))
+            targets = _arranged(targets, window.layout, shape) if window.horizon else targets.reshape(shape)
+        shape = job.arranged(len(rows), window.length, job.item)
+        if "mask" in extras:
+            extras["mask"] = _arranged(extras["mask"], window.layout, shape)
+        for name in ("mean", "scale"):
+            if name in extras:
+                extras[name] = extras[name].astype(np.float32).reshape(len(rows), *job.item)
+        return Cut(inputs=_arranged(inputs, window.layout, shape), targets=targets, **extras)
+
+    def _computed(
+        self, raw: Array, targets: Array | None, step: WindowStep
+    ) -> tuple[Array, Array | None, dict[str, Array]]:
+        """Inputs [B, L, C], targets [B, H, K] and extras, normalized to cast."""
+        job, window = self.job, self.job.window
+        present = ~np.isnan(raw) if job.dtype.kind not in "biu" else np.ones(raw.shape, bool)
+        channels = job.target_channels
+        extras = {"mask": present, "start": step.rows}
+        values, future = raw, None
+        if window.computes:
+            values = raw.astype(job.compute_dtype)
+            if channels is not None and targets is not None:
+                future = targets.astype(job.compute_dtype)
+        if window.per_sample is not None:
+            values, about, mean, scale = normalized(values, present, window.per_sample == "standardize")
+            if future is not None:
+                future = (future - about[..., channels] - mean[..., channels]) * (1 / scale[..., channels])
+            extras |= {"mean": about + mean, "scale": scale}
+        if job.mean is not None:
+            values -= job.mean
+            future = None if future is None else future - job.mean[channels]
+        if job.inverse is not None:
+            values *= job.inverse
+            future = None if future is None else future * job.inverse[channels]
+        if window.missing == "zero":
+            values = np.where(present, values, 0)
+        elif window.missing == "forward":
+            values = carried(values, present)
+        if step.pace is not None:
+            before, after, share = paced(window.length, step.pace)
+            low, high, part = along_time(values, before), along_time(values, after), share[:, :, np.newaxis]
+            values = np.where(part > 0, low + (high - low) * part.astype(values.dtype), low)
+            extras["mask"] = along_time(present, before) & (along_time(present, after) | (part == 0))
+        if step.factors is not None:
+            factors = step.factors.astype(values.dtype)[:, np.newaxis, np.newaxis]
+            values = values * factors
+            future = None if future is None else future * factors
+            if "scale" in extras:
+                extras["scale"] = extras["scale"] / factors
+        if step.positions is not None:
+            noise = normal(step.seed, step.epoch, step.positions, window.length * job.channels)
+            values = values + values.dtype.type(window.jitter) * noise.reshape(values.shape)
+        if channels is not None and targets is not None:
+            targets = self._cast(targets if future is None else future)
+        return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}
+
+    def _cast(self, values: Array) -> Array:
+        # NumPy has no bfloat16: delivery casts it.
+        name = self.job.out_dtype
+        with np.errstate(over="ignore"):  # Beyond float16's range there is infinity, as everywhere.
+            return values if self.job.plain else values.astype("float32" if name == "bfloat16" else name)
+
+
+def _arranged(values: Array, layout: str, shape: tuple[int, ...]) -> Array:
+    """[B, L, ...] in the axes of the layout, in one piece."""
+    if layout != "BLC":
+        values = np.ascontiguousarray(values.reshape(*values.shape[:2], -1).transpose(AXES[layout]))
+    return values.reshape(shape)
+
+
+class WindowNumpyEngine:
+    """Cuts steps when their turn comes; those that take a while, ahead of time, in threads."""
+
+    def __init__(self, job: WindowJob, *, threads: int):
+        self._cutter = Cutter(job)
+        # To copy what lies in memory takes less time than to hand it from one thread to another.
+        ahead = job.series.mapped or not job.plain
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload") if ahead else None
+        self._results: deque[Callable[[], Cut]] = deque()
+
+    @property
+    def pending(self) -> int:
+        return len(self._results)
+
+    def submit(self, step: WindowStep) -> None:
+        if self._pool is None:
+            self._results.append(functools.partial(self._cutter, step))
+        else:
+            self._results.append(self._pool.submit(self._cutter, step).result)
+
+    def result(self, stream: int | None = None) -> Cut:
+        return self._results.popleft()()
+
+    def discard(self) -> None:
+        self._results.clear()
+
+    def close(self) -> None:
+        self.discard()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,116 @@
+"""What the engines of windows share: the shapes, dtypes and constants of one job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpuload.plan import Window
+from gpuload.plan.augment import EPSILON
+from gpuload.sources import Series
+
+AXES = {"BLC": (0, 1, 2), "BCL": (0, 2, 1), "LBC": (1, 0, 2)}
+"""Where a layout has its batch, length and channels, counted in BLC."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """The arrays of one step. `None`: not asked for."""
+
+    inputs: Any
+    """[B, L, ...] in the window's layout."""
+    targets: Any = None
+    """[B, ...], or with a horizon [B, H, ...] in the window's layout."""
+    mask: Any = None
+    """As `inputs`, boolean."""
+    mean: Any = None
+    """[B, ...] float32, one a channel."""
+    scale: Any = None
+    """[B, ...] float32, one a channel."""
+    start: Any = None
+    """[B] int64."""
+
+
+class WindowJob:
+    """A window of a series, settled: raises ValueError where the two do not fit each other."""
+
+    def __init__(self, series: Series, window: Window):
+        self.series = series
+        self.window = window
+        self.item: tuple[int, ...] = tuple(series.values.shape[1:])
+        self.channels = series.channels
+        self.dtype = np.dtype(series.values.dtype)
+        whole = self.dtype.kind in "biu"
+        if whole and window.missing != "keep":
+            raise ValueError(
+                f"missing={window.missing!r} is for floating values, but those of the series are {self.dtype}, which "
+                "has no NaN: leave missing out, or convert the values"
+            )
+        for name in ("mean", "std"):
+            if np.size(getattr(window, name)) not in (1, self.channels):
+                raise ValueError(
+                    f"{name} must be one number, or one for each of the series' {self.channels} channels, not "
+                    f"{np.size(getattr(window, name))}"
+                )
+        chosen = window.target_channels
+        if chosen is not None and (not chosen or max(chosen) >= self.channels):
+            raise ValueError(
+                f"target_channels must be numbers of the series' {self.channels} channels, from 0, not {list(chosen)}"
+            )
+        if chosen is None and series.targets is None and window.target_step == window.length:
+            chosen, self.target_item = range(self.channels), self.item
+        elif chosen is not None:
+            self.target_item = (len(chosen),)
+        elif series.targets is not None:
+            self.target_item = tuple(series.targets.shape[1:])
+        self.target_channels: NDArray[np.int32] | None = None if chosen is None else np.array(chosen, np.int32)
+        """[K] channels of the values that are the targets; None: the targets of the series, or no targets at all."""
+        self.has_targets = chosen is not None or series.targets is not None
+        self.out_dtype = window.dtype or ("float32" if window.computes and whole else self.dtype.name)
+        """Name of the dtype of inputs, and of channels as targets."""
+        self.plain = not window.computes and self.out_dtype == self.dtype.name
+        """Whether the numbers of a window are those of the series, bit by bit."""
+        wide = self.dtype.itemsize > (4 if self.dtype.kind == "f" else 2)
+        self.compute_dtype: DTypeLike = np.float64 if wide else np.float32
+        """What is computed in: double precision where float32 does not hold the values themselves."""
+        self.mean, self.inverse = (self._constant(window.mean), self._constant(window.std))
+        """[C] of the compute dtype, or None: subtracted, and then multiplied by."""
+        if self.inverse is not None:
+            self.inverse = (1 / self.inverse).astype(self.compute_dtype)
+
+    def _constant(self, value: Any) -> NDArray[Any] | None:
+        if value is None:
+            return None
+        constant: NDArray[Any] = np.broadcast_to(np.asarray(value, self.compute_dtype), (self.channels,)).copy()
+        return constant
+
+    def wants(self, extra: str) -> bool:
+        """Whether a batch carries that extra."""
+        return extra in self.window.extras
+
+    def arranged(self, batch: int, length: int, item: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of an array with time, in the window's layout."""
+        parts = ((batch,), (length,), item)
+        return sum((parts[axis] for axis in AXES[self.window.layout]), ())
+
+    def targets_shape(self, batch: int) -> tuple[int, ...]:
+        """Shape of the targets of that many windows."""
+        window = self.window
+        return self.arranged(batch, window.horizon, self.target_item) if window.horizon else (batch, *self.target_item)
+
+    @property
+    def bytes_of_window(self) -> int:
+        """What one window takes, targets and mask included."""
+        size = self.dtype.itemsize if self.plain else np.dtype(self.compute_dtype).itemsize
+        values = self.window.length * self.channels * (size + self.wants("mask"))
+        if self.has_targets:
+            targets = self.series.targets
+            size = targets.dtype.itemsize if self.target_channels is None and targets is not None else size
+            values += int(np.prod(self.target_item, dtype=np.int64)) * self.window.target_steps * size
+        return int(values)
+
+
+__all__ = ["AXES", "EPSILON", "Cut", "WindowJob"]
