@@ -8,6 +8,7 @@ memory for as long as it, or anything made from it without a copy, lives.
 from __future__ import annotations
 
 import importlib
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,19 @@ def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
     return result
 
 
+def _torch_empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
+    torch = importlib.import_module("torch")
+    return torch.empty(shape, dtype=getattr(torch, dtype), device=str(device))
+
+
+def _cupy_empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
+    cupy = importlib.import_module("cupy")
+    if dtype == "bfloat16":
+        dtype = _required("ml_dtypes", "dtype='bfloat16' in CuPy", "bfloat16").bfloat16
+    with cupy.cuda.Device(device.index):
+        return cupy.empty(shape, dtype)
+
+
 def _torch_stream(device: Device) -> int:
     return int(importlib.import_module("torch").cuda.current_stream(device.index).cuda_stream)
 
@@ -65,13 +79,17 @@ class Framework:
     """Engine's array, device, dtype -> the framework's array."""
     stream: Callable[[Device], int] | None = None
     """The CUDA stream on which the framework will use the batch; None: wait until the batch is there."""
+    empty: Callable[[tuple[int, ...], str, Device], Any] = _cupy_empty
+    """Shape, name of a dtype, device -> an array of the framework's own allocator, not filled, for a kernel to write."""
+    pointer: Callable[[Any], int] = operator.attrgetter("data.ptr")
+    """The address of such an array."""
     layout: str = "HWC"
     """Of an image, where the user does not say."""
 
 
 FRAMEWORKS = {
     "numpy": Framework(to_numpy),
-    "torch": Framework(to_torch, _torch_stream, layout="CHW"),
+    "torch": Framework(to_torch, _torch_stream, _torch_empty, operator.methodcaller("data_ptr"), layout="CHW"),
     "cupy": Framework(to_cupy, _cupy_stream),
 }
 
