@@ -7,9 +7,10 @@ memory for as long as it, or anything made from it without a copy, lives.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +21,27 @@ from gpuload.cuda import CPU, Device
 
 def to_numpy(array: Any, device: Device, dtype: str | None = None) -> Any:
     """A NumPy array. What lies on a GPU is copied to the host: NumPy has no other memory."""
-    host = array if isinstance(array, np.ndarray) else np.asarray(array if device == CPU else array.as_cpu())
+    host = array if isinstance(array, np.ndarray) else _on_host(array, device)
     if dtype == "bfloat16":
         return host.astype(_required("ml_dtypes", "dtype='bfloat16' in NumPy", "bfloat16").bfloat16)
     return host
 
 
+def _on_host(array: Any, device: Device) -> Any:
+    if device.index is None:
+        return np.asarray(array)
+    return array.get() if hasattr(array, "get") else np.asarray(array.as_cpu())  # CuPy's, or DALI's
+
+
 def to_torch(array: Any, device: Device, dtype: str | None = None) -> Any:
-    """A `torch.Tensor` on the device. Integer labels become int64, which torch's losses ask for."""
+    """A `torch.Tensor` on the device."""
     torch = _required("torch", "framework='torch'", "torch")
-    if isinstance(array, np.ndarray):
-        if array.dtype.kind in "iu" and dtype is None:
-            array = array.astype(np.int64, copy=False)
+    if device.index is None:
+        tensor = torch.from_numpy(np.asarray(array))
+    elif isinstance(array, np.ndarray):
         tensor = torch.from_numpy(array).to(str(device), non_blocking=True)
     else:
-        tensor = torch.from_numpy(np.asarray(array)) if device == CPU else torch.from_dlpack(array)
+        tensor = torch.from_dlpack(array)
     return tensor.to(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 
@@ -61,6 +68,16 @@ def _cupy_empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
         return cupy.empty(shape, dtype)
 
 
+def _torch_split(tensor: Any, size: int) -> Sequence[Any]:
+    # For autograd its parts are tensors in their own right: one may be changed in place, as any other batch.
+    parts: Sequence[Any] = tensor.unsafe_split(size)
+    return parts
+
+
+def _sliced(array: Any, size: int) -> Sequence[Any]:
+    return [array[start : start + size] for start in range(0, len(array), size)]
+
+
 def _torch_stream(device: Device) -> int:
     return int(importlib.import_module("torch").cuda.current_stream(device.index).cuda_stream)
 
@@ -80,16 +97,28 @@ class Framework:
     stream: Callable[[Device], int] | None = None
     """The CUDA stream on which the framework will use the batch; None: wait until the batch is there."""
     empty: Callable[[tuple[int, ...], str, Device], Any] = _cupy_empty
-    """Shape, name of a dtype, device -> an array of the framework's own allocator, not filled, for a kernel to write."""
+    """Shape, name of a dtype, device -> an array of the framework's own allocator, for a kernel to write."""
     pointer: Callable[[Any], int] = operator.attrgetter("data.ptr")
     """The address of such an array."""
+    split: Callable[[Any, int], Sequence[Any]] = _sliced
+    """Array, number -> parts of at most that many along the first axis, over the same memory."""
+    label_dtype: str | None = None
+    """What whole numbers that label images are converted to."""
     layout: str = "HWC"
     """Of an image, where the user does not say."""
 
 
 FRAMEWORKS = {
     "numpy": Framework(to_numpy),
-    "torch": Framework(to_torch, _torch_stream, _torch_empty, operator.methodcaller("data_ptr"), layout="CHW"),
+    "torch": Framework(
+        to_torch,
+        _torch_stream,
+        _torch_empty,
+        operator.methodcaller("data_ptr"),
+        _torch_split,
+        label_dtype="int64",  # PyTorch's losses ask for it.
+        layout="CHW",
+    ),
     "cupy": Framework(to_cupy, _cupy_stream),
 }
 
@@ -120,6 +149,7 @@ def choose(framework: str | None, device: Device) -> Framework:
     return FRAMEWORKS[framework]
 
 
+@functools.cache
 def _required(module: str, purpose: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)

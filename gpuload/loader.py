@@ -5,39 +5,30 @@ from __future__ import annotations
 import functools
 import itertools
 import secrets
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from gpuload.plan import Augment, Order, Step
+from gpuload.image_pool import ImagePool
+from gpuload.plan import Augment, Order, Window
 from gpuload.plan.checks import checked_int
 from gpuload.plan.order import LastBatch
-from gpuload.pool import EnginePool, Stream
-from gpuload.sources import ImageSource
-
-SAMPLES_DRAWN_AT_ONCE = 1024
-
-
-def planned(order: Order, transform: Augment, seed: int, epoch: int) -> Iterator[Step]:
-    """The steps of one epoch."""
-    batches = order.batches(epoch)
-    # NumPy's cost is by the call: several batches are drawn in one.
-    several = max(1, SAMPLES_DRAWN_AT_ONCE // order.batch_size)
-    while group := list(itertools.islice(batches, several)):
-        indices = np.concatenate([batch for _, batch in group])
-        step = transform.step(indices, seed=seed, epoch=epoch, first=group[0][0])
-        yield from step.split(order.batch_size)
+from gpuload.pool import Stream
+from gpuload.sources import ImageSource, Series
+from gpuload.window_pool import WindowPool
 
 
 class Loader:
-    """Batches of a source's images, made ahead of time on the GPU or, without one, on the CPU.
+    """Batches of images or of windows of a series, made ahead of time on the GPU or, without one, on the CPU.
 
-    Yields `(images, labels)`, or `images` alone where the source has no labels. Each iteration is one epoch with an
-    order and random numbers of its own; leaving it early and starting again starts the next epoch. The order and what
-    is drawn for a sample depend on (seed, epoch, the sample's position in the epoch) alone.
+    Yields `(images, labels)` or `(inputs, targets)`, or the first alone where there is no second; with the extras of a
+    `Window`, a dict of them comes last. Each iteration is one epoch with an order and random numbers of its own;
+    leaving it early and starting again starts the next epoch. The order and what is drawn for a sample depend on
+    (seed, epoch, the sample's position in the epoch) alone.
 
     Images are [B, H, W, C], or [B, C, H, W] for PyTorch, of the transform's dtype; labels [B, ...] of the source's.
+    Windows are [B, L, ...] in the layout and of the dtype of the `Window`, which tells the shape of targets too. Small
+    batches of windows are parts of one array of up to 4 MiB.
 
     Raises SampleError, from the batch concerned only, where a file cannot be read; ValueError, ImportError and
     RuntimeError at once for arguments that make no sense here.
@@ -50,12 +41,17 @@ class Loader:
     [((2, 8, 8, 3), [0, 1]), ((2, 8, 8, 3), [2, 3]), ((1, 8, 8, 3), [4])]
     >>> len(loader)
     3
+    >>> series = gpuload.Series(np.arange(10), targets=np.arange(10) * 10)
+    >>> for inputs, targets in gpuload.Loader(series, gpuload.Window(3), batch_size=6, device="cpu"):
+    ...     print(inputs.shape, targets)
+    (6, 3) [20 30 40 50 60 70]
+    (2, 3) [80 90]
     """
 
     def __init__(
         self,
-        source: ImageSource,
-        transform: Augment,
+        source: ImageSource | Series,
+        transform: Augment | Window,
         *,
         batch_size: int,
         shuffle: bool = False,
@@ -64,53 +60,64 @@ class Loader:
         device: str = "auto",
         engine: str = "auto",
         framework: str | None = None,
+        residency: str = "auto",
         prefetch: int = 2,
         threads: int | None = None,
     ):
         """
         Args:
-            source: What there is: ImageFolder, ImageList, ImageFrame or ImageArray.
-            transform: What is done to each image.
+            source: What there is: ImageFolder, ImageList, ImageFrame or ImageArray; or a Series.
+            transform: What is done to each image, an Augment; or what a window of the series is, a Window.
             batch_size: Samples in a batch.
             shuffle: Whether each epoch has a random order of its own.
             seed: Of order and augmentation. None draws one; `loader.seed` tells it.
             last_batch: A short last batch is kept ("keep"), left out ("drop"), or filled up with the epoch's first
                 samples ("pad").
             device: "auto", "cpu", "cuda" or "cuda:N". The environment's GPULOAD_DEVICE overrides "auto".
-            engine: "auto", "dali" or "numpy".
+            engine: "auto"; for images "dali" or "numpy", for windows "cupy" (on a GPU) or "numpy" (on the CPU).
             framework: "numpy", "torch" or "cupy": whose arrays batches are. None: NumPy on the CPU, CuPy on a GPU.
                 "numpy" on a GPU copies each batch to the host.
-            prefetch: Batches made ahead of the one in use.
-            threads: CPU threads that decode; None: one for each CPU of the process.
+            residency: Where a series stays while a GPU cuts it: "device", copied there once, or "host", from where
+                the rows of each batch are copied ahead of time; "auto" takes "device" where the series needs at most
+                half of the memory that is free there.
+            prefetch: Batches made ahead of the one in use; of small windows, pieces of several batches.
+            threads: CPU threads that decode images, or that cut windows; None: one for each CPU of the process.
         """
-        if not isinstance(transform, Augment):
-            raise ValueError(f"transform must be a gpuload.Augment, not {transform!r}")
         self.seed = secrets.randbits(32) if seed is None else seed
-        self.order = Order(
-            size=len(source), batch_size=batch_size, shuffle=shuffle, seed=self.seed, last_batch=last_batch
-        )
         self.epoch = 0
         """Number of the epoch that the next iteration will be."""
-        self._ready: tuple[int, Stream[Step]] | None = None  # A stream that stands at the start of that epoch.
-        self._pool = EnginePool(
-            source,
-            transform,
-            batch_size=batch_size,
-            device=device,
-            engine=engine,
-            framework=framework,
-            prefetch=prefetch,
-            threads=threads,
+        self._ready: tuple[int, Stream[Any]] | None = None  # A stream that stands at the start of that epoch.
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "device": device,
+            "engine": engine,
+            "framework": framework,
+            "prefetch": prefetch,
+            "threads": threads,
+        }
+        self._pool: ImagePool | WindowPool
+        if isinstance(source, Series):
+            if not isinstance(transform, Window):
+                raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
+            self._pool = WindowPool(source, transform, residency=residency, **options)
+        else:
+            if not isinstance(transform, Augment):
+                raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
+            if residency != "auto":
+                raise ValueError(f"residency={residency!r} is for a Series, not for images: leave it out")
+            self._pool = ImagePool(source, transform, **options)
+        self.order = Order(
+            size=len(self._pool), batch_size=batch_size, shuffle=shuffle, seed=self.seed, last_batch=last_batch
         )
 
     @property
-    def source(self) -> ImageSource:
+    def source(self) -> ImageSource | Series:
         """What the loader reads."""
         return self._pool.source
 
     @property
-    def transform(self) -> Augment:
-        """What is done to each image, layout and size settled."""
+    def transform(self) -> Augment | Window:
+        """What is done to each sample; of images, layout and size settled."""
         return self._pool.transform
 
     @property
@@ -120,7 +127,7 @@ class Loader:
 
     @property
     def engine(self) -> str:
-        """What makes them: "dali" or "numpy"."""
+        """What makes them: "dali", "cupy" or "numpy"."""
         return self._pool.engine
 
     def __repr__(self) -> str:
@@ -137,9 +144,9 @@ class Loader:
         """Make the next iteration epoch number `epoch`."""
         self.epoch = checked_int("epoch", epoch, 0)
 
-    def steps(self, epoch: int) -> Iterator[Step]:
-        """The plan of one epoch: what each batch holds and what is drawn for it. Reads no file."""
-        return planned(self.order, self.transform, self.seed, epoch)
+    def steps(self, epoch: int) -> Iterator[Any]:
+        """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn."""
+        return self._pool.plan(self.order, self.seed, epoch)
 
     def __iter__(self) -> Batches:
         epoch, self.epoch = self.epoch, self.epoch + 1
@@ -147,7 +154,7 @@ class Loader:
         if ready is None or ready[0] != epoch:
             # Made ahead across the end of an epoch too: the next one most likely follows. The stream must not hold the
             # loader, which holds it.
-            epochs = map(functools.partial(planned, self.order, self.transform, self.seed), itertools.count(epoch))
+            epochs = map(functools.partial(self._pool.plan, self.order, self.seed), itertools.count(epoch))
             ready = epoch, Stream(self._pool, itertools.chain.from_iterable(epochs))
         return Batches(self, epoch, ready[1])
 
@@ -166,11 +173,13 @@ class Loader:
 class Batches:
     """One epoch's iterator. After a SampleError it goes on with the next batch."""
 
-    def __init__(self, loader: Loader, epoch: int, stream: Stream[Step]):
+    def __init__(self, loader: Loader, epoch: int, stream: Stream[Any]):
         self._loader = loader
+        self._pool: Any = loader._pool
         self._epoch = epoch
         self._stream = stream
         self._left = len(loader)
+        self._here: deque[Any] = deque()  # Delivered together, and not yet taken.
 
     def __iter__(self) -> Batches:
         return self
@@ -180,11 +189,16 @@ class Batches:
         return self._left
 
     def __next__(self) -> Any:
-        if not self._left:
-            if self._loader._ready is None and self._stream.alive:
-                self._loader._ready = self._epoch + 1, self._stream
-            raise StopIteration
+        if not self._here:
+            if not self._left:
+                if self._loader._ready is None and self._stream.alive:
+                    self._loader._ready = self._epoch + 1, self._stream
+                raise StopIteration
+            try:
+                self._here.extend(self._pool.batches(*next(self._stream)))
+            except Exception:
+                lost = self._stream.last
+                self._left -= 1 if lost is None else -(-lost.batch_size // self._pool.batch_size)
+                raise
         self._left -= 1
-        step, images = next(self._stream)
-        pool = self._loader._pool
-        return images if pool.source.labels is None else (images, pool.targets(step))
+        return self._here.popleft()

@@ -4,66 +4,61 @@ from __future__ import annotations
 
 import os
 import weakref
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
-from gpuload import cuda, delivery, engines
-from gpuload.plan import Augment, Step
+from gpuload import delivery
+from gpuload.cuda import Device
+from gpuload.engines import Engine
 from gpuload.plan.checks import checked_int
-from gpuload.sources import ImageArray, ImageSource
 
-AnyStep = TypeVar("AnyStep", bound=Step)
+AnyStep = TypeVar("AnyStep")
 
 
-class EnginePool:
+class EnginePool(ABC):
     """Everything between a step and a delivered batch: the job, fixed, and the engines that stand ready for it.
 
     Each running `Stream` has an engine of its own; one that is done leaves it here for the next.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        transform: Augment,
-        *,
-        batch_size: int,
-        device: str = "auto",
-        engine: str = "auto",
-        framework: str | None = None,
-        prefetch: int = 2,
-        threads: int | None = None,
-    ):
-        transform = sized(source, transform)
-        self.source = source
+    device: Device
+    """Where batches are made and delivered."""
+    engine: str
+    """Name of what makes them."""
+    framework: delivery.Framework
+    """Whose arrays they are."""
+
+    def __init__(self, *, batch_size: int, prefetch: int, threads: int | None):
         self.batch_size = checked_int("batch_size", batch_size, 1)
         self.prefetch = checked_int("prefetch", prefetch, 0)
         self.threads = None if threads is None else checked_int("threads", threads, 1)
-        self.device, self.engine = engines.choose(source, transform, device, engine)
-        self.framework = delivery.choose(framework, self.device)
-        layout = transform.layout or self.framework.layout
-        self.transform = transform if transform.layout == layout else transform.replace(layout=layout)
         self.generation = 0
         """How often the pool was closed."""
         self._pid = os.getpid()
-        self._idle: list[engines.Engine] = []
+        self._idle: list[Engine] = []
 
-    def acquire(self) -> engines.Engine:
+    @abstractmethod
+    def open_engine(self) -> Engine:
+        """A new engine for the job."""
+
+    @abstractmethod
+    def deliver(self, engine: Engine) -> Any:
+        """What the engine made of its oldest step, in the framework's arrays."""
+
+    @property
+    def stream(self) -> int | None:
+        """The CUDA stream on which the framework will use the next batch, if it names one."""
+        if self.device.index is None or self.framework.stream is None:
+            return None
+        return self.framework.stream(self.device)
+
+    def acquire(self) -> Engine:
         """An engine with nothing pending."""
         self.check_process()
-        if self._idle:
-            return self._idle.pop()
-        return engines.open_engine(
-            self.source,
-            self.transform,
-            batch_size=self.batch_size,
-            device=self.device,
-            engine=self.engine,
-            threads=self.threads,
-        )
+        return self._idle.pop() if self._idle else self.open_engine()
 
-    def release(self, engine: engines.Engine, generation: int) -> None:
+    def release(self, engine: Engine, generation: int) -> None:
         """Keep an engine of this generation for the next `acquire`. One is kept; more were for streams side by side."""
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
@@ -81,17 +76,6 @@ class EnginePool:
                 "do not run: make the loader in the process that iterates over it (it needs no worker processes)"
             )
 
-    def deliver(self, engine: engines.Engine) -> Any:
-        """The images of the engine's oldest step, in the framework's array."""
-        on_gpu = self.device != cuda.CPU
-        stream = self.framework.stream(self.device) if on_gpu and self.framework.stream else None
-        return self.framework.convert(engine.result(stream), self.device, self.transform.dtype)
-
-    def targets(self, step: Step) -> Any:
-        """The labels of the step, in the framework's array."""
-        assert self.source.labels is not None
-        return self.framework.convert(self.source.labels[step.indices], self.device, None)
-
     def close(self) -> None:
         """Close what stands ready now, and what is running as soon as it is released."""
         self.generation += 1
@@ -99,28 +83,10 @@ class EnginePool:
             self._idle.pop().close()
 
 
-def sized(source: ImageSource, transform: Augment) -> Augment:
-    """The transform with the size that the source settles; raises ValueError where the two do not agree."""
-    if not isinstance(source, ImageArray):
-        if transform.size is None:
-            raise ValueError("size must be given, as (height, width), for images that are read from files")
-        return transform
-    height, width, channels = source.images.shape[1:]
-    if transform.size not in (None, (height, width)) or transform.crop is not None:
-        raise ValueError(
-            f"size and crop belong to images that are read from files; those in memory are {height} x {width}: "
-            "leave both out"
-        )
-    for name in ("mean", "std"):
-        if np.size(getattr(transform, name)) not in (1, channels):
-            raise ValueError(f"{name} must be one number, or one for each of the images' {channels} channels")
-    return transform.replace(size=(height, width))
-
-
 class Stream(Generic[AnyStep]):
-    """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, images).
+    """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, what the pool delivers for it).
 
-    `next` raises SampleError for a batch that could not be made; the one after it comes at the next call.
+    `next` raises for a step that could not be made, such as SampleError; the one after it comes at the next call.
     """
 
     def __init__(self, pool: EnginePool, steps: Iterator[AnyStep]):
@@ -130,10 +96,12 @@ class Stream(Generic[AnyStep]):
         self._engine = pool.acquire()
         self._release = weakref.finalize(self, pool.release, self._engine, pool.generation)
         self._release.atexit = False
+        self.last: AnyStep | None = None
+        """The step that `next` was last asked for, delivered or not."""
 
     @property
     def upcoming(self) -> AnyStep | None:
-        """The step whose images `next` will yield, where it has been pulled already."""
+        """The step that `next` will yield, where it has been pulled already."""
         return self._submitted[0] if self._submitted and self.alive else None
 
     @property
@@ -162,7 +130,7 @@ class Stream(Generic[AnyStep]):
             self.close()
             raise StopIteration
         try:
-            step = self._submitted.pop(0)
+            self.last = step = self._submitted.pop(0)
             return step, self._pool.deliver(self._engine)
         except Exception:
             raise  # This batch is lost, the engine is whole.

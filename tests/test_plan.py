@@ -70,13 +70,25 @@ def philox(seed, epoch, stream, block):
 def test_the_numbers_of_a_seed_are_a_promise():
     """Somebody resumes tomorrow what another version began today: which number goes where must never change.
 
-    Order: the samples sorted by their numbers in stream 0. Augmentation: eight blocks of stream 1 for each position, of
+    Order: Fisher and Yates' shuffle, from the last sample to the second, with the halves of the numbers of stream 0, the
+    low one first; of each as many low bits as the greatest place has, drawn again where they say a greater one.
+    Augmentation: eight blocks of stream 1 for each position, of
     each number the top 53 bits as a fraction. NumPy counts before it draws, so that block 1 is the first.
     """
     seed, epoch, size = 2**63 + 12345, 6, 11
-    keys = [number for block in range(1, 4) for number in philox(seed, epoch, 0, block)][:size]
+    halves = iter(
+        half
+        for block in range(1, 20)
+        for number in philox(seed, epoch, 0, block)
+        for half in (number & 0xFFFFFFFF, number >> 32)
+    )
+    expected = list(range(size))
+    for last in range(size - 1, 0, -1):
+        mask = (1 << last.bit_length()) - 1
+        place = next(half & mask for half in halves if half & mask <= last)
+        expected[last], expected[place] = expected[place], expected[last]
     order = Order(size=size, batch_size=4, shuffle=True, seed=seed)
-    assert order.indices(epoch).tolist() == sorted(range(size), key=keys.__getitem__)
+    assert order.indices(epoch).tolist() == expected
 
     position = 1001
     blocks = range(8 * position + 1, 8 * position + 9)

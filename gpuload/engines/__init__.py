@@ -8,8 +8,8 @@ import os
 from typing import Any, Protocol
 
 from gpuload.cuda import CPU, Device, is_auto, resolve
-from gpuload.plan import Augment, Step
-from gpuload.sources import ImageSource
+from gpuload.plan import Augment
+from gpuload.sources import ImageSource, Series
 
 log = logging.getLogger("gpuload")
 _announced: set[str] = set()
@@ -22,12 +22,13 @@ class Engine(Protocol):
     def pending(self) -> int:
         """Steps submitted whose result was neither taken nor discarded."""
 
-    def submit(self, step: Step) -> None:
+    def submit(self, step: Any) -> None:
         """Start a step; does not wait."""
 
     def result(self, stream: int | None = None) -> Any:
-        """The oldest pending step's images, [B, H, W, C] or [B, C, H, W]: an array, or a DALI tensor, that nobody else
-        writes to. On a GPU they are ready for work queued on `stream` (a `cudaStream_t`).
+        """What became of the oldest pending step, in arrays that nobody else writes to: for images [B, H, W, C] or
+        [B, C, H, W], an array or a DALI tensor; for windows a `Cut`. On a GPU they are ready for work queued on
+        `stream` (a `cudaStream_t`).
 
         Raises SampleError where files cannot be read; the steps after that one are not touched by it.
         """
@@ -50,6 +51,11 @@ def dali_installed() -> bool:
         return importlib.util.find_spec("nvidia.dali") is not None
     except ModuleNotFoundError:
         return False
+
+
+def cupy_installed() -> bool:
+    """Whether CuPy can be imported."""
+    return importlib.util.find_spec("cupy") is not None
 
 
 def choose(source: ImageSource, transform: Augment, device: str, engine: str) -> tuple[Device, str]:
@@ -85,10 +91,53 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
         said += f", since DALI cannot do {obstacle}"
     elif engine == "numpy" and not dali_installed():
         said += ", since DALI is not installed"
+    _announce(said)
+    return place, engine
+
+
+def choose_for_windows(series: Series, device: str, engine: str, residency: str) -> tuple[Device, str]:
+    """The device and the engine ("cupy" or "numpy") for windows of a series, by the rules of `choose`."""
+    if engine not in ("auto", "cupy", "numpy"):
+        raise ValueError(f"engine must be one of auto, cupy, numpy for windows, not {engine!r}")
+    if residency not in ("auto", "device", "host"):
+        raise ValueError(f"residency must be one of auto, device, host, not {residency!r}")
+    place = resolve(device)
+    named_gpu = place != CPU and not is_auto(device)
+    there = None if series.gpu is None else Device(series.gpu)
+    if there is not None and is_auto(device) and engine != "numpy":
+        place = there
+    if there is not None and place != there:
+        raise ValueError(
+            f"values lie on {there}, but windows are asked for on {place} with engine={engine!r}: pass "
+            f"device='{there}', or copy them to the host with values.get(), for PyTorch values.cpu()"
+        )
+    if engine == "cupy" and not cupy_installed():
+        raise ImportError("engine='cupy' needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
+    if engine == "cupy" and place == CPU:
+        raise ValueError(
+            "engine='cupy' needs a GPU, but windows are made on cpu: pass device='cuda', or engine='numpy'"
+        )
+    if engine == "numpy" and named_gpu:
+        raise ValueError(f"engine='numpy' runs on the CPU, not on {place}: pass device='cpu', or engine='cupy'")
+    if named_gpu and not cupy_installed():
+        raise ImportError(f"device={device!r} needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
+    said = ""
+    if place != CPU and not cupy_installed():
+        said = ", since CuPy is not installed"
+    if engine == "numpy" or said:
+        place = CPU
+    if place == CPU and residency == "device":
+        raise ValueError("residency='device' keeps the series on a GPU, but windows are made on cpu: leave it out")
+    engine = "numpy" if place == CPU else "cupy"
+    _announce(f"windows on {place} with {'NumPy' if place == CPU else 'CuPy'}{said}")
+    return place, engine
+
+
+def _announce(said: str) -> None:
+    """Log a choice, once in a process."""
     if said not in _announced:
         _announced.add(said)
         log.info(said)
-    return place, engine
 
 
 def open_engine(

@@ -39,24 +39,22 @@ def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array
     All windows are one view, which takes no memory. Where a window, or else a row, is one piece of memory, it is one
     element of that view: NumPy copies large elements faster than many small ones.
     """
-    item, pitch = array.shape[1:], array.strides[0]
-    starts = len(array) - (length - 1) * dilation
-    row = int(np.prod(item, dtype=np.int64)) * array.dtype.itemsize
-    whole = array[:1].flags.c_contiguous and 0 < length * row < 2**31
-    view: Array
-    if whole and (length == 1 or (dilation == 1 and pitch == row)):
-        view = np.asarray(_Pieces(array, (starts,), (pitch,), length * row))
-    elif whole:
-        view = np.asarray(_Pieces(array, (starts, length), (pitch, dilation * pitch), row))
-    else:
-        strided = as_strided(array, (starts, length, *item), (pitch, dilation * pitch, *array.strides[1:]))
-        return lambda rows: _native(np.ascontiguousarray(strided[rows]))
-    return lambda rows: _native(view[rows].view(array.dtype).reshape(len(rows), length, *item))
-
-
-def _native(array: Array) -> Array:
-    """In the byte order of this machine; a file under a map may have the other."""
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    item, pitch, dtype = array.shape[1:], array.strides[0], array.dtype
+    starts, size = len(array) - (length - 1) * dilation, int(np.prod(item, dtype=np.int64)) * dtype.itemsize
+    native = dtype.newbyteorder("=")  # A file under a map may have the other byte order.
+    contiguous = array[:1].flags.c_contiguous and (pitch == size or len(array) == 1)
+    if length == 1 and contiguous:
+        return lambda rows: array.take(rows, 0)[:, np.newaxis].astype(native, copy=False)
+    if array[:1].flags.c_contiguous and 0 < length * size < 2**31:
+        view: Array
+        if dilation == 1 and contiguous:
+            view = np.asarray(_Pieces(array, (starts,), (pitch,), length * size))
+        else:
+            view = np.asarray(_Pieces(array, (starts, length), (pitch, dilation * pitch), size))
+        shape = (-1, length, *item)
+        return lambda rows: view[rows].view(dtype).reshape(shape).astype(native, copy=False)
+    strided = as_strided(array, (starts, length, *item), (pitch, dilation * pitch, *array.strides[1:]))
+    return lambda rows: np.ascontiguousarray(strided[rows]).astype(native, copy=False)
 
 
 def along_time(values: Array, steps: Array) -> Array:
@@ -128,15 +126,23 @@ class Cutter:
             inputs = inputs.reshape(len(rows), window.length, job.channels)
             inputs, targets, extras = self._computed(inputs, targets, step)
         if targets is not None:
-            shape = job.targets_shape(len(rows))
-            targets = _arranged(targets, window.layout, shape) if window.horizon else targets.reshape(shape)
-        shape = job.arranged(len(rows), window.length, job.item)
+            targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0]
+            if not window.horizon and job.target_channels is not None:
+                targets = targets.reshape(job.targets_shape(len(rows)))
         if "mask" in extras:
-            extras["mask"] = _arranged(extras["mask"], window.layout, shape)
+            extras["mask"] = self._arranged(extras["mask"], job.item)
         for name in ("mean", "scale"):
             if name in extras:
                 extras[name] = extras[name].astype(np.float32).reshape(len(rows), *job.item)
-        return Cut(inputs=_arranged(inputs, window.layout, shape), targets=targets, **extras)
+        return Cut(inputs=self._arranged(inputs, job.item), targets=targets, **extras)
+
+    def _arranged(self, array: Array, item: tuple[int, ...]) -> Array:
+        """[B, L, ...] in the window's layout, in one piece."""
+        batch, length, layout = len(array), array.shape[1], self.job.window.layout
+        if layout != "BLC":
+            array = np.ascontiguousarray(array.reshape(batch, length, -1).transpose(AXES[layout]))
+        shape = self.job.arranged(batch, length, item)
+        return array if array.shape == shape else array.reshape(shape)
 
     def _computed(
         self, raw: Array, targets: Array | None, step: WindowStep
@@ -191,17 +197,13 @@ class Cutter:
             return values if self.job.plain else values.astype("float32" if name == "bfloat16" else name)
 
 
-def _arranged(values: Array, layout: str, shape: tuple[int, ...]) -> Array:
-    """[B, L, ...] in the axes of the layout, in one piece."""
-    if layout != "BLC":
-        values = np.ascontiguousarray(values.reshape(*values.shape[:2], -1).transpose(AXES[layout]))
-    return values.reshape(shape)
-
-
 class WindowNumpyEngine:
     """Cuts steps when their turn comes; those that take a while, ahead of time, in threads."""
 
     def __init__(self, job: WindowJob, *, threads: int):
+        # Glibc gives memory back to the system, to be cleared and mapped again for the next batch, unless something as
+        # large was freed before. This takes no memory: nothing is written.
+        np.empty(31 << 20, np.uint8)
         self._cutter = Cutter(job)
         # To copy what lies in memory takes less time than to hand it from one thread to another.
         ahead = job.series.mapped or not job.plain

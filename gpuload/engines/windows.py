@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuload.plan import Window
+from gpuload.plan import Window, Windows
 from gpuload.plan.augment import EPSILON
 from gpuload.sources import Series
 
@@ -16,7 +16,7 @@ AXES = {"BLC": (0, 1, 2), "BCL": (0, 2, 1), "LBC": (1, 0, 2)}
 """Where a layout has its batch, length and channels, counted in BLC."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Cut:
     """The arrays of one step. `None`: not asked for."""
 
@@ -93,8 +93,10 @@ class WindowJob:
 
     def arranged(self, batch: int, length: int, item: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an array with time, in the window's layout."""
-        parts = ((batch,), (length,), item)
-        return sum((parts[axis] for axis in AXES[self.window.layout]), ())
+        layout = self.window.layout
+        if layout == "BLC":
+            return (batch, length, *item)
+        return (batch, *item, length) if layout == "BCL" else (length, batch, *item)
 
     def targets_shape(self, batch: int) -> tuple[int, ...]:
         """Shape of the targets of that many windows."""
@@ -113,4 +115,40 @@ class WindowJob:
         return int(values)
 
 
-__all__ = ["AXES", "EPSILON", "Cut", "WindowJob"]
+ROWS_READ_AT_ONCE = 2**16
+
+
+def complete(job: WindowJob, windows: Windows) -> NDArray[np.bool_]:
+    """[len(windows)] whether no value of the window and none of its targets is missing. Reads the whole series once."""
+    window, series = job.window, job.series
+    rows = windows.rows(np.arange(len(windows)))
+    wanted = ~_any_missing(series.values, rows, window.length, window.dilation)
+    if job.has_targets:
+        source, channels = series.targets, None
+        if job.target_channels is not None:
+            source, channels = series.values, job.target_channels
+        assert source is not None
+        if source.dtype.kind == "f" or source.dtype.name == "bfloat16":
+            first = rows + window.target_step * window.dilation
+            wanted &= ~_any_missing(source, first, window.target_steps, window.dilation, channels)
+    return wanted
+
+
+def _any_missing(
+    array: Any, rows: NDArray[np.int64], steps: int, dilation: int, channels: NDArray[np.int32] | None = None
+) -> NDArray[np.bool_]:
+    """[len(rows)] whether any of the steps from each row on holds NaN."""
+    padded = -(-len(array) // dilation) * dilation
+    flags = np.zeros(padded, np.int64)
+    for first in range(0, len(array), ROWS_READ_AT_ONCE):
+        part = array[first : first + ROWS_READ_AT_ONCE]
+        part = (part.get() if hasattr(part, "get") else part).reshape(len(part), -1)
+        flags[first : first + len(part)] = np.isnan(part if channels is None else part[:, channels]).any(axis=1)
+    # Running counts for each remainder of the row by the dilation: a window stays on one of them.
+    counts = flags.reshape(-1, dilation).cumsum(axis=0).ravel()
+    before = np.where(rows >= dilation, counts[rows - dilation], 0)
+    missing: NDArray[np.bool_] = counts[rows + (steps - 1) * dilation] > before
+    return missing
+
+
+__all__ = ["AXES", "EPSILON", "Cut", "WindowJob", "complete"]

@@ -12,11 +12,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.image_pool import ImagePool
 from gpuload.keras.draws import matrices
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
 from gpuload.plan.checks import checked_int
 from gpuload.plan.crop import DRAWS
-from gpuload.pool import EnginePool
 from gpuload.sources import ImageSource
 from gpuload.sources.folder import SUFFIXES
 
@@ -199,10 +199,10 @@ class Iterator(PrefetchedDataset):
     def _size(self) -> tuple[int, int]:
         raise NotImplementedError
 
-    def _open(self) -> EnginePool:
+    def _open(self) -> ImagePool:
         generator = self.image_data_generator
         self._transform = generator.augment(self._size, **self._options)
-        return EnginePool(
+        return ImagePool(
             self.source,
             self._transform,
             batch_size=min(self.batch_size, self.n),

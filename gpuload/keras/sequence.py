@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from gpuload.image_pool import ImagePool
 from gpuload.keras.prefetch import PrefetchedDataset, Visit
 from gpuload.plan import Augment
 from gpuload.plan.checks import checked_int
-from gpuload.pool import EnginePool
 from gpuload.sources import ImageList
 
 
@@ -65,8 +65,8 @@ class ImageSequence(PrefetchedDataset):
     def __len__(self) -> int:
         return len(self.source) // self.batch_size
 
-    def _open(self) -> EnginePool:
-        return EnginePool(self.source, self.transform, batch_size=self.batch_size, framework="numpy", **self._options)
+    def _open(self) -> ImagePool:
+        return ImagePool(self.source, self.transform, batch_size=self.batch_size, framework="numpy", **self._options)
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[Visit]:
         for number in numbers:

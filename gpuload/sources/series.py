@@ -108,9 +108,10 @@ class Series:
         return bool(self._files)
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether the values lie on a GPU."""
-        return not isinstance(self.values, np.ndarray)
+    def gpu(self) -> int | None:
+        """Number of the CUDA device on which the values lie; None: they are on the host."""
+        values: Any = self.values
+        return None if isinstance(values, np.ndarray) else int(values.device.id)
 
     def check_files(self) -> None:
         """Raise RuntimeError where a mapped file has another length than it had: reading on could end the process."""

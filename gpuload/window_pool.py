@@ -1,0 +1,108 @@
+"""The pool for windows: a series, a window, CuPy or NumPy."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from gpuload import cuda, delivery, engines
+from gpuload.engines.windows import Cut, WindowJob, complete
+from gpuload.plan import Order, Window, Windows, WindowStep
+from gpuload.pool import EnginePool
+from gpuload.sources import Series
+
+log = logging.getLogger("gpuload")
+
+PIECE_BYTES = 2**22
+"""Small batches are cut several at once, for what a call costs. A batch that is held keeps the piece that it is from."""
+
+
+class WindowPool(EnginePool):
+    """Engines for windows; delivers a step as a list of batches."""
+
+    def __init__(
+        self,
+        series: Series,
+        window: Window,
+        *,
+        batch_size: int,
+        device: str = "auto",
+        engine: str = "auto",
+        framework: str | None = None,
+        residency: str = "auto",
+        prefetch: int = 2,
+        threads: int | None = None,
+    ):
+        super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
+        self.source, self.transform = series, window
+        self.job = WindowJob(series, window)
+        self.windows = windows_of(self.job)
+        self.device, self.engine = engines.choose_for_windows(series, device, engine, residency)
+        self.framework = delivery.choose(framework, self.device)
+        # On a GPU the engine makes the framework's own arrays, but NumPy has none there.
+        self._converts = self.device == cuda.CPU or self.framework is delivery.FRAMEWORKS["numpy"]
+        self.residency = residency
+        # A batch in LBC is not one piece of memory inside a larger one.
+        several = PIECE_BYTES // max(1, self.job.bytes_of_window * self.batch_size)
+        self.together = 1 if window.layout == "LBC" else max(1, several)
+        """Batches in a step."""
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def open_engine(self) -> engines.Engine:
+        threads = self.threads or engines.available_cpus()
+        if self.device == cuda.CPU:
+            from gpuload.engines.window_numpy import WindowNumpyEngine
+
+            return WindowNumpyEngine(self.job, threads=threads)
+        from gpuload.engines.window_cupy import WindowCupyEngine
+
+        return WindowCupyEngine(
+            self.job, device=self.device, framework=self.framework, residency=self.residency, threads=threads
+        )
+
+    def deliver(self, engine: engines.Engine) -> list[Any]:
+        return self.delivered(engine.result(self.stream))
+
+    def delivered(self, cut: Cut) -> list[Any]:
+        """The batches of a cut: inputs; or a tuple of inputs, targets and extras, as far as there are any."""
+        parts = [self._pieces(cut.inputs, self.job.out_dtype)]
+        if cut.targets is not None:
+            of_values = self.job.target_channels is not None
+            parts.append(self._pieces(cut.targets, self.job.out_dtype if of_values else None))
+        if names := self.job.window.extras:
+            columns = zip(*(self._pieces(getattr(cut, name)) for name in names), strict=True)
+            parts.append([dict(zip(names, column, strict=True)) for column in columns])
+        return list(zip(*parts, strict=True)) if len(parts) > 1 else list(parts[0])
+
+    def _pieces(self, array: Any, dtype: str | None = None) -> Any:
+        if self._converts:
+            array = self.framework.convert(array, self.device, dtype)
+        return (array,) if self.together == 1 else self.framework.split(array, self.batch_size)
+
+    def plan(self, order: Order, seed: int, epoch: int) -> Iterator[WindowStep]:
+        """The steps of one epoch, several batches each where those are small."""
+        for first, indices in order.batches(epoch, together=self.together):
+            yield self.windows.step(indices, seed=seed, epoch=epoch, first=first)
+
+    def batches(self, step: WindowStep, delivered: list[Any]) -> list[Any]:
+        """The batches of a delivered step."""
+        return delivered
+
+
+def windows_of(job: WindowJob) -> Windows:
+    """The windows of a job; says once where a series is too short to have any."""
+    series, window = job.series, job.window
+    windows = Windows(window, series.segments, bounds=series.bounds, has_targets=job.has_targets)
+    if windows.too_short:
+        log.warning(
+            "%d of %d series or stretches are shorter than the %d rows that a window takes, and have none",
+            windows.too_short,
+            len(series.segments),
+            windows.extent,
+        )
+    if window.missing == "omit":
+        windows.keep(complete(job, windows))
+    return windows
