@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gpuload
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 """What to install for a module, where the two have different names."""
+
+
+IMAGE_EPOCHS, SERIES_EPOCHS = 8, 15
+"""How often the demos go through their training data, where nothing is said."""
 
 
 def main() -> None:
@@ -50,10 +54,17 @@ def application() -> typer.Typer:
             file_okay=False,
             help="Folder for the images and the picture; images in it are reused.",
         ),
-        epochs: int = typer.Option(8, help="How often to go through the training images."),
-        batch_size: int = typer.Option(64, help="Images in a batch."),
+        series: bool = typer.Option(False, "--series", help="Forecast time series, in place of reading images."),
+        epochs: int | None = typer.Option(
+            None,
+            help="How often to go through the training data.",
+            show_default=f"{IMAGE_EPOCHS}, with --series {SERIES_EPOCHS}",
+        ),
+        batch_size: int = typer.Option(64, help="Images or windows in a batch."),
         device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-        engine: str = typer.Option("auto", help="What makes the batches: auto, dali or numpy."),
+        engine: str = typer.Option(
+            "auto", help="What makes the batches: auto, numpy, or dali for images, cupy for series."
+        ),
         seed: int = typer.Option(0, help="Of the order, the augmentation and the network's first weights."),
     ) -> None:
         """Train a small network on augmented digits, and show how it went.
@@ -61,10 +72,20 @@ def application() -> typer.Typer:
         Writes the digits that come with scikit-learn as JPEG files, so nothing is downloaded; reads them through
         gpuload into PyTorch; tests what was learnt on images that were held out; and draws a picture of the
         augmentation. Takes less than a minute on two CPU cores.
-        """
-        from gpuload.demo import show
 
-        show(out, epochs=epochs, batch_size=batch_size, device=device, engine=engine, seed=seed)
+        With --series: trains a network on windows of each of two time series that come with statsmodels, weekly CO2
+        in the air and the yearly sunspot number; tests its forecasts, and two naive ones, on years that were held
+        out; and draws them. Takes a few seconds.
+        """
+        options: dict[str, Any] = {"batch_size": batch_size, "device": device, "engine": engine, "seed": seed}
+        if series:
+            from gpuload.demo.series import show as show_series
+
+            show_series(out, epochs=SERIES_EPOCHS if epochs is None else epochs, **options)
+        else:
+            from gpuload.demo.images import show as show_images
+
+            show_images(out, epochs=IMAGE_EPOCHS if epochs is None else epochs, **options)
 
     return app
 
