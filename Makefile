@@ -54,8 +54,9 @@ format: $(STAMP)-test  ## repair style and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: $(STAMP)-bench  ## measure images per second
+bench: $(STAMP)-bench  ## measure images and windows per second
 	$(BIN)/python -m benchmarks.images $(ARGS)
+	$(BIN)/python -m benchmarks.windows
 
 clean:  ## remove caches, build output and the demo's files; .venv stays
 	rm -rf build dist gpuload-demo .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage

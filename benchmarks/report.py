@@ -1,4 +1,4 @@
-"""What the benchmarks share: rounds, the record of the machine, JSON; and the README's table, made from that JSON.
+"""What the benchmarks share: rounds, the record of the machine, JSON; and the README's tables, made from that JSON.
 
 python -m benchmarks.report        renews what stands between the markers in README.md
 """
@@ -128,31 +128,63 @@ def save(report: dict[str, Any], out: Path | None) -> Path:
     return out
 
 
-def table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.images` in Markdown."""
-    machine, data = report["environment"], report["data"]
-    sizes = list(dict.fromkeys(row["size"] for row in report["rows"]))
+def _table(report: dict[str, Any], unit: str, ours: str, cases: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
+    """A line for each contender and two columns for each case, whose rows stand under the contenders, in Markdown."""
+    machine = report["environment"]
     lines = [
         f"**{machine['device_name']}** ({machine['cpu']}, {machine['cpus']} CPUs; {machine['date'][:10]})",
         "",
-        "| images per second | " + " | ".join(f"{size} × {size} | gpuload is" for size in sizes) + " |",
-        "| --- |" + " ---: | ---: |" * len(sizes),
+        f"| {unit} per second | " + " | ".join(f"{heading} | gpuload is" for heading in cases) + " |",
+        "| --- |" + " ---: | ---: |" * len(cases),
     ]
     for name, words in report["contenders"].items():
         cells = []
-        for size in sizes:
-            row = next(row for row in report["rows"] if (row["size"], row["contender"]) == (size, name))
-            speed = row["images_per_second"]
+        for rows in cases.values():
+            speed, ratio = rows[name][f"{unit}_per_second"], rows[name].get("ratio", {}).get("median")
             cells.append(f"{speed['median']:,.0f} ({speed['least']:,.0f} to {speed['greatest']:,.0f})")
-            cells.append("" if name == "gpuload" or "ratio" not in row else f"{row['ratio']['median']:.2f} ×")
+            cells.append("" if name == ours or ratio is None else f"{ratio:.2f} ×" if ratio < 10 else f"{ratio:.0f} ×")
         lines.append(f"| `{name}`: {words} | " + " | ".join(cells) + " |")
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    return lines
+
+
+def _versions(report: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in report["environment"]["versions"].items())
+
+
+def images_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.images` in Markdown."""
+    data = report["data"]
+    cases: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in report["rows"]:
+        cases.setdefault(f"{row['size']} × {row['size']}", {})[row["contender"]] = row
+    lines = _table(report, "images", "gpuload", cases)
     lines += [
         "",
         f"Median of {report['rounds']} interleaved rounds (least to greatest); {data['files']} files of "
-        f"{data['mean_bytes'] / 1000:.0f} kB on average, batches of {report['batch_size']}. {versions}.",
+        f"{data['mean_bytes'] / 1000:.0f} kB on average, batches of {report['batch_size']}. {_versions(report)}.",
     ]
     return "\n".join(lines)
+
+
+def windows_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.windows` in Markdown: the windows that everybody measures, in a series in a cache."""
+    cases: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in report["rows"]:
+        if (row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32"):
+            cases.setdefault(f"batches of {row['batch_size']:,}", {})[row["contender"]] = row
+    lines = _table(report, "windows", "gpuload.torch", cases)
+    ratios = [row["ratio"]["median"] for row in report["rows"] if row["contender"] == "DataLoader" and "ratio" in row]
+    lines += [
+        "",
+        f"Windows of 96 × 7 float32, shuffled; median of {report['rounds']} interleaved rounds (least to greatest). In "
+        f"the {len(ratios)} cases that were measured, other lengths and widths and a series far larger than the caches "
+        f"among them, gpuload is {min(ratios):,.0f} to {max(ratios):,.0f} times the DataLoader. {_versions(report)}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"images": images_table, "windows": windows_table}
+"""Of each benchmark that has a table in the README."""
 
 
 def renew(text: str, name: str, content: str) -> str:
@@ -169,13 +201,15 @@ def main(
     readme: Annotated[Path, typer.Option(help="the file that holds the markers")] = README,
     results: Annotated[Path, typer.Option(help="the folder of JSON files")] = RESULTS,
 ) -> None:
-    """Renew the README's table from the JSON of `benchmarks.images`."""
-    reports = [json.loads(file.read_text()) for file in sorted(results.glob("images-*.json"))]
-    if not reports:
-        raise FileNotFoundError(f"{results} holds no images-*.json: run python -m benchmarks.images first")
-    content = "\n\n".join(table(report) for report in reports)
-    readme.write_text(renew(readme.read_text(), "images", content))
-    print(f"{readme}: {len(reports)} machines")
+    """Renew the README's tables from the JSON of the benchmarks."""
+    text = readme.read_text()
+    for name, table in TABLES.items():
+        reports = [json.loads(file.read_text()) for file in sorted(results.glob(f"{name}-*.json"))]
+        if not reports:
+            raise FileNotFoundError(f"{results} holds no {name}-*.json: run python -m benchmarks.{name} first")
+        text = renew(text, name, "\n\n".join(table(report) for report in reports))
+        print(f"{readme}: {name}, {len(reports)} machines")
+    readme.write_text(text)
 
 
 if __name__ == "__main__":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.loader import Loader
-from gpuload.plan import Augment, CenterCrop
+from gpuload.plan import Augment, CenterCrop, Window, Windows
 from gpuload.plan.augment import CHANNELS
 from gpuload.plan.step import Doubles
-from gpuload.sources import ImageArray, ImageSource
+from gpuload.sources import ImageArray, ImageSource, Series
 
 UNRANDOM = {
     "rotation": 0.0,
@@ -27,19 +27,36 @@ UNRANDOM = {
 }
 
 
-def fit(source: ImageSource, transform: Augment, *, zca_epsilon: float | None = None, **options: Any) -> Augment:
-    """The transform with `mean` and `std` of the source's images, one a channel; or with `mean` and `zca`.
+NUMBERS_READ_AT_ONCE = 2**20
+
+
+@overload
+def fit(source: ImageSource, transform: Augment, *, zca_epsilon: float | None = None, **options: Any) -> Augment: ...
+
+
+@overload
+def fit(source: Series, transform: Window) -> Window: ...
+
+
+def fit(
+    source: ImageSource | Series, transform: Augment | Window, *, zca_epsilon: float | None = None, **options: Any
+) -> Augment | Window:
+    """The transform with `mean` and `std` of the source, one a channel; for images also with `mean` and `zca`.
 
     Reads every image once, without what `transform` draws at random (of a RandomResizedCrop, the middle of the image).
     The statistics are those of the levels after `rescale`, in float64.
 
+    Of a series it reads the rows that windows may use: its stretches, between `start_index` and `end_index`, each row
+    once. So a window whose `end_index` stands before the rows for validation is fitted without them. NaN does not
+    count.
+
     Args:
-        source: The images.
+        source: The images, or the series.
         transform: What is done to them; `mean`, `std`, `zca` and `dtype` do not matter.
         zca_epsilon: Fits a whitening matrix in place of `std`: U diag(√N / (s + zca_epsilon)) Uᵀ, with s the singular
             values and U the left singular vectors of the N centred images as columns. It has D² numbers for images of
             D, so images should be small.
-        options: `device`, `engine`, `threads`, `batch_size` of the `Loader` that reads them.
+        options: `device`, `engine`, `threads`, `batch_size` of the `Loader` that reads images.
 
     Returns:
         A new transform. With `zca` its `layout` is settled too, as HWC where it was None: the matrix is for one order
@@ -49,7 +66,23 @@ def fit(source: ImageSource, transform: Augment, *, zca_epsilon: float | None = 
     >>> images = np.tile(np.array([0, 4], np.uint8).reshape(2, 1, 1, 1), (1, 8, 8, 3))
     >>> fit(gpuload.ImageArray(images), gpuload.Augment(hflip=0.5), device="cpu")
     Augment(hflip=0.5, mean=(2.0, 2.0, 2.0), std=(2.0, 2.0, 2.0))
+    >>> fit(gpuload.Series(np.array([0.0, 2.0, np.nan, 100.0])), gpuload.Window(2, end_index=-1))
+    Window(2, end_index=-1, mean=(1.0,), std=(1.0,))
+
+    Raises:
+        ValueError: a standard deviation is 0; a channel of a series holds no number, or one that is not finite; an
+            option that is not for this kind of source.
     """
+    if isinstance(source, Series):
+        if not isinstance(transform, Window):
+            raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
+        if zca_epsilon is not None:
+            options["zca_epsilon"] = zca_epsilon
+        if options:
+            raise ValueError(f"{', '.join(options)}: for images, not for a Series: leave it out")
+        return _fit_series(source, transform)
+    if not isinstance(transform, Augment):
+        raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
     if zca_epsilon is not None and not zca_epsilon >= 0:
         raise ValueError(f"zca_epsilon must be at least 0, not {zca_epsilon!r}")
     if isinstance(source, ImageArray):
@@ -69,6 +102,58 @@ def fit(source: ImageSource, transform: Augment, *, zca_epsilon: float | None = 
     if not all(std):
         raise ValueError(f"std must be above 0 in every channel, but that of {source!r} is {std}: leave std out")
     return transform.replace(mean=mean, std=std, zca=None)
+
+
+def _fit_series(series: Series, window: Window) -> Window:
+    if window.per_sample is not None:
+        raise ValueError(
+            f"per_sample={window.per_sample!r} takes no mean and std of the series: leave per_sample out to fit them"
+        )
+    # Each row is a window of one step.
+    span = Window(1, start_index=window.start_index, end_index=window.end_index)
+    every = Windows(span, series.segments, bounds=series.bounds)
+    counts, means, squares = (np.zeros(series.channels) for _ in range(3))
+    together = max(1, NUMBERS_READ_AT_ONCE // series.channels)
+    for first in range(0, len(every), together):
+        rows = every.rows(np.arange(first, min(first + together, len(every))))
+        part = _rows(series, rows)
+        present = ~np.isnan(part)
+        more = present.sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            about = np.where(present, part, 0).sum(axis=0) / np.maximum(more, 1)
+            apart = (np.where(present, part - about, 0) ** 2).sum(axis=0)
+            # Two sets joined: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979.
+            share = more / np.maximum(counts + more, 1)
+            squares += apart + (about - means) ** 2 * counts * share
+            means += (about - means) * share
+        counts += more
+    if not (counts.all() and np.isfinite(means).all()):
+        channel = int(np.argmin((counts > 0) & np.isfinite(means)))
+        found = "no number" if not counts[channel] else f"a mean of {means[channel]}"
+        raise ValueError(
+            f"values must be finite in every channel, and some not missing, but channel {channel} of {series!r} has "
+            f"{found}: leave it out, or fill it in"
+        )
+    std = tuple(np.sqrt(squares / counts).tolist())
+    if not all(std):
+        raise ValueError(f"std must be above 0 in every channel, but that of {series!r} is {std}: leave std out")
+    return window.replace(mean=tuple(means.tolist()), std=std)
+
+
+def _rows(series: Series, rows: NDArray[np.int64]) -> Doubles:
+    """[B, C] those rows of the values."""
+    series.check_files()
+    values: Any = series.values
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        part = values[first : last + 1]
+    elif series.gpu is None:
+        part = values[rows]
+    else:
+        part = values.take(rows, axis=0)
+    part = part.get() if hasattr(part, "get") else part
+    with np.errstate(invalid="ignore"):  # Some kinds of NaN are told when they are cast.
+        return np.asarray(part).reshape(len(rows), -1).astype(np.float64)
 
 
 def _mean_and_std(batches: Iterator[Doubles], channels_first: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from gpuload import cuda, delivery, engines
 from gpuload.engines.windows import Cut, WindowJob, complete
 from gpuload.plan import Order, Window, Windows, WindowStep
@@ -15,7 +17,7 @@ from gpuload.sources import Series
 log = logging.getLogger("gpuload")
 
 PIECE_BYTES = 2**22
-"""Small batches are cut several at once, for what a call costs. A batch that is held keeps the piece that it is from."""
+"""Small batches are cut several at once, for what a call costs. A batch that is held keeps the piece that it is of."""
 
 
 class WindowPool(EnginePool):
@@ -33,16 +35,25 @@ class WindowPool(EnginePool):
         residency: str = "auto",
         prefetch: int = 2,
         threads: int | None = None,
+        windows: Windows | None = None,
     ):
         super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
         self.source, self.transform = series, window
         self.job = WindowJob(series, window)
-        self.windows = windows_of(self.job)
+        self.windows = windows_of(self.job) if windows is None else windows
         self.device, self.engine = engines.choose_for_windows(series, device, engine, residency)
         self.framework = delivery.choose(framework, self.device)
         # On a GPU the engine makes the framework's own arrays, but NumPy has none there.
         self._converts = self.device == cuda.CPU or self.framework is delivery.FRAMEWORKS["numpy"]
         self.residency = residency
+        targets = series.targets if self.job.target_channels is None else None
+        dtype = np.dtype(float) if targets is None else targets.dtype
+        numbers = dtype.kind in "biufc" or dtype.name == "bfloat16"
+        if self.framework is delivery.FRAMEWORKS["torch"] and not numbers:
+            raise ValueError(
+                f"targets must be numbers for framework='torch', but those of the series are {dtype}: "
+                "number them with np.unique(targets, return_inverse=True)[1]"
+            )
         # A batch in LBC is not one piece of memory inside a larger one.
         several = PIECE_BYTES // max(1, self.job.bytes_of_window * self.batch_size)
         self.together = 1 if window.layout == "LBC" else max(1, several)
@@ -66,21 +77,28 @@ class WindowPool(EnginePool):
     def deliver(self, engine: engines.Engine) -> list[Any]:
         return self.delivered(engine.result(self.stream))
 
-    def delivered(self, cut: Cut) -> list[Any]:
-        """The batches of a cut: inputs; or a tuple of inputs, targets and extras, as far as there are any."""
-        parts = [self._pieces(cut.inputs, self.job.out_dtype)]
+    def delivered(self, cut: Cut, batch_size: int | None = None) -> list[Any]:
+        """The batches of a cut: inputs; or a tuple of inputs, targets and extras, as far as there are any.
+
+        `batch_size`: where it is another than the pool's.
+        """
+        size = batch_size or self.batch_size
+        parts = [self._pieces(cut.inputs, size, self.job.out_dtype)]
         if cut.targets is not None:
             of_values = self.job.target_channels is not None
-            parts.append(self._pieces(cut.targets, self.job.out_dtype if of_values else None))
+            parts.append(self._pieces(cut.targets, size, self.job.out_dtype if of_values else None))
         if names := self.job.window.extras:
-            columns = zip(*(self._pieces(getattr(cut, name)) for name in names), strict=True)
+            columns = zip(*(self._pieces(getattr(cut, name), size) for name in names), strict=True)
             parts.append([dict(zip(names, column, strict=True)) for column in columns])
         return list(zip(*parts, strict=True)) if len(parts) > 1 else list(parts[0])
 
-    def _pieces(self, array: Any, dtype: str | None = None) -> Any:
+    def _pieces(self, array: Any, size: int, dtype: str | None = None) -> Any:
         if self._converts:
+            if self.framework is delivery.FRAMEWORKS["torch"] and array.dtype.name == "bfloat16":
+                # PyTorch takes none of NumPy's; nothing is lost on the way.
+                array, dtype = array.astype(np.float32), "bfloat16"
             array = self.framework.convert(array, self.device, dtype)
-        return (array,) if self.together == 1 else self.framework.split(array, self.batch_size)
+        return (array,) if self.together == 1 else self.framework.split(array, size)
 
     def plan(self, order: Order, seed: int, epoch: int) -> Iterator[WindowStep]:
         """The steps of one epoch, several batches each where those are small."""

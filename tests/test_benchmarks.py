@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 for package in ("psutil", "rich", "skimage", "sklearn", "typer"):
@@ -15,7 +16,7 @@ for package in ("psutil", "rich", "skimage", "sklearn", "typer"):
 import typer  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from benchmarks import images, memory, photos, report  # noqa: E402
+from benchmarks import images, memory, photos, report, window_contenders, windows  # noqa: E402
 from gpuload.engines import dali_installed  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -123,6 +124,58 @@ def test_listing_has_a_row_for_each_walk(tmp_path: Path) -> None:
     assert "1,200 files in 1,000 folders" in text
 
 
+def test_windows_has_a_row_for_each_contender(tmp_path: Path) -> None:
+    out = tmp_path / "windows.json"
+    small = ("--lengths", 4, "--channels", 2, "--batches", "8,64", "--far-bytes", 2**16)
+    text = run("windows", *small, "--rounds", 1, "--seconds", 0.001, "--out", out)
+    found = json.loads(out.read_text())
+    assert [row["series"] for row in found["rows"][:: len(found["contenders"])]] == ["near", "near", "far", "far"]
+    assert sorted([*found["contenders"], *found["skipped"]]) == sorted(window_contenders.CONTENDERS)
+    assert {"gpuload.torch", "gpuload.Loader", "DataLoader", "sliding_window_view"} <= set(found["contenders"])
+    for row in found["rows"]:
+        assert len(row["windows_per_second"]["rounds"]) == 1
+        assert ("share_of_copy" in row) == (row["contender"] == "gpuload.torch")
+        assert row["contender"] in text
+    assert "one large copy reads and writes" in text
+
+
+def test_contenders_deliver_the_same_windows() -> None:
+    """Row r of the series holds r, so that a window tells where it is from."""
+    values = np.arange(50, dtype=np.float32)[:, np.newaxis] + np.zeros(3, np.float32)
+    job = window_contenders.Job(values, np.arange(50), 5, 8, "cpu", "float32")
+    for name, contender in window_contenders.CONTENDERS.items():
+        if name == "keras":
+            pytest.importorskip("tensorflow")
+        batches = contender(job)
+        seen: list[int] = []
+        for _ in range(-(-job.count // 8)):
+            batch = next(batches)
+            inputs = np.asarray(batch[0])
+            if name == "torch unfold":
+                inputs = inputs.transpose(0, 2, 1)
+            starts = inputs[:, 0, 0].astype(int)
+            np.testing.assert_array_equal(inputs, starts[:, None, None] + np.arange(5)[:, None] + np.zeros(3))
+            if len(batch) > 1:
+                np.testing.assert_array_equal(np.asarray(batch[1]), starts + 4)
+            seen += starts.tolist()
+        batches.close()
+        assert sorted(seen) == list(range(job.count)), name
+        assert seen != sorted(seen), name
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"only": "DataLoader;nobody"}, "nobody: not among gpuload.torch"),
+        ({"device": "tpu"}, "tpu: it must be cpu or cuda"),
+        ({"places": "near,there"}, "there: it must be near or far"),
+    ],
+)
+def test_windows_refuses(options: dict, message: str) -> None:
+    with pytest.raises(typer.BadParameter, match=message):
+        windows.main(**options)
+
+
 def result(device: str, name: str, speed: float) -> dict:
     """What `benchmarks.images` writes, made up."""
     row = {"size": 64, "contender": name, "images_per_second": report.spread([speed, speed, 2 * speed])}
@@ -145,15 +198,30 @@ def result(device: str, name: str, speed: float) -> dict:
     }
 
 
+def windows_result() -> dict:
+    """What `benchmarks.windows` writes, made up."""
+    common = {"contender": "DataLoader", "windows_per_second": report.spread([1000.0]), "channels": 7}
+    case = {"length": 96, "batch_size": 64, "dtype": "float32"}
+    ratios = {"near": 60.6, "far": 75.1}
+    rows = [{**common, **case, "series": place, "ratio": report.spread([ratio])} for place, ratio in ratios.items()]
+    return result("cpu", "DataLoader", 1.0) | {"contenders": {"DataLoader": "words"}, "rows": rows}
+
+
 def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->\nafter\n")
+    between = "\n<!-- benchmark:windows -->\nold\n<!-- /benchmark:windows -->\n"
+    readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
     for device, name in (("cpu", "keras"), ("cuda", "gpuload")):
         report.save(result(device, name, 1234.4), tmp_path / f"images-{device}.json")
+    report.save(windows_result(), tmp_path / "windows-cpu.json")
     report.main(readme, tmp_path)
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
-    assert text.endswith("\n<!-- /benchmark:images -->\nafter\n")
+    assert text.endswith("\n<!-- /benchmark:windows -->\nafter\n")
+    assert "| windows per second | batches of 64 | gpuload is |" in text
+    assert "| `DataLoader`: words | 1,000 (1,000 to 1,000) | 61 × |" in text
+    assert "In the 2 cases that were measured" in text
+    assert "gpuload is 61 to 75 times the DataLoader" in text
     assert "old" not in text
     assert "| `keras`: what it is | 1,234 (1,234 to 2,469) | 1.50 × |" in text
     assert "| `gpuload`: what it is | 1,234 (1,234 to 2,469) |  |" in text

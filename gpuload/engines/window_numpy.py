@@ -41,6 +41,9 @@ def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array
     """
     item, pitch, dtype = array.shape[1:], array.strides[0], array.dtype
     starts, size = len(array) - (length - 1) * dilation, int(np.prod(item, dtype=np.int64)) * dtype.itemsize
+    if dtype.hasobject:  # Python's objects are counted, and must not be copied as bytes.
+        steps = np.arange(length) * dilation
+        return lambda rows: array[rows[:, np.newaxis] + steps]
     native = dtype.newbyteorder("=")  # A file under a map may have the other byte order.
     contiguous = array[:1].flags.c_contiguous and (pitch == size or len(array) == 1)
     if length == 1 and contiguous:
@@ -124,7 +127,8 @@ class Cutter:
         extras: dict[str, Array] = {}
         if not job.plain or window.extras:
             inputs = inputs.reshape(len(rows), window.length, job.channels)
-            inputs, targets, extras = self._computed(inputs, targets, step)
+            with np.errstate(all="ignore"):  # Infinity and NaN come of it without a word, as on a GPU.
+                inputs, targets, extras = self._computed(inputs, targets, step)
         if targets is not None:
             targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0]
             if not window.horizon and job.target_channels is not None:
@@ -193,8 +197,7 @@ class Cutter:
     def _cast(self, values: Array) -> Array:
         # NumPy has no bfloat16: delivery casts it.
         name = self.job.out_dtype
-        with np.errstate(over="ignore"):  # Beyond float16's range there is infinity, as everywhere.
-            return values if self.job.plain else values.astype("float32" if name == "bfloat16" else name)
+        return values if self.job.plain else values.astype("float32" if name == "bfloat16" else name)
 
 
 class WindowNumpyEngine:

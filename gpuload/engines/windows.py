@@ -76,16 +76,24 @@ class WindowJob:
         wide = self.dtype.itemsize > (4 if self.dtype.kind == "f" else 2)
         self.compute_dtype: DTypeLike = np.float64 if wide else np.float32
         """What is computed in: double precision where float32 does not hold the values themselves."""
-        self.mean, self.inverse = (self._constant(window.mean), self._constant(window.std))
+        self.mean, self.inverse = (self._constant("mean"), self._constant("std"))
         """[C] of the compute dtype, or None: subtracted, and then multiplied by."""
-        if self.inverse is not None:
-            self.inverse = (1 / self.inverse).astype(self.compute_dtype)
 
-    def _constant(self, value: Any) -> NDArray[Any] | None:
+    def _constant(self, name: str) -> NDArray[Any] | None:
+        value = getattr(self.window, name)
         if value is None:
             return None
-        constant: NDArray[Any] = np.broadcast_to(np.asarray(value, self.compute_dtype), (self.channels,)).copy()
-        return constant
+        with np.errstate(over="ignore", divide="ignore"):
+            constant: NDArray[Any] = np.asarray(value, self.compute_dtype)
+            if name == "std":
+                constant = (1 / constant).astype(self.compute_dtype)
+        if not np.isfinite(constant).all():
+            raise ValueError(
+                f"{name} must be in the range of {np.dtype(self.compute_dtype)}, in which values of {self.dtype} are "
+                f"computed, not {value!r}: leave it out, or bring the values to another scale"
+            )
+        filled: NDArray[Any] = np.broadcast_to(constant, (self.channels,)).copy()
+        return filled
 
     def wants(self, extra: str) -> bool:
         """Whether a batch carries that extra."""
@@ -122,7 +130,7 @@ def complete(job: WindowJob, windows: Windows) -> NDArray[np.bool_]:
     """[len(windows)] whether no value of the window and none of its targets is missing. Reads the whole series once."""
     window, series = job.window, job.series
     rows = windows.rows(np.arange(len(windows)))
-    wanted = ~_any_missing(series.values, rows, window.length, window.dilation)
+    wanted = ~_any_missing(series, series.values, rows, window.length, window.dilation)
     if job.has_targets:
         source, channels = series.targets, None
         if job.target_channels is not None:
@@ -130,20 +138,28 @@ def complete(job: WindowJob, windows: Windows) -> NDArray[np.bool_]:
         assert source is not None
         if source.dtype.kind == "f" or source.dtype.name == "bfloat16":
             first = rows + window.target_step * window.dilation
-            wanted &= ~_any_missing(source, first, window.target_steps, window.dilation, channels)
+            wanted &= ~_any_missing(series, source, first, window.target_steps, window.dilation, channels)
     return wanted
 
 
 def _any_missing(
-    array: Any, rows: NDArray[np.int64], steps: int, dilation: int, channels: NDArray[np.int32] | None = None
+    series: Series,
+    array: Any,
+    rows: NDArray[np.int64],
+    steps: int,
+    dilation: int,
+    channels: NDArray[np.int32] | None = None,
 ) -> NDArray[np.bool_]:
-    """[len(rows)] whether any of the steps from each row on holds NaN."""
+    """[len(rows)] whether any of the steps from each row on holds NaN; `array`: the series' values or targets."""
+    dilation = min(dilation, len(array))
     padded = -(-len(array) // dilation) * dilation
     flags = np.zeros(padded, np.int64)
     for first in range(0, len(array), ROWS_READ_AT_ONCE):
+        series.check_files()
         part = array[first : first + ROWS_READ_AT_ONCE]
         part = (part.get() if hasattr(part, "get") else part).reshape(len(part), -1)
-        flags[first : first + len(part)] = np.isnan(part if channels is None else part[:, channels]).any(axis=1)
+        with np.errstate(invalid="ignore"):  # Of some kinds of NaN, ml_dtypes says so.
+            flags[first : first + len(part)] = np.isnan(part if channels is None else part[:, channels]).any(axis=1)
     # Running counts for each remainder of the row by the dilation: a window stays on one of them.
     counts = flags.reshape(-1, dilation).cumsum(axis=0).ravel()
     before = np.where(rows >= dilation, counts[rows - dilation], 0)

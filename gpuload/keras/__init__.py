@@ -2,7 +2,8 @@
 
 `ImageDataGenerator` replaces `tf.keras.preprocessing.image.ImageDataGenerator`, with the same arguments, methods and
 flows; with the same seed the flows give the same batches. `ImageSequence` replaces a `keras.utils.Sequence` that reads,
-decodes, resizes and scales files. `model.fit`, `evaluate` and `predict` take what they return.
+decodes, resizes and scales files. `timeseries_dataset_from_array` replaces the function of that name in `keras.utils`:
+windows of an array, with targets. `model.fit`, `evaluate` and `predict` take what they return.
 """
 
 try:
@@ -17,6 +18,7 @@ from gpuload.keras.files import DataFrameIterator, DirectoryIterator
 from gpuload.keras.generator import ImageDataGenerator
 from gpuload.keras.iterator import Iterator
 from gpuload.keras.sequence import ImageSequence
+from gpuload.keras.timeseries import WindowDataset, timeseries_dataset_from_array
 
 __all__ = [
     "DataFrameIterator",
@@ -25,4 +27,6 @@ __all__ = [
     "ImageSequence",
     "Iterator",
     "NumpyArrayIterator",
+    "WindowDataset",
+    "timeseries_dataset_from_array",
 ]

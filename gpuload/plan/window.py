@@ -90,10 +90,9 @@ class Window:
     step."""
 
     def __post_init__(self) -> None:
-        checked_int("length", self.length, 1)
-        checked_int("stride", self.stride, 1)
-        checked_int("dilation", self.dilation, 1)
-        checked_int("horizon", self.horizon, 0)
+        for name, least in (("length", 1), ("stride", 1), ("dilation", 1), ("horizon", 0)):
+            # NumPy's own whole numbers overflow.
+            object.__setattr__(self, name, checked_int(name, getattr(self, name), least))
         if self.target is not None:
             choice("target", self.target, Target)
         if self.horizon and self.target not in (None, "after"):
@@ -103,14 +102,17 @@ class Window:
             object.__setattr__(self, "target_channels", channels)
         for name in ("start_index", "end_index"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, int | np.integer):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise ValueError(f"{name} must be a whole number or None, not {value!r}")
+            object.__setattr__(self, name, int(value))
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is None:
                 continue
             given = numbers(value)
-            if given.ndim > 1 or not given.size or not np.isfinite(given).all():
+            if isinstance(value, str) or given.ndim > 1 or not given.size or not np.isfinite(given).all():
                 raise ValueError(f"{name} must be one finite number, or one a channel, not {value!r}")
             if name == "std" and not (given > 0).all():
                 raise ValueError(f"std must be above 0, not {value!r}")
@@ -124,7 +126,8 @@ class Window:
         choice("missing", self.missing, Missing)
         if not 0 <= number(self.jitter) < math.inf:
             raise ValueError(f"jitter must be a finite number of at least 0, not {self.jitter!r}")
-        probability("reverse", self.reverse)
+        object.__setattr__(self, "jitter", float(self.jitter))
+        object.__setattr__(self, "reverse", probability("reverse", self.reverse))
         if self.zoom_range[0] <= 0:
             raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
         if self.scaling_range[0] <= 0:
@@ -132,11 +135,12 @@ class Window:
         if self.dtype is not None:
             choice("dtype", self.dtype, Dtype)
         choice("layout", self.layout, Layout)
-        for extra in self._row("extras"):
+        object.__setattr__(self, "extras", self._row("extras"))
+        for extra in self.extras:
             choice("extras", extra, Extra)
         if {"mean", "scale"} & set(self.extras) and self.per_sample is None:
             raise ValueError(
-                f"extras={tuple(self.extras)} needs per_sample='center' or 'standardize': without it no window has a "
+                f"extras={self.extras} needs per_sample='center' or 'standardize': without it no window has a "
                 "mean and a scale of its own"
             )
 
@@ -147,8 +151,8 @@ class Window:
         return tuple(value)
 
     def __repr__(self) -> str:
-        rest = ((f.name, getattr(self, f.name)) for f in fields(self)[1:])
-        changed = [f"{n}={v!r}" for n, v in rest if v is not Window.__dataclass_fields__[n].default]
+        rest = ((f.name, repr(getattr(self, f.name)), repr(f.default)) for f in fields(self)[1:])
+        changed = [f"{name}={value}" for name, value, default in rest if value != default]
         return f"Window({', '.join([repr(self.length), *changed])})"
 
     def replace(self, **changes: Any) -> Window:

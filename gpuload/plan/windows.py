@@ -70,20 +70,24 @@ class Windows:
         if bounds is None:
             bounds = np.array([0, segments[-1, 1]])
         starts, stops = _clipped(segments, bounds, window)
-        counts = np.maximum((stops - starts - self.extent) // window.stride + 1, 0)
+        # Numbers larger than the series, which int64 may not hold, do what its length does.
+        rows = int(bounds[-1])
+        self._stride = min(window.stride, rows)
+        counts = np.maximum((stops - starts - min(self.extent, rows + 1)) // self._stride + 1, 0)
         lengths = np.maximum(stops - starts, 0)
         if not counts.any():
+            part = "" if window.start_index is window.end_index is None else " between start_index and end_index"
             raise ValueError(
                 f"length={window.length} is too long: a window{' and its targets' if has_targets else ''} with "
                 f"dilation={window.dilation} and horizon={window.horizon} takes {self.extent} rows, but the longest "
-                f"stretch has {lengths.max(initial=0)}"
+                f"stretch{part} has {lengths.max(initial=0)}; lower length, dilation or horizon"
             )
         kept = counts > 0
         self.too_short = int((lengths[~kept] > 0).sum())
         """Stretches with rows, but not enough of them for a window."""
         self._ends = np.cumsum(counts[kept])
         # Number n of a stretch whose first number is f begins at start + (n - f) * stride.
-        self._origins = starts[kept] - (self._ends - counts[kept]) * window.stride
+        self._origins = starts[kept] - (self._ends - counts[kept]) * self._stride
         self._listed: Rows | None = None
 
     def __len__(self) -> int:
@@ -94,11 +98,11 @@ class Windows:
         if self._listed is not None:
             return self._listed[indices]
         if len(self._ends) == 1:
-            origin, stride = int(self._origins[0]), self.window.stride
+            origin, stride = int(self._origins[0]), self._stride
             rows = indices if stride == 1 else indices * stride
             return rows + origin if origin else rows
         origins: Rows = self._origins[np.searchsorted(self._ends, indices, side="right")]
-        return origins + indices * self.window.stride
+        return origins + indices * self._stride
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:
         """Leave out windows: `wanted` is [len(self)], true for those that stay. Raises ValueError where none does."""
@@ -143,12 +147,14 @@ def _clipped(segments: Rows, bounds: Rows, window: Window) -> tuple[Rows, Rows]:
     starts, stops = segments.T
     if window.start_index is None and window.end_index is None:
         return starts, stops
-    series = np.searchsorted(bounds, starts, side="right") - 1
+    # The last bound begins nothing, but series without rows may stand there.
+    series = np.searchsorted(bounds[:-1], starts, side="right") - 1
     begin, end = bounds[series], bounds[series + 1]
 
     def row(index: int | None, default: Rows) -> Rows:
         if index is None:
             return default
+        index = max(-int(bounds[-1]), min(int(bounds[-1]), index))  # So that the sum fits int64.
         clipped: Rows = np.clip((begin if index >= 0 else end) + index, begin, end)
         return clipped
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuload.sources.checks import Array, few, layout
+from gpuload.sources.maps import Place, map_under, place_of
 
 Rows = npt.NDArray[np.int64]
 
@@ -30,7 +31,7 @@ class Series:
 
     Raises:
         ValueError: of a shape or dtype that is not listed here; `targets`, `groups` or `segments` that do not fit.
-        ImportError: bfloat16 in PyTorch, where ml_dtypes is not installed.
+        ImportError: bfloat16 in PyTorch, where ml_dtypes is not installed; an array on a GPU, where CuPy is not.
 
     Windows never reach from one series, or from one stretch, into the next.
 
@@ -71,8 +72,8 @@ class Series:
             self.values = _array("values", values)
             self.targets = None if targets is None else _array("targets", targets)
             self.bounds = _bounds(groups, len(self.values))
-        if not len(self.values):
-            raise ValueError(f"values must have at least one row: got {layout(self.values)}")
+        if 0 in self.values.shape:
+            raise ValueError(f"values must have at least one row, of at least one channel: got {layout(self.values)}")
         if self.values.dtype.kind not in "biuf" and self.values.dtype.name != "bfloat16":
             raise ValueError(
                 f"values must be integers, booleans or floating numbers: got {self.values.dtype}; convert them with "
@@ -86,7 +87,10 @@ class Series:
                 f"values has {len(self.values)} rows; give both the same length, or targets=None"
             )
         self.segments = _segments(segments, self.bounds)
-        self._files = [_File(array) for array in (self.values, self.targets) if isinstance(array, np.memmap)]
+        if len(places := self._places()) > 1:
+            raise ValueError(f"values and targets must lie on one GPU: they lie on cuda:{' and cuda:'.join(places)}")
+        maps = map(map_under, (self.values, self.targets))
+        self._files = [_File(found) for found in maps if found is not None]
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -96,6 +100,17 @@ class Series:
         count = len(self.bounds) - 1
         panel = f", {count} series" if count > 1 else ""
         return f"{type(self).__name__}(values: {layout(self.values)}, targets: {layout(self.targets)}{panel})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: of an array in a memory-mapped file, its place there and not its numbers."""
+        state = dict(vars(self))
+        for name in ("values", "targets"):
+            state[name] = place_of(state[name]) or state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value.open() if isinstance(value, Place) else value)
 
     @property
     def channels(self) -> int:
@@ -109,9 +124,12 @@ class Series:
 
     @property
     def gpu(self) -> int | None:
-        """Number of the CUDA device on which the values lie; None: they are on the host."""
-        values: Any = self.values
-        return None if isinstance(values, np.ndarray) else int(values.device.id)
+        """Number of the CUDA device on which values or targets lie; None: both are on the host."""
+        return next(map(int, self._places()), None)
+
+    def _places(self) -> list[str]:
+        arrays: list[Any] = [self.values, self.targets]
+        return sorted({str(a.device.id) for a in arrays if a is not None and not isinstance(a, np.ndarray)})
 
     def check_files(self) -> None:
         """Raise RuntimeError where a mapped file has another length than it had: reading on could end the process."""
@@ -150,12 +168,9 @@ def _is_panel(values: Any) -> bool:
 
 def _joined(values: Sequence[Any], targets: Any) -> tuple[Array, Array | None, list[int]]:
     parts = [_array(f"values[{number}]", part) for number, part in enumerate(values)]
-    shapes = {part.shape[1:] for part in parts}
-    if len(shapes) > 1:
-        raise ValueError(f"values must have the same channels in every series: got rows of {few(sorted(shapes))}")
     lengths = [len(part) for part in parts]
     if targets is None:
-        return _concatenated(parts), None, lengths
+        return _concatenated("values", parts), None, lengths
     if not _is_panel(targets) or len(targets) != len(values):
         count = f"{len(targets)} arrays" if isinstance(targets, list | tuple) else layout(np.asarray(targets))
         raise ValueError(f"targets must be a list of {len(values)} arrays, as values is: got {count}")
@@ -166,52 +181,82 @@ def _joined(values: Sequence[Any], targets: Any) -> tuple[Array, Array | None, l
                 f"targets[{number}] must have one entry for each row of values[{number}]: it has {len(end)} for "
                 f"{length} rows"
             )
-    return _concatenated(parts), _concatenated(ends), lengths
+    return _concatenated("values", parts), _concatenated("targets", ends), lengths
 
 
-def _concatenated(parts: list[Array]) -> Array:
+def _concatenated(name: str, parts: list[Array]) -> Array:
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"{name} must have the same channels in every series: got rows of {few(sorted(shapes))}")
+    if len({isinstance(part, np.ndarray) for part in parts}) > 1:
+        raise ValueError(f"{name} must lie all on the host or all on a GPU: bring the list together first")
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    import cupy
-
-    joined: Array = cupy.concatenate(parts)
+    joined: Array = _cupy(name).concatenate(parts)
     return joined
 
 
 def _array(name: str, values: Any) -> Array:
     """The values as an array over the same memory: NumPy's, or CuPy's where they lie on a GPU."""
-    if isinstance(values, str | Path):
-        found = np.load(values, mmap_mode="r")
-        if not isinstance(found, np.ndarray):
-            raise ValueError(
-                f"{name} must be one array in an .npy file, but {str(values)!r} is an archive: open it first"
-            )
-        values = found
+    if isinstance(values, str | os.PathLike):
+        values = _opened(name, values)
     elif type(values).__module__.partition(".")[0] == "torch":
         values = _from_torch(name, values.detach())
-    if isinstance(values, np.ndarray):
-        array = values
-    elif hasattr(values, "__cuda_array_interface__"):
-        import cupy
-
-        array = cupy.asarray(values)
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name} must be an array without a mask: fill it in with values.filled(np.nan)")
+    array: Array
+    if hasattr(values, "__cuda_array_interface__"):
+        array = _cupy(name).asarray(values)
     else:
-        try:
-            array = np.asarray(values)
-        except ValueError as error:
-            raise ValueError(f"{name} must be an array, or a list of arrays: {error}") from None
+        array = _as_numpy(name, "be an array, or a list of arrays", values)
     if not array.ndim:
         raise ValueError(f"{name} must be an array with time along its first axis, not {values!r}")
-    if not array.dtype.isnative and not isinstance(array, np.memmap):
+    if not array.dtype.isnative and map_under(array) is None:
         array = array.astype(array.dtype.newbyteorder("="))
     return array
+
+
+def _opened(name: str, path: str | os.PathLike[str]) -> Any:
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{name} must be an .npy file of numbers, but {os.fspath(path)!r} is none: write one with np.save ({error})"
+        ) from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise ValueError(
+            f"{name} must be one array in an .npy file, but {os.fspath(path)!r} is an archive: open it first"
+        )
+    return found
+
+
+def _as_numpy(name: str, rule: str, values: Any) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must {rule}: {error}") from None
+    return array
+
+
+def _cupy(name: str) -> Any:
+    try:
+        import cupy
+    except ImportError:
+        raise ImportError(
+            f"{name} on a GPU needs CuPy, which is not installed: pip install 'gpuload[cuda13]'"
+        ) from None
+    return cupy
 
 
 def _from_torch(name: str, tensor: Any) -> Any:
     if tensor.is_cuda:
         return tensor
     if str(tensor.dtype) != "torch.bfloat16":
-        return tensor.numpy()
+        try:
+            return tensor.numpy()
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None
     try:
         import ml_dtypes
     except ImportError:
@@ -226,30 +271,51 @@ def _from_torch(name: str, tensor: Any) -> Any:
 def _bounds(groups: npt.ArrayLike | None, rows: int) -> Rows:
     if groups is None:
         return np.array([0, rows], np.int64)
-    ids = np.asarray(groups)
+    ids = _as_numpy("groups", "have one id for each row", groups)
     if ids.shape != (rows,):
         raise ValueError(
             f"groups must have one id for each row of values: groups has shape {list(ids.shape)}, values has {rows} "
             "rows"
         )
-    starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1]).astype(np.int64)
-    names, counts = np.unique(ids[starts], return_counts=True)
-    if (counts > 1).any():
+    if (none := _missing(ids)).any():
+        row = int(none.argmax())
         raise ValueError(
-            f"groups must hold the rows of a series one after another, but {few(names[counts > 1].tolist())} comes "
-            "back after another id: sort everything first, by order = np.argsort(groups, kind='stable')"
+            f"groups must have an id in every row, but that of row {row} is {ids[row]!r}: fill it in, or leave the "
+            "rows out"
+        )
+    starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])).astype(np.int64)
+    again = [name for name, count in Counter(ids[starts].tolist()).items() if count > 1]
+    if again:
+        raise ValueError(
+            f"groups must hold the rows of a series one after another, but {few(again)} comes back after another id: "
+            "sort everything first, by order = np.argsort(groups, kind='stable')"
         )
     return np.append(starts, rows)
+
+
+def _missing(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if ids.dtype.kind == "O":  # pandas' NA is neither equal nor unequal to anything.
+        none = ("NoneType", "NAType", "NaTType")
+        found = (type(i).__name__ in none or (isinstance(i, float) and i != i) for i in ids)
+        return np.fromiter(found, bool, len(ids))
+    missing: npt.NDArray[np.bool_] = np.zeros(len(ids), bool)
+    if ids.dtype.kind in "mM":
+        missing = np.isnat(ids)
+    elif ids.dtype.kind in "fc":
+        missing = np.isnan(ids)
+    return missing
 
 
 def _segments(segments: npt.ArrayLike | None, bounds: Rows) -> Rows:
     """The stretches, cut where a series ends."""
     if segments is None:
         return np.stack([bounds[:-1], bounds[1:]], axis=1)
-    given = np.asarray(segments)
+    given = _as_numpy("segments", "be whole numbers [M, 2], rows (start, stop)", segments)
+    if not given.size:
+        raise ValueError(f"segments must hold at least one stretch: got {layout(given)}; None takes all rows")
     if given.ndim != 2 or given.shape[1:] != (2,) or given.dtype.kind not in "iu":
         raise ValueError(f"segments must be whole numbers [M, 2], rows (start, stop): got {layout(given)}")
-    if given.dtype.kind == "u" and given.size and given.max() > np.iinfo(np.int64).max:
+    if given.dtype.kind == "u" and given.max() > np.iinfo(np.int64).max:
         raise ValueError(f"segments must fit int64: got {given.dtype} up to {given.max()}")
     starts, stops = given.astype(np.int64).T
     rows = int(bounds[-1])

@@ -1,0 +1,237 @@
+"""Keras' `timeseries_dataset_from_array`: windows of an array, with the target of each, as a data set for `fit`."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras.utils import PyDataset
+from numpy.typing import NDArray
+
+from gpuload.plan import Window, WindowStep
+from gpuload.plan.checks import checked_int
+from gpuload.plan.windows import Rows
+from gpuload.pool import Stream
+from gpuload.sources import Series
+from gpuload.window_pool import WindowPool
+
+log = logging.getLogger("gpuload")
+
+
+class WindowDataset(PyDataset):
+    """What `timeseries_dataset_from_array` returns: batches by number, one after another, or in `fit`.
+
+    `len` is the number of batches. Each iteration, and each epoch of `fit`, shuffles the windows anew where `shuffle`
+    was asked for.
+    """
+
+    def __init__(
+        self,
+        pool: WindowPool | None,
+        targets: NDArray[Any] | None,
+        count: int,
+        batch_size: int | None,
+        seed: int | None,
+    ):
+        """
+        Args:
+            pool: What cuts the windows; None where there are none.
+            targets: [rows, ...] the target of the window that begins at that row of the pool's series, or None.
+            count: Number of windows.
+            batch_size: Windows in a batch. None: they come one by one, without an axis for the batch.
+            seed: Of the shuffles; None: windows come in the order of their rows.
+        """
+        super().__init__()
+        self._pool = pool
+        self._targets = targets
+        self._size = batch_size
+        self._indices = np.arange(count)
+        self._random = None if seed is None else np.random.RandomState(seed)
+        self._shuffle()
+
+    def __len__(self) -> int:
+        return -(-len(self._indices) // (self._size or 1))
+
+    def __getitem__(self, number: int) -> Any:
+        if not 0 <= number < len(self):
+            # An IndexError is where Python's own iteration ends.
+            raise IndexError(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
+        assert self._pool is not None
+        size = self._size or 1
+        step = self._step(self._indices[number * size : (number + 1) * size])
+        engine, generation = self._pool.acquire(), self._pool.generation
+        try:
+            engine.submit(step)
+            (inputs,) = self._pool.deliver(engine)
+        finally:
+            self._pool.release(engine, generation)
+        return self._batch(inputs, step.rows)
+
+    def __iter__(self) -> Iterator[Any]:
+        indices = self._indices
+        self._shuffle()
+        return self._batches(indices)
+
+    def take(self, count: int) -> Iterator[Any]:
+        """The first batches of an iteration."""
+        return itertools.islice(self, count)
+
+    def on_epoch_end(self) -> None:
+        """Shuffle anew; called by Keras."""
+        self._shuffle()
+
+    def _shuffle(self) -> None:
+        if self._random is not None:
+            self._indices = self._indices.copy()  # An iterator may still go by the one that there was.
+            self._random.shuffle(self._indices)
+
+    def _step(self, indices: Rows) -> WindowStep:
+        assert self._pool is not None
+        return self._pool.windows.step(indices, seed=0, epoch=0, first=0)
+
+    def _batches(self, indices: Rows) -> Iterator[Any]:
+        if self._pool is None:
+            return
+        size = self._size or 1
+        most = self._pool.together * size
+        steps = (self._step(indices[first : first + most]) for first in range(0, len(indices), most))
+        for step, batches in Stream(self._pool, steps):
+            for number, inputs in enumerate(batches):
+                yield self._batch(inputs, step.rows[number * size : (number + 1) * size])
+
+    def _batch(self, inputs: Any, rows: Rows) -> Any:
+        """One batch as Keras has it, or one sample."""
+        targets = None if self._targets is None else self._targets[rows]
+        if self._size is None:
+            inputs, targets = inputs[0], None if targets is None else targets[0]
+        return inputs if targets is None else (inputs, targets)
+
+
+def timeseries_dataset_from_array(
+    data: Any,
+    targets: Any,
+    sequence_length: int,
+    sequence_stride: int = 1,
+    sampling_rate: int = 1,
+    batch_size: int | None = 128,
+    shuffle: bool = False,
+    seed: int | None = None,
+    start_index: int | None = None,
+    end_index: int | None = None,
+    format: str = "tf",
+    *,
+    device: str = "auto",
+    engine: str = "auto",
+    residency: str = "auto",
+    threads: int | None = None,
+) -> WindowDataset:
+    """Windows of `data`, with the target of each: `keras.utils.timeseries_dataset_from_array`.
+
+    Window i has the rows `start_index + i * sequence_stride + k * sampling_rate`, for k from 0 to `sequence_length`
+    - 1, and the target of the first of them. Without `shuffle` the batches are those of Keras, bit for bit and in its
+    order: NumPy arrays [batch, sequence_length, ...] and [batch, ...] in a tuple, or the former alone where `targets`
+    is None.
+
+    With `shuffle` each epoch has the same windows as Keras', in another order: the first in that of
+    `np.random.RandomState(seed).shuffle`, with which Keras begins too, each further one shuffled by the same generator
+    again. (Keras then draws from a buffer of eight batches, with random numbers of TensorFlow.) Without a seed NumPy's
+    global generator draws one, as in Keras. In `fit` Keras also shuffles the order of the batches, as of every
+    `PyDataset`, unless called with `shuffle=False`.
+
+    Where a window begins for which there is no target, it is left out; Keras ends with an error at such a window where
+    `start_index` is given. Where no window fits, the data set is empty, as Keras' is, and a warning is logged.
+
+    Args:
+        data: [time, ...] an array; lists become float32 or int32, as in TensorFlow.
+        targets: [time, ...] the target of the window that begins at that row, of any length, or None.
+        sequence_length: Steps in a window.
+        sequence_stride: Rows from one window to the next.
+        sampling_rate: Rows from one step to the next.
+        batch_size: Windows in a batch; the last may be shorter. None: single windows, without an axis for the batch.
+        shuffle: Whether windows come in random order.
+        seed: Of that order.
+        start_index, end_index: Rows before the one, and from the other on, are not used. None: all are.
+        format: "tf" or "grain"; both give the same here.
+        device, engine, residency, threads: As in `gpuload.Loader`.
+
+    Raises:
+        ValueError: where Keras raises one; a `sequence_length` or `batch_size` below 1.
+
+    >>> dataset = timeseries_dataset_from_array(np.arange(9), np.arange(9) * 10, 3, sequence_stride=2, batch_size=3)
+    >>> [(inputs.tolist(), targets.tolist()) for inputs, targets in dataset]
+    [([[0, 1, 2], [2, 3, 4], [4, 5, 6]], [0, 20, 40]), ([[6, 7, 8]], [60])]
+    """
+    if not hasattr(data, "dtype") or hasattr(data, "iloc"):  # Lists; pandas, which takes slices for labels.
+        data = _as_tensorflow_does(data)
+    rows = len(data)
+    _check_indices(start_index, end_index, rows)
+    for name, value in (("sampling_rate", sampling_rate), ("sequence_stride", sequence_stride)):
+        if checked_int(name, value, 1) >= rows:
+            raise ValueError(f"{name} must be below the {rows} rows of data, not {value!r}")
+    if format not in ("tf", "grain"):
+        raise ValueError(f"format must be one of tf, grain, not {format!r}")
+    checked_int("sequence_length", sequence_length, 1)
+    if batch_size is not None:
+        checked_int("batch_size", batch_size, 1)
+
+    chosen = slice(start_index or 0, rows if end_index is None else end_index)
+    starts = chosen.stop - chosen.start - (sequence_length - 1) * sampling_rate
+    if targets is not None:
+        targets = _on_host(targets)[chosen]
+        starts = min(starts, len(targets))
+    if shuffle and seed is None:
+        seed = int(np.random.randint(10**6))  # noqa: NPY002 - the generator that Keras asks
+    pool, count = None, 0
+    if starts > 0:
+        pool = WindowPool(
+            # No further than the last start: where targets end before the data do, there are fewer windows.
+            Series(data[chosen.start : chosen.start + starts + (sequence_length - 1) * sampling_rate]),
+            Window(sequence_length, stride=sequence_stride, dilation=sampling_rate),
+            batch_size=batch_size or 1,
+            device=device,
+            engine=engine,
+            framework="numpy",
+            residency=residency,
+            threads=threads,
+        )
+        count = len(pool)
+    else:
+        log.warning(
+            "no window of sequence_length=%d with sampling_rate=%d fits the %d rows from start_index to end_index%s: "
+            "the data set is empty",
+            sequence_length,
+            sampling_rate,
+            max(0, chosen.stop - chosen.start),
+            "" if targets is None else f" and their {len(targets)} targets",
+        )
+    return WindowDataset(pool, targets, count, batch_size, seed if shuffle else None)
+
+
+def _check_indices(start: int | None, end: int | None, rows: int) -> None:
+    """As Keras does, which takes 0 for None here."""
+    if start and not 0 <= start < rows:
+        raise ValueError(f"start_index must be from 0 to below the {rows} rows of data, not {start!r}")
+    if end and not 0 < end < rows:
+        raise ValueError(f"end_index must be above 0 and below the {rows} rows of data, not {end!r}; None takes all")
+    if start and end and end <= start:
+        raise ValueError(f"end_index must be above start_index={start!r}, not {end!r}")
+
+
+def _on_host(array: Any) -> NDArray[Any]:
+    if isinstance(array, np.ndarray):
+        return array
+    if not hasattr(array, "dtype") or hasattr(array, "iloc"):
+        return _as_tensorflow_does(array)
+    return np.asarray(keras.ops.convert_to_numpy(array))
+
+
+def _as_tensorflow_does(values: Any) -> NDArray[Any]:
+    """An array; of Python's own numbers, with 32 bits."""
+    array = np.asarray(values)
+    if isinstance(values, list | tuple) and array.dtype in (np.float64, np.int64):
+        return array.astype(np.float32 if array.dtype == np.float64 else np.int32)
+    return array

@@ -1,0 +1,16 @@
+"""PyTorch's words for gpuload: change the import, keep the program.
+
+`TimeSeriesDataset` replaces the `Dataset` of windows that many write by hand, in PyTorch's `DataLoader` or in the one
+from here. `DataLoader` replaces `torch.utils.data.DataLoader` for it: the same batches in the same order from the same
+seed, cut many at a time, on the GPU where there is one.
+"""
+
+try:
+    import torch  # noqa: F401
+except ImportError as _error:
+    raise ImportError("gpuload.torch needs PyTorch, which is not installed: pip install 'gpuload[torch]'") from _error
+
+from gpuload.torch.dataset import TimeSeriesDataset
+from gpuload.torch.loader import DataLoader
+
+__all__ = ["DataLoader", "TimeSeriesDataset"]

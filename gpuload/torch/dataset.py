@@ -1,0 +1,232 @@
+"""Windows of a series as a `torch.utils.data.Dataset`, and as the samples of a batch that was cut in one."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.utils.data
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
+
+from gpuload.engines.window_numpy import Cutter
+from gpuload.engines.windows import Cut, WindowJob
+from gpuload.plan import Window, Windows, WindowStep
+from gpuload.plan.checks import checked_int
+from gpuload.plan.windows import Rows
+from gpuload.sources import Series
+from gpuload.window_pool import WindowPool, windows_of
+
+OPTIONS = tuple(field.name for field in fields(Window)[1:])
+
+
+class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
+    """Every window of a series, with its label: sample i is `(data[i : i + seq_length], labels[i + seq_length - 1])`.
+
+    Samples are tensors on the CPU, or on the GPU where the data lies: a window [seq_length, ...], a label of the shape
+    and dtype that one entry of `labels` has, and last a dict of the `extras`, where there are any; a window alone where
+    there is nothing else. Negative numbers count from the end. Works in PyTorch's own `DataLoader`, which cuts a whole
+    batch at once and has worker processes open a memory-mapped file again instead of copying it, and in
+    `gpuload.torch.DataLoader`.
+
+    Random options of the windows draw from PyTorch's global generator.
+
+    >>> dataset = TimeSeriesDataset(np.arange(10.0), np.arange(10), seq_length=4)
+    >>> len(dataset), dataset[-1]
+    (7, (tensor([6., 7., 8., 9.], dtype=torch.float64), tensor(9)))
+    >>> loader = torch.utils.data.DataLoader(dataset, batch_size=5)
+    >>> [(inputs.shape, targets.tolist()) for inputs, targets in loader]
+    [(torch.Size([5, 4]), [3, 4, 5, 6, 7]), (torch.Size([2, 4]), [8, 9])]
+    """
+
+    series: Series
+    window: Window
+    windows: Windows
+    """Which windows there are."""
+
+    def __init__(
+        self,
+        data: Any,
+        labels: Any = None,
+        seq_length: int | None = None,
+        *,
+        groups: npt.ArrayLike | None = None,
+        segments: npt.ArrayLike | None = None,
+        **options: Any,
+    ):
+        """
+        Args:
+            data: [time, ...], what `gpuload.Series` takes as values; or a `Series`, which has labels, groups and
+                segments of its own.
+            labels: [time, ...], one for each row of `data`. None: none.
+            seq_length: Steps in a window. Must be given.
+            groups, segments: As in `gpuload.Series`: windows do not reach from one into the next.
+            options: Of `gpuload.Window`: stride, dilation, horizon, target, mean, dtype, ... Its layout "LBC" has only
+                what is cut as one batch; samples that PyTorch stacks one by one are "BLC".
+
+        Raises:
+            ValueError: an argument that makes no sense, or no window that fits.
+            TypeError: an option that `gpuload.Window` does not have.
+        """
+        for name in options:
+            if name not in OPTIONS:
+                raise TypeError(f"{name!r} is no option of gpuload.Window: there are {', '.join(OPTIONS)}")
+        if isinstance(data, Series):
+            for name, value in (("labels", labels), ("groups", groups), ("segments", segments)):
+                if value is not None:
+                    raise ValueError(f"{name} must be None where data is a Series, which has its own: leave it out")
+            self.series = data
+        else:
+            self.series = Series(data, labels, groups=groups, segments=segments)
+        self.window = Window(checked_int("seq_length", seq_length, 1), **options)
+        self.windows = windows_of(WindowJob(self.series, self.window))
+
+    @property
+    def seq_length(self) -> int:
+        """Steps in a window."""
+        return self.window.length
+
+    def __len__(self) -> int:
+        """Number of windows: `len(data) - seq_length + 1` of one series without options."""
+        return len(self.windows)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.series!r}, {self.window!r})"
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample of that number. Raises IndexError where there is none, TypeError for what is no whole number."""
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise TypeError(f"index must be a whole number, not {index!r}") from None
+        sample = self.samples(self.cut(as_numbers([number], len(self))))[0]
+        return tuple(sample) if isinstance(sample, _Sample) else sample
+
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
+        """The samples of these numbers, cut at once."""
+        if type(self).__getitem__ is not TimeSeriesDataset.__getitem__:
+            return [self[index] for index in indices]
+        samples = self.samples(self.cut(as_numbers(indices, len(self))))
+        return samples if len(samples.parts) > 1 else list(samples)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_pool", "_engine")}
+
+    @cached_property
+    def _pool(self) -> WindowPool:
+        """What cuts samples where no loader does: on the CPU, or on the GPU where the data lies."""
+        device = "cpu" if self.series.gpu is None else "auto"
+        return WindowPool(
+            self.series, self.window, batch_size=1, device=device, framework="torch", windows=self.windows
+        )
+
+    @cached_property
+    def _engine(self) -> Callable[[WindowStep], Cut]:
+        pool = self._pool
+        if self.series.gpu is None:
+            return Cutter(pool.job)  # Without threads, which would not live on in a worker process.
+
+        def cut(step: WindowStep) -> Cut:
+            engine, generation = pool.acquire(), pool.generation
+            try:
+                engine.submit(step)
+                found: Cut = engine.result(pool.stream)
+                return found
+            finally:
+                pool.release(engine, generation)
+
+        return cut
+
+    def cut(self, numbers: Rows) -> Any:
+        """The windows of these numbers as one batch: inputs, or a tuple of inputs, targets and extras."""
+        draws = self.window.draws_time or self.window.draws_scaling or self.window.jitter
+        seed = int(torch.empty((), dtype=torch.int64).random_().item()) if draws else 0
+        step = self.windows.step(numbers, seed=seed, epoch=0, first=0)
+        return self._pool.delivered(self._engine(step), len(numbers))[0]
+
+    def samples(self, batch: Any) -> Samples:
+        """The single windows of a batch."""
+        time = 1 if self.window.layout == "LBC" else 0
+        return Samples(list(batch) if isinstance(batch, tuple) else [batch], time, time if self.window.horizon else 0)
+
+
+class _Sample(tuple[Any, ...]):
+    """A window and what belongs to it. `default_collate` knows it by its type."""
+
+    __slots__ = ()
+
+
+class Samples(Sequence[Any]):
+    """The windows of one batch as samples, one by one; `default_collate` takes the batch itself, as it was cut."""
+
+    def __init__(self, parts: list[Any], inputs_axis: int, targets_axis: int):
+        self.parts = parts
+        """Inputs, and as far as they are there targets and a dict of extras."""
+        self._axes = {"inputs": inputs_axis, "targets": targets_axis, "mask": inputs_axis}
+
+    def __len__(self) -> int:
+        return int(self.parts[0].shape[self._axes["inputs"]])
+
+    def __iter__(self) -> Iterator[Any]:
+        columns = self._each(lambda tensor, axis: tensor.unbind(axis))
+        for column in columns:
+            if isinstance(column, dict):
+                names = tuple(column)
+                columns[-1] = [dict(zip(names, row, strict=True)) for row in zip(*column.values(), strict=True)]
+        return iter(columns[0]) if len(columns) == 1 else map(_Sample, zip(*columns, strict=True))
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        number = range(len(self))[index]
+        row = self._each(lambda tensor, axis: tensor.select(axis, number))
+        return row[0] if len(row) == 1 else _Sample(row)
+
+    def _each(self, function: Callable[[Any, int], Any]) -> list[Any]:
+        """`function(tensor, its axis of samples)` of each part, in a dict where the part is one."""
+        found: list[Any] = []
+        for name, part in zip(("inputs", "targets"), self.parts, strict=False):
+            if not isinstance(part, dict):
+                found.append(function(part, self._axes[name]))
+        if isinstance(self.parts[-1], dict):
+            found.append({name: function(part, self._axes.get(name, 0)) for name, part in self.parts[-1].items()})
+        return found
+
+
+def _collate(batch: Sequence[Any], *, collate_fn_map: Any = None) -> list[Any]:
+    """What `default_collate` makes of `_Sample`s: the batch that they are from, or as of any tuples."""
+    if isinstance(batch, Samples):
+        return list(batch.parts)
+    return [collate(column, collate_fn_map=collate_fn_map) for column in zip(*batch, strict=False)]
+
+
+# PyTorch's own place for types with a way of their own to become a batch.
+default_collate_fn_map[_Sample] = _collate
+
+
+def as_numbers(indices: Any, size: int) -> Rows:
+    """Numbers of samples as int64 from 0 to `size` - 1, whatever whole numbers they are.
+
+    Raises IndexError for numbers that are not from -`size` to `size` - 1, TypeError for what are no whole numbers.
+    """
+    found = np.asarray(indices)
+    if found.dtype.kind not in "iu" and found.size:
+        try:
+            found = np.array([operator.index(index) for index in indices])
+        except TypeError:
+            raise TypeError(f"indices must be whole numbers, not {indices!r}") from None
+    if found.ndim != 1:
+        raise TypeError(f"indices must be one row of whole numbers, not {indices!r}")
+    if not found.size:
+        return np.zeros(0, np.int64)
+    low, high = int(found.min()), int(found.max())
+    if low < -size or high >= size:
+        wrong = low if low < -size else high
+        raise IndexError(f"index must be from {-size} to {size - 1}, the data set has {size} windows, not {wrong}")
+    numbers: Rows = found.astype(np.int64, copy=False)
+    return np.where(numbers < 0, numbers + size, numbers) if low < 0 else numbers
