@@ -1,4 +1,4 @@
-"""Which device to run on."""
+"""Which device to run on, and the kernels that run there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import functools
 import logging
 import os
 import re
+import threading
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 log = logging.getLogger("gpuload")
 
@@ -28,18 +31,71 @@ CPU = Device(None)
 
 @functools.cache
 def device_count() -> int:
-    """How many CUDA devices the driver shows; 0 where there is no driver.
+    """How many CUDA devices this process may use; 0 where there is no driver.
 
-    Asks the driver itself, so that no framework has to be imported.
+    Asks the driver's management library (NVML), so that no framework has to be imported and no CUDA context is begun:
+    after `cuInit`, processes that are forked could not use CUDA. Where that library is missing, or
+    `CUDA_VISIBLE_DEVICES` names parts of devices (MIG), the driver itself is asked.
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    counted = None if visible and "MIG-" in visible else _count_by_nvml(visible)
+    if counted is not None:
+        return counted
     count = ctypes.c_int(0)
     if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
         return 0
     return count.value
+
+
+def _count_by_nvml(visible: str | None) -> int | None:
+    """The devices that NVML shows and CUDA_VISIBLE_DEVICES leaves; None where NVML does not answer."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    if nvml.nvmlInit_v2() != 0:
+        return None
+    try:
+        count = ctypes.c_uint(0)
+        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return None
+        if visible is None:
+            return count.value
+        return _visible(visible, [_uuid(nvml, index) for index in range(count.value)])
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _uuid(nvml: ctypes.CDLL, index: int) -> str:
+    """Such as "GPU-8f6a..."; "" where there is no saying."""
+    handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(96)
+    if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
+        return ""
+    return text.value.decode() if nvml.nvmlDeviceGetUUID(handle, text, len(text)) == 0 else ""
+
+
+def _visible(names: str, uuids: list[str]) -> int:
+    """How many devices a value of CUDA_VISIBLE_DEVICES leaves: those before the first name that is none.
+
+    >>> uuids = ["GPU-8f6a", "GPU-8f6b", "GPU-1c00"]
+    >>> [_visible(names, uuids) for names in ("2,0", "0,7,1", "-1", "", "GPU-1c,GPU-8f6b", "GPU-8f6")]
+    [2, 1, 0, 0, 2, 0]
+    """
+    count = 0
+    for name in names.split(","):
+        name = name.strip()
+        if name.startswith("GPU-"):
+            there = sum(uuid.startswith(name) for uuid in uuids) == 1
+        else:
+            there = name.isdecimal() and int(name) < len(uuids)
+        if not there:
+            break
+        count += 1
+    return count
 
 
 def _wanted(device: str) -> tuple[str, str]:
@@ -77,3 +133,67 @@ def resolve(device: str) -> Device:
             "pass device='cpu', or device='auto' to take what is there"
         )
     return Device(index)
+
+
+_kernels: dict[tuple[str, str, tuple[str, ...], int], Any] = {}
+_compiling = threading.Lock()
+
+
+def kernel_source(file: str) -> Path:
+    """The path of a kernel's source: in the folder `kernels` beside the package, or in the installed package."""
+    package = Path(__file__).parent
+    for folder in (package.parent / "kernels", package / "kernels"):
+        if (folder / file).is_file():
+            return folder / file
+    raise FileNotFoundError(
+        f"kernels/{file} is neither beside nor in {package}: install gpuload again, with the files of its wheel"
+    )
+
+
+def kernel(file: str, name: str, options: tuple[str, ...], device: Device) -> Any:
+    """The function `name` of a CUDA source, compiled for a device: a `cupy.RawKernel`.
+
+    Compiled once for each (file, options, device) in a process; CuPy keeps what was compiled on disk as well.
+
+    Raises ImportError where CuPy or NVIDIA's compiler library (NVRTC) is missing, RuntimeError where the source does
+    not compile.
+    """
+    key = (file, name, options, int(device.index or 0))
+    with _compiling:
+        if key not in _kernels:
+            _kernels[key] = _compiled(file, name, options, device)
+        return _kernels[key]
+
+
+def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) -> Any:
+    try:
+        import cupy
+    except ImportError:
+        raise ImportError("windows on a GPU need CuPy, which is not installed: pip install 'gpuload[cuda13]'") from None
+    code = kernel_source(file).read_text()
+    try:
+        with cupy.cuda.Device(device.index):
+            function = cupy.RawModule(code=code, options=options).get_function(name)
+            function.kernel  # noqa: B018 - compiles and loads it now
+            return function
+    except cupy.cuda.compiler.CompileException as error:
+        raise RuntimeError(
+            f"kernels/{file} does not compile for {device} with {' '.join(options)}: {_first_error(str(error))}"
+        ) from error
+    except RuntimeError as error:
+        if "nvrtc" not in str(error).lower():
+            raise
+        raise ImportError(
+            f"windows on a GPU need NVIDIA's compiler library NVRTC, which CuPy does not find ({error}): "
+            "pip install 'gpuload[cuda13]'"
+        ) from error
+
+
+def _first_error(log: str) -> str:
+    """The line of a compiler's output that says what is wrong.
+
+    >>> _first_error("window.cu(3): warning: unused\\nwindow.cu(7): error: no such type\\n1 error detected")
+    'window.cu(7): error: no such type'
+    """
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "no message")

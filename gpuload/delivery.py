@@ -36,6 +36,8 @@ def _on_host(array: Any, device: Device) -> Any:
 def to_torch(array: Any, device: Device, dtype: str | None = None) -> Any:
     """A `torch.Tensor` on the device."""
     torch = _required("torch", "framework='torch'", "torch")
+    if isinstance(array, np.ndarray) and array.dtype.kind == "V":  # NumPy's bfloat16, of which PyTorch knows nothing.
+        return to_torch(array.view(np.int16), device).view(torch.bfloat16)
     if device.index is None:
         tensor = torch.from_numpy(np.asarray(array))
     elif isinstance(array, np.ndarray):

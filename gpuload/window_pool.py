@@ -94,9 +94,6 @@ class WindowPool(EnginePool):
 
     def _pieces(self, array: Any, size: int, dtype: str | None = None) -> Any:
         if self._converts:
-            if self.framework is delivery.FRAMEWORKS["torch"] and array.dtype.name == "bfloat16":
-                # PyTorch takes none of NumPy's; nothing is lost on the way.
-                array, dtype = array.astype(np.float32), "bfloat16"
             array = self.framework.convert(array, self.device, dtype)
         return (array,) if self.together == 1 else self.framework.split(array, size)
 

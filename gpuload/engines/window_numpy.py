@@ -155,7 +155,7 @@ class Cutter:
         job, window = self.job, self.job.window
         present = ~np.isnan(raw) if job.dtype.kind not in "biu" else np.ones(raw.shape, bool)
         channels = job.target_channels
-        extras = {"mask": present, "start": step.rows}
+        extras = {"mask": present, "start": step.rows.copy()}
         values, future = raw, None
         if window.computes:
             values = raw.astype(job.compute_dtype)
@@ -189,7 +189,7 @@ class Cutter:
                 extras["scale"] = extras["scale"] / factors
         if step.positions is not None:
             noise = normal(step.seed, step.epoch, step.positions, window.length * job.channels)
-            values = values + values.dtype.type(window.jitter) * noise.reshape(values.shape)
+            values = values + np.multiply(noise.reshape(values.shape), window.jitter, dtype=values.dtype)
         if channels is not None and targets is not None:
             targets = self._cast(targets if future is None else future)
         return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}

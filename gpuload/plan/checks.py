@@ -38,7 +38,8 @@ def interval(name: str, value: Any, neutral: float = 0.0) -> tuple[float, float]
 def numbers(value: Any) -> NDArray[np.float64]:
     """The value as an array of doubles; NaN, which no rule allows, where it is none."""
     try:
-        return np.asarray(value, float)
+        found = np.asarray(value)
+        return found.astype(float) if found.dtype.kind in "biuf" else np.array(math.nan)  # "0.5" is text.
     except (TypeError, ValueError):
         return np.array(math.nan)
 

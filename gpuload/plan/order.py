@@ -74,9 +74,10 @@ class Order:
 
         Or `together` batches in one piece, where that many are left.
         """
-        indices = self.indices(epoch)
-        if self.last_batch != "keep":
-            # A data set smaller than a batch is gone round several times.
-            indices = np.resize(indices, len(self) * self.batch_size)
-        for first in range(start * self.batch_size, len(indices), together * self.batch_size):
-            yield first, indices[first : first + together * self.batch_size]
+        # A data set smaller than a batch is gone round several times.
+        end = self.size if self.last_batch == "keep" else len(self) * self.batch_size
+        indices = np.resize(self.indices(epoch), end) if self.shuffle else None
+        for first in range(start * self.batch_size, end, together * self.batch_size):
+            last = min(first + together * self.batch_size, end)
+            # Without shuffling there may be more samples than would fit the memory as a list.
+            yield first, np.arange(first, last) % self.size if indices is None else indices[first:last]

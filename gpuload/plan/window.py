@@ -40,6 +40,9 @@ class Window:
         row       r   r+1   r+2   r+3   r+4   r+5   r+6   r+7   r+8   r+9   r+10
         inputs    0           1           2           3
         targets                                                   0           1
+
+    To hold out the last 100 rows of each series: `Window(96, horizon=24, end_index=-100)` trains, and
+    `Window(96, horizon=24, start_index=-100 - 96)` tests, on targets from the first held-out row on.
     """
 
     length: int
@@ -70,7 +73,8 @@ class Window:
     missing: Missing = "keep"
     """What becomes of NaN in the inputs: `keep` it; `zero` gives 0, after normalization; `forward` repeats the last
     value before it in the window, and gives 0 where there is none; `omit` leaves out windows that hold one, in their
-    targets too. Noise is added to what stands there then."""
+    targets too. Noise is added to what stands there then. But for `omit`, a target that is NaN stays NaN: leave it out
+    of the loss."""
     jitter: float = 0.0
     """Standard deviation of normal noise that is added to every value, after normalization."""
     scaling: Range = 0.0
@@ -85,9 +89,9 @@ class Window:
     layout: Layout = "BLC"
     """Axes of inputs and of targets with a horizon: batch, time ("length") and channels."""
     extras: Sequence[Extra] = ()
-    """What a batch carries beside, in a dict that comes last: `mask`, true where a value was there; `mean` and `scale`
-    [B, C], with which x = y * scale + mean turns normalized numbers back; `start` [B], the row of the window's first
-    step."""
+    """What a batch carries beside, in a dict that comes last: `mask`, shaped as the inputs, true where a value was
+    there; `mean` and `scale`, float32 [B, C], or [B] for a series [time], with which x = y * scale + mean turns
+    normalized numbers back; `start`, int64 [B], the row of the window's first step."""
 
     def __post_init__(self) -> None:
         for name, least in (("length", 1), ("stride", 1), ("dilation", 1), ("horizon", 0)):

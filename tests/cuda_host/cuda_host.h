@@ -1,0 +1,41 @@
+// The part of CUDA C++ that a kernel of this repository uses, on the host: a thread of the host for each CUDA thread of
+// a block, one block after another. Shared memory is a block of the heap, of exactly the size that the launch asks for.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+
+struct Index {
+    unsigned x = 0, y = 0, z = 0;
+};
+
+extern thread_local Index threadIdx, blockIdx;
+extern thread_local unsigned long long *pool;  // extern __shared__
+
+void __syncthreads();
+
+#define __global__
+#define __launch_bounds__(threads, blocks)
+#define INLINE inline
+
+inline void sincospif(float turns, float *sine, float *cosine) {
+    *sine = float(std::sin(M_PI * turns));
+    *cosine = float(std::cos(M_PI * turns));
+}
+
+// Rounded once, to the nearest, by the compiler.
+inline float f32_of_half(unsigned short bits) {
+    _Float16 value;
+    __builtin_memcpy(&value, &bits, 2);
+    return float(value);
+}
+
+template <class From>
+unsigned short half_of(From from) {
+    const _Float16 value = _Float16(from);
+    unsigned short bits;
+    __builtin_memcpy(&bits, &value, 2);
+    return bits;
+}
+inline unsigned short half_of_f32(float value) { return half_of(value); }
+inline unsigned short half_of_f64(double value) { return half_of(value); }
