@@ -74,7 +74,7 @@ def gpuload_numpy(job: Job) -> Iterator[Any]:
         yield from loader
 
 
-def _data_loader(job: Job, workers: int) -> Iterator[Any]:
+def _data_loader(job: Job, workers: int, copies: bool = False) -> Iterator[Any]:
     import torch
 
     class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
@@ -86,9 +86,12 @@ def _data_loader(job: Job, workers: int) -> Iterator[Any]:
 
         def __getitem__(self, index: int) -> tuple[Any, Any]:
             end = index + self.seq_length
+            if copies:
+                return torch.tensor(self.data[index:end]), torch.tensor(self.labels[end - 1])
             return self.data[index:end], self.labels[end - 1]
 
-    dataset = TimeSeriesDataset(torch.from_numpy(job.values), torch.from_numpy(job.labels), job.length)
+    data, labels = (array if copies else torch.from_numpy(array) for array in (job.values, job.labels))
+    dataset = TimeSeriesDataset(data, labels, job.length)
     loader = torch.utils.data.DataLoader(
         dataset,
         batch_size=job.batch_size,
@@ -111,12 +114,17 @@ def _sent(job: Job, tensor: Any, cast: bool = True) -> Any:
 
 
 def stock(job: Job) -> Iterator[Any]:
-    """A Dataset of windows in PyTorch's DataLoader, in the same process."""
+    """A Dataset of slices of tensors in PyTorch's DataLoader, in the same process."""
     yield from _data_loader(job, workers=0)
 
 
+def stock_copies(job: Job) -> Iterator[Any]:
+    """The same over NumPy arrays, with torch.tensor(...) of each window and each label, as many write it."""
+    yield from _data_loader(job, workers=0, copies=True)
+
+
 def stock_workers(job: Job) -> Iterator[Any]:
-    """The same with worker processes: 2, or on a GPU 16."""
+    """The first of these with worker processes: 2, or on a GPU 16."""
     yield from _data_loader(job, workers=2 if job.device == "cpu" else min(16, len(os.sched_getaffinity(0))))
 
 
@@ -185,6 +193,7 @@ CONTENDERS = {
     "gpuload.torch": gpuload_torch,
     "gpuload.Loader": gpuload_numpy,
     "DataLoader": stock,
+    "DataLoader, copies": stock_copies,
     "DataLoader, workers": stock_workers,
     "keras": keras,
     "torch index": torch_indexing,

@@ -28,7 +28,7 @@ class Loader:
 
     Images are [B, H, W, C], or [B, C, H, W] for PyTorch, of the transform's dtype; labels [B, ...] of the source's.
     Windows are [B, L, ...] in the layout and of the dtype of the `Window`, which tells the shape of targets too. Small
-    batches of windows are parts of one array of up to 4 MiB.
+    batches of windows are parts of one array of up to 2 MiB.
 
     Raises SampleError, from the batch concerned only, where a file cannot be read; ValueError, ImportError and
     RuntimeError at once for arguments that make no sense here.

@@ -42,6 +42,10 @@ class EnginePool(ABC):
     def open_engine(self) -> Engine:
         """A new engine for the job."""
 
+    def submit(self, engine: Engine, step: Any) -> None:
+        """Have the engine start a step."""
+        engine.submit(step)
+
     @abstractmethod
     def deliver(self, engine: Engine) -> Any:
         """What the engine made of its oldest step, in the framework's arrays."""
@@ -121,7 +125,7 @@ class Stream(Generic[AnyStep]):
                 step = next(self._steps, None)
                 if step is None:
                     break
-                self._engine.submit(step)
+                self._pool.submit(self._engine, step)
                 self._submitted.append(step)
         except BaseException:
             self._abandon()

@@ -16,7 +16,7 @@ from gpuload.sources import Series
 
 log = logging.getLogger("gpuload")
 
-PIECE_BYTES = 2**22
+PIECE_BYTES = 2**21
 """Small batches are cut several at once, for what a call costs. A batch that is held keeps the piece that it is of."""
 
 

@@ -70,8 +70,8 @@ def philox(seed, epoch, stream, block):
 def test_the_numbers_of_a_seed_are_a_promise():
     """Somebody resumes tomorrow what another version began today: which number goes where must never change.
 
-    Order: Fisher and Yates' shuffle, from the last sample to the second, with the halves of the numbers of stream 0, the
-    low one first; of each as many low bits as the greatest place has, drawn again where they say a greater one.
+    Order: Fisher and Yates' shuffle, from the last sample to the second, with the halves of the numbers of stream 0,
+    the low one first; of each as many low bits as the greatest place has, drawn again where they say a greater one.
     Augmentation: eight blocks of stream 1 for each position, of
     each number the top 53 bits as a fraction. NumPy counts before it draws, so that block 1 is the first.
     """

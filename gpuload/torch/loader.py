@@ -30,7 +30,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     Yields what PyTorch's would: `[inputs, targets]`, with the extras of the windows in a dict that comes last; inputs
     alone where there is nothing else; inputs [B, seq_length, ...]. With the same `torch.manual_seed` or generator it
     has the same order, epoch after epoch, and leaves the generators in the same state. Small batches are parts of one
-    tensor of up to 4 MiB.
+    tensor of up to 2 MiB.
 
     What differs: batches are on the device; `num_workers`, `prefetch_factor`, `timeout`, `worker_init_fn`,
     `multiprocessing_context`, `pin_memory` and `in_order` are checked by PyTorch and have no effect, since no processes
@@ -140,6 +140,9 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 class _Pool(WindowPool):
     """Delivers a step as it was cut: into what it is to be parted is known with the step."""
 
+    def submit(self, engine: Engine, step: Piece) -> None:
+        engine.submit(step.step)
+
     def deliver(self, engine: Engine) -> Any:
         return engine.result(self.stream)
 
@@ -162,6 +165,9 @@ class Batches(_BaseDataLoaderIter):
     def _start(self) -> None:
         self._here: deque[Any] = deque()  # Delivered together, and not yet taken.
         self._exhausts = False
+        # A function of the user's is called when its batch's turn has come: it may draw.
+        collate = cast(Callable[[Any], Any], self._collate_fn)
+        self._collate = None if collate is default_collate else collate
         steps = pieces(self._loader, self._sampler_iter, int(self._base_seed), self._epoch)
         self._stream = Stream(self._loader._pool, steps)
         # PyTorch's sampler draws a second permutation when it is asked for more than the first, and takes none of it.
@@ -184,7 +190,7 @@ class Batches(_BaseDataLoaderIter):
         batch = self._here.popleft()
         if self._exhausts and not self._here:
             self._exhaust()
-        return self._collated(batch)  # Not ahead of time: a function of the user's may draw.
+        return self._collate(batch) if self._collate else batch
 
     def _exhaust(self) -> None:
         draw, self._last_draw = self._last_draw, None
@@ -192,17 +198,14 @@ class Batches(_BaseDataLoaderIter):
             draw()
 
     def _parted(self, piece: Piece, cut: Cut) -> Iterable[Any]:
-        """The batches of a piece, or its single samples."""
+        """The batches of a piece as PyTorch delivers them, or what `_collate` takes."""
         loader = self._loader
         batches = loader._pool.delivered(cut, piece.size)
-        return batches if loader.batch_sampler is not None else loader._source.samples(batches[0])
-
-    def _collated(self, batch: Any) -> Any:
-        """As PyTorch delivers it."""
-        if self._collate_fn is default_collate:
-            return list(batch) if isinstance(batch, tuple) else batch
-        loader, collate = self._loader, cast(Callable[[Any], Any], self._collate_fn)
-        return collate(batch if loader.batch_sampler is None else loader._source.samples(batch))
+        if loader.batch_sampler is None:
+            return loader._source.samples(batches[0])
+        if self._collate:
+            return map(loader._source.samples, batches)
+        return map(list, batches) if isinstance(batches[0], tuple) else batches
 
 
 def _source(dataset: Any) -> tuple[TimeSeriesDataset, Rows | None]:

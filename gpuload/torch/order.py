@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,12 +18,13 @@ if TYPE_CHECKING:
     from gpuload.torch.loader import DataLoader
 
 
-@dataclass(frozen=True, kw_only=True)
-class Piece(WindowStep):
-    """A step of one or several batches, all of `size` windows but perhaps the last."""
+class Piece(NamedTuple):
+    """One or several batches that are cut at once."""
 
+    step: WindowStep
     size: int
-    exhausts: bool = False
+    """Windows in a batch; the last may have fewer."""
+    exhausts: bool
     """Whether PyTorch has come to the sampler's end when it has this piece's last batch."""
 
 
@@ -33,18 +33,19 @@ def pieces(loader: DataLoader, sampled: Iterator[Any], seed: int, epoch: int) ->
 
     It must not hold the iterator, whose stream holds it: what holds itself is not freed at once.
     """
-    first, dataset = 0, cast(Sized, loader.dataset)
+    first, count = 0, len(cast(Sized, loader.dataset))
+    windows, table = loader._source.windows, loader._table
     for size, numbers, exhausts in _numbers(loader, sampled):
-        indices = as_numbers(numbers, len(dataset))
-        if loader._table is not None:
-            indices = loader._table[indices]
-        step = loader._source.windows.step(indices, seed=seed, epoch=epoch, first=first)
+        indices = numbers if isinstance(numbers, np.ndarray) else as_numbers(numbers, count)
+        step = windows.step(indices if table is None else table[indices], seed=seed, epoch=epoch, first=first)
         first += len(indices)
-        yield Piece(**vars(step), size=size, exhausts=exhausts)
+        yield Piece(step, size, exhausts)
 
 
 def _numbers(loader: DataLoader, sampled: Iterator[Any]) -> Iterator[tuple[int, Any, bool]]:
     """Of each piece: the size of its batches, the numbers of its windows, whether it exhausts the sampler.
+
+    An array of numbers holds only those that there are.
 
     `sampled`: what PyTorch would take them from, one by one or batch by batch.
     """
