@@ -99,7 +99,7 @@ class Loader:
         if isinstance(source, Series):
             if not isinstance(transform, Window):
                 raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
-            self._pool = WindowPool(source, transform, residency=residency, **options)
+            self._pool = WindowPool(source, transform, residency=residency, shuffled=shuffle, **options)
         else:
             if not isinstance(transform, Augment):
                 raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")

@@ -36,12 +36,20 @@ class WindowPool(EnginePool):
         prefetch: int = 2,
         threads: int | None = None,
         windows: Windows | None = None,
+        shuffled: bool = False,
     ):
+        """
+        Args:
+            windows: Those of the series, where they are known already.
+            shuffled: Whether windows will be asked for in another order than that of their rows.
+        """
         super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
         self.source, self.transform = series, window
         self.job = WindowJob(series, window)
         self.windows = windows_of(self.job) if windows is None else windows
         self.device, self.engine = engines.choose_for_windows(series, device, engine, residency)
+        if shuffled and series.mapped and (self.device == cuda.CPU or residency == "host"):
+            self.job = WindowJob(series.for_random_reads(), window)
         self.framework = delivery.choose(framework, self.device)
         # On a GPU the engine makes the framework's own arrays, but NumPy has none there.
         self._converts = self.device == cuda.CPU or self.framework is delivery.FRAMEWORKS["numpy"]

@@ -1,11 +1,13 @@
 """Order, Augment and the crops: everything random, against references written here."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from scipy import stats
 
 from gpuload import Augment, CenterCrop, ImageArray, Loader, Order, RandomResizedCrop
 from gpuload.engines.image_numpy import NumpyOps
@@ -115,6 +117,45 @@ def test_the_numbers_of_a_seed_are_a_promise():
     np.testing.assert_allclose(step.channel_shift, [-30 + 60 * channel_shift], rtol=1e-12)
     np.testing.assert_allclose(step.brightness, [0.4 + 1.2 * brightness], rtol=1e-12)
     np.testing.assert_allclose(step.crops, RandomResizedCrop().draw(np.array([crop])), rtol=1e-12)
+
+
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 2**40))
+def test_an_order_that_is_not_listed_is_a_permutation_too(size, seed, epoch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gpuload.plan.order.LISTED", 0)
+        order = Order(size=size, batch_size=7, shuffle=True, seed=seed)
+        indices = order.indices(epoch)
+        np.testing.assert_array_equal(np.sort(indices), np.arange(size))
+        pieces = [batch for _, batch in order.batches(epoch, start=min(2, len(order) - 1), together=3)]
+        np.testing.assert_array_equal(np.concatenate(pieces), indices[min(2, len(order) - 1) * 7 :])
+        if size > 100:
+            assert (indices != Order(size=size, batch_size=7, shuffle=True, seed=seed).indices(epoch + 1)).any()
+
+
+def test_an_order_that_is_not_listed_is_as_even_as_a_shuffle(monkeypatch):
+    """Over many epochs: every sample is as likely at the first position, and neighbours are as far apart."""
+    monkeypatch.setattr("gpuload.plan.order.LISTED", 0)
+    order = Order(size=13, batch_size=4, shuffle=True, seed=3)
+    orders = np.array([order.indices(epoch) for epoch in range(4000)])
+    for position in (0, 6, 12):
+        assert stats.chisquare(np.bincount(orders[:, position], minlength=13)).pvalue > 1e-4
+    pairs = np.bincount(orders[:, 0] * 13 + orders[:, 1], minlength=169).reshape(13, 13)
+    assert stats.chisquare(pairs[~np.eye(13, dtype=bool)]).pvalue > 1e-4
+    large = Order(size=100_000, batch_size=4, shuffle=True, seed=3).indices(0)
+    assert abs(np.corrcoef(large[:-1], large[1:])[0, 1]) < 0.02
+    assert abs(np.corrcoef(large, np.arange(len(large)))[0, 1]) < 0.02
+
+
+def test_a_billion_samples_are_shuffled_without_a_list_of_them():
+    order = Order(size=10**9, batch_size=4, shuffle=True, seed=1)
+    tracemalloc.start()
+    first, batch = next(order.batches(epoch=0, start=200_000_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert first == 800_000_000
+    assert len(set(batch.tolist())) == 4
+    assert batch.max() < 10**9
+    assert peak < 10**5
 
 
 @pytest.mark.parametrize("last_batch", ["keep", "drop", "pad"])

@@ -18,7 +18,7 @@ from conftest import _require_device
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuload import Series
+from gpuload import Loader, Series, Window
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 
@@ -472,3 +472,31 @@ def test_arrays_on_a_gpu_stay_there() -> None:
     assert Series([tensor, tensor]).bounds.tolist() == [0, 20, 40]
     with refused("values must lie all on the host or all on a GPU: bring the list together first"):
         Series([tensor, np.zeros((4, 3), np.float32)])
+
+
+def advised(name: str) -> list[bool]:
+    """Of each map of that file in this process, whether the system was told not to read ahead."""
+    found, here = [], False
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ")[0]:
+            here = line.endswith(name)
+        elif here and line.startswith("VmFlags:"):
+            found.append("rr" in line.split())
+    return found
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/smaps").exists(), reason="only Linux tells what a map was advised")
+def test_only_shuffled_windows_are_read_without_reading_ahead(tmp_path: pathlib.Path) -> None:
+    """In a map of the loader's own: that of the user stays as it is, and both show the same numbers."""
+    path = tmp_path / "unlike-any-other.npy"
+    np.save(path, np.arange(4000.0).reshape(1000, 4))
+    series = Series(path)
+    assert advised(path.name) == [False]
+    options = {"batch_size": 8, "device": "cpu", "seed": 0}
+    in_order = Loader(series, Window(5), **options)
+    assert advised(path.name) == [False]
+    shuffled = Loader(series, Window(5), shuffle=True, **options)
+    assert sorted(advised(path.name)) == [False, True]
+    assert shuffled.source is series
+    first = [np.sort(np.concatenate([batch[:, 0, 0] for batch in loader])) for loader in (in_order, shuffled)]
+    np.testing.assert_array_equal(*first)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,43 @@ def philox(seed: int, epoch: int, stream: int, block: int = 0) -> np.random.Phil
     """
     key = np.array([seed, epoch], dtype=np.uint64)
     return np.random.Philox(key=key, counter=np.array([block, 0, 0, stream], dtype=np.uint64))
+
+
+LISTED = 2**22
+"""Up to as many samples are shuffled as a list; of more, each position's sample is computed when its turn comes."""
+
+_ROUNDS = 8
+_MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+
+
+def scattered(positions: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The samples [B] at these positions, in an order of `size` samples that `keys` settle; nothing is listed.
+
+    A Feistel network over the bits of the position: each half in turn is changed by a hash of the other, which can be
+    undone, so that no two positions meet. Where that leads beyond the size, it is done again. Luby and Rackoff, "How to
+    construct pseudorandom permutations from pseudorandom functions", 1988; walking in cycles: Black and Rogaway,
+    "Ciphers with arbitrary finite domains", 2002.
+
+    >>> sorted(scattered(np.arange(10), 10, np.arange(8, dtype=np.uint64)).tolist())
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    bits = max(2, (size - 1).bit_length())
+    low_bits, one = np.uint64(bits // 2), np.uint64(1)
+    masks = (one << np.uint64(bits - bits // 2)) - one, (one << low_bits) - one
+
+    def network(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        halves = [values >> low_bits, values & masks[1]]
+        for number in range(_ROUNDS):
+            mixed = (halves[1 - number % 2] + keys[number]) * _MIX[0]
+            mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX[1]
+            halves[number % 2] = halves[number % 2] ^ ((mixed >> np.uint64(32)) & masks[number % 2])
+        joined: NDArray[np.uint64] = halves[0] << low_bits | halves[1]
+        return joined
+
+    found = network(positions.astype(np.uint64))
+    while len(beyond := np.flatnonzero(found >= np.uint64(size))):
+        found[beyond] = network(found[beyond])
+    return found.astype(np.int64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,21 +101,27 @@ class Order:
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
         """[size] every sample once, in the order of that epoch."""
-        if not self.shuffle:
-            return np.arange(self.size)
-        # NumPy promises that this class draws the same in every version (NEP 19). It shuffles in linear time.
-        generator = np.random.RandomState(philox(self.seed, epoch, stream=0))
-        return generator.permutation(self.size)
+        return self._samples(epoch)(np.arange(self.size))
 
     def batches(self, epoch: int, start: int = 0, together: int = 1) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Each batch from number `start` on: the position of its first sample in the epoch, and its samples [B].
 
         Or `together` batches in one piece, where that many are left.
         """
+        samples = self._samples(epoch)
         # A data set smaller than a batch is gone round several times.
         end = self.size if self.last_batch == "keep" else len(self) * self.batch_size
-        indices = np.resize(self.indices(epoch), end) if self.shuffle else None
         for first in range(start * self.batch_size, end, together * self.batch_size):
-            last = min(first + together * self.batch_size, end)
-            # Without shuffling there may be more samples than would fit the memory as a list.
-            yield first, np.arange(first, last) % self.size if indices is None else indices[first:last]
+            positions = np.arange(first, min(first + together * self.batch_size, end))
+            yield first, samples(positions if end <= self.size else positions % self.size)
+
+    def _samples(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+        """A function from positions in the epoch to samples."""
+        if not self.shuffle:
+            return lambda positions: positions
+        generator = philox(self.seed, epoch, stream=0)
+        if self.size > LISTED:
+            return functools.partial(scattered, size=self.size, keys=generator.random_raw(_ROUNDS))
+        # NumPy promises that this class draws the same in every version (NEP 19). It shuffles in linear time.
+        permutation: NDArray[np.int64] = np.random.RandomState(generator).permutation(self.size)
+        return permutation.take

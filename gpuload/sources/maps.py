@@ -1,7 +1,8 @@
-"""Memory maps that are pickled as what they are, a place in a file, and not as a copy of what is in it."""
+"""Memory maps as what they are, a place in a file: to be opened again, elsewhere or for another use."""
 
 from __future__ import annotations
 
+import mmap
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -60,3 +61,17 @@ def place_of(array: Any) -> Place | None:
     size = first + sum(max(step, 0) for step in steps) + array.dtype.itemsize
     address = array.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
     return Place(path, whole.offset + address - first, size, first, array.dtype, array.shape, array.strides)
+
+
+def for_random_reads(array: Array) -> Array:
+    """The same array over a map of its own, if it is mapped, of which only the pages that are touched are read.
+
+    Otherwise the system reads far ahead from each of them, which is for nothing where the next window lies elsewhere.
+    """
+    place = place_of(array)
+    if place is None or not hasattr(mmap, "MADV_RANDOM"):
+        return array
+    opened = place.open()
+    found: Any = map_under(opened)
+    found._mmap.madvise(mmap.MADV_RANDOM)
+    return opened

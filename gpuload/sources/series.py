@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuload.sources.checks import Array, few, layout
-from gpuload.sources.maps import Place, map_under, place_of
+from gpuload.sources.maps import Place, for_random_reads, map_under, place_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Rows = npt.NDArray[np.int64]
 
@@ -130,6 +134,13 @@ class Series:
     def _places(self) -> list[str]:
         arrays: list[Any] = [self.values, self.targets]
         return sorted({str(a.device.id) for a in arrays if a is not None and not isinstance(a, np.ndarray)})
+
+    def for_random_reads(self) -> Self:
+        """The same numbers, over maps of their own that read no more of a file than what is asked for."""
+        found = copy.copy(self)
+        found.values = for_random_reads(self.values)
+        found.targets = None if self.targets is None else for_random_reads(self.targets)
+        return found
 
     def check_files(self) -> None:
         """Raise RuntimeError where a mapped file has another length than it had: reading on could end the process."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 import torch.utils.data
-from torch.utils.data import BatchSampler, Sampler, Subset, default_collate
+from torch.utils.data import BatchSampler, Sampler, SequentialSampler, Subset, default_collate
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from gpuload.engines import Engine
@@ -105,6 +105,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             "residency": residency,
             "prefetch": prefetch,
             "threads": threads,
+            "shuffled": type(sampler_of(self)) is not SequentialSampler,
         }
         self._pool = self._open()
 
