@@ -90,10 +90,10 @@ def measure(job: Job, names: list[str], number: int, seconds: float) -> tuple[li
             skipped[name] = str(error)
             continue
         running[name] = batches
-    tasks = {name: lambda it=it: speed(it, seconds, job.device) for name, it in running.items()}  # type: ignore[misc]
+    tasks = {name: lambda it=it: speed(it, seconds, job.device) for name, it in running.items()}
     speeds = rounds(number, tasks)
     for batches in running.values():
-        batches.close()  # type: ignore[attr-defined]
+        batches.close()
     rows: list[dict[str, Any]] = []
     for name, list_ in speeds.items():
         row: dict[str, Any] = {"contender": name, "windows_per_second": spread(list_)}

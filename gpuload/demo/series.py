@@ -21,7 +21,7 @@ from torch import nn
 
 import gpuload
 from gpuload.demo.series_picture import draw
-from gpuload.demo.training import Moment, first_weights, fit, one_thread, progress, torch_device
+from gpuload.demo.training import Moment, Watch, first_weights, fit, one_thread, progress, torch_device
 from gpuload.plan.checks import checked_int
 
 
@@ -192,9 +192,7 @@ def run(
     return Result(findings=findings, picture=draw(findings, out / "forecast.png"))
 
 
-def learn(
-    record: Record, *, epochs: int, seed: int, watch: Callable[[Moment], None] = lambda moment: None, **options: Any
-) -> Finding:
+def learn(record: Record, *, epochs: int, seed: int, watch: Watch = lambda moment: None, **options: Any) -> Finding:
     """Train a network on the series but for its held-out end, and let it forecast that."""
     series = gpuload.Series(record.values)
     options |= {"seed": seed, "framework": "torch"}

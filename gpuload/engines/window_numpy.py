@@ -12,7 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from gpuload.engines.windows import AXES, EPSILON, Cut, WindowJob
+from gpuload.engines.windows import AXES, Cut, WindowJob
+from gpuload.plan.augment import EPSILON
 from gpuload.plan.noise import normal
 from gpuload.plan.windows import Floats, Rows, WindowStep
 

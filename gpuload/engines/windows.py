@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gpuload.plan import Window, Windows
-from gpuload.plan.augment import EPSILON
 from gpuload.sources import Series
 
 AXES = {"BLC": (0, 1, 2), "BCL": (0, 2, 1), "LBC": (1, 0, 2)}
@@ -165,6 +164,3 @@ def _any_missing(
     before = np.where(rows >= dilation, counts[rows - dilation], 0)
     missing: NDArray[np.bool_] = counts[rows + (steps - 1) * dilation] > before
     return missing
-
-
-__all__ = ["AXES", "EPSILON", "Cut", "WindowJob", "complete"]

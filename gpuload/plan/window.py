@@ -116,7 +116,7 @@ class Window:
             if value is None:
                 continue
             given = numbers(value)
-            if isinstance(value, str) or given.ndim > 1 or not given.size or not np.isfinite(given).all():
+            if given.ndim > 1 or not given.size or not np.isfinite(given).all():
                 raise ValueError(f"{name} must be one finite number, or one a channel, not {value!r}")
             if name == "std" and not (given > 0).all():
                 raise ValueError(f"std must be above 0, not {value!r}")
