@@ -197,6 +197,7 @@ def timeseries_dataset_from_array(
             framework="numpy",
             residency=residency,
             threads=threads,
+            shuffled=shuffle,
         )
         count = len(pool)
     else:
