@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gpuload import delivery, engines
 from gpuload.plan import Augment, Order, Step
@@ -29,14 +30,27 @@ class ImagePool(EnginePool):
         framework: str | None = None,
         prefetch: int = 2,
         threads: int | None = None,
+        channels_last: bool = False,
     ):
+        """
+        Args:
+            channels_last: PyTorch's memory format: images [B, C, H, W] whose channels lie side by side.
+        """
         super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
         transform = sized(source, transform)
         self.source = source
         self.device, self.engine = engines.choose(source, transform, device, engine)
         self.framework = delivery.choose(framework, self.device)
-        layout = transform.layout or self.framework.layout
+        if channels_last and (self.framework.name != "torch" or transform.layout == "HWC"):
+            raise ValueError(
+                "channels_last=True is a memory format of PyTorch for images [B, C, H, W], not for "
+                f"framework={self.framework.name!r} with layout={transform.layout!r}: leave it out"
+            )
+        self.channels_last = channels_last
+        layout = "HWC" if channels_last else transform.layout or self.framework.layout
         self.transform = transform if transform.layout == layout else transform.replace(layout=layout)
+        self.framework.check_dtype("dtype of the transform", self.transform.dtype, "pass another dtype")
+        self._label_dtype = None if source.labels is None else _label_dtype(source.labels, self.framework)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -52,7 +66,8 @@ class ImagePool(EnginePool):
         )
 
     def deliver(self, engine: engines.Engine) -> Any:
-        return self.framework.convert(engine.result(self.stream), self.device, self.transform.dtype)
+        images = self.framework.convert(engine.result(self.stream), self.device, self.transform.dtype)
+        return images.permute(0, 3, 1, 2) if self.channels_last else images
 
     def plan(self, order: Order, seed: int, epoch: int) -> Iterator[Step]:
         """The steps of one epoch, a batch each."""
@@ -66,9 +81,22 @@ class ImagePool(EnginePool):
         if self.source.labels is None:
             return [images]
         labels = self.source.labels[step.indices]
-        if self.framework.label_dtype is not None and labels.dtype.kind in "iu":
-            labels = labels.astype(self.framework.label_dtype, copy=False)
+        if self._label_dtype is not None:
+            labels = labels.astype(self._label_dtype, copy=False)
         return [(images, self.framework.convert(labels, self.device, None))]
+
+
+def _label_dtype(labels: NDArray[Any], framework: delivery.Framework) -> str | None:
+    """What labels are converted to: whole numbers to what the framework asks for, or has."""
+    name = labels.dtype.name
+    if labels.dtype.kind in "iu":
+        if framework.label_dtype is not None:
+            return framework.label_dtype
+        within = np.iinfo(np.int32)
+        if not framework.has(name) and labels.size and within.min <= labels.min() and labels.max() <= within.max:
+            return "int32"
+    framework.check_dtype("labels", name, "number them with np.unique(labels, return_inverse=True)[1]")
+    return None
 
 
 def sized(source: ImageSource, transform: Augment) -> Augment:

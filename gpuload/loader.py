@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import secrets
+import threading
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from gpuload.plan import Augment, Order, Window
 from gpuload.plan.checks import checked_int
 from gpuload.plan.order import LastBatch
 from gpuload.pool import Stream
+from gpuload.sharding import check_last_batch, shard_of, sharded
 from gpuload.sources import ImageSource, Series
 from gpuload.window_pool import WindowPool
 
@@ -63,6 +65,8 @@ class Loader:
         residency: str = "auto",
         prefetch: int = 2,
         threads: int | None = None,
+        channels_last: bool = False,
+        sharding: Any = None,
     ):
         """
         Args:
@@ -75,20 +79,33 @@ class Loader:
                 samples ("pad").
             device: "auto", "cpu", "cuda" or "cuda:N". The environment's GPULOAD_DEVICE overrides "auto".
             engine: "auto"; for images "dali" or "numpy", for windows "cupy" (on a GPU) or "numpy" (on the CPU).
-            framework: "numpy", "torch" or "cupy": whose arrays batches are. None: NumPy on the CPU, CuPy on a GPU.
-                "numpy" on a GPU copies each batch to the host.
+            framework: Whose arrays batches are: "numpy", "torch", "tensorflow" (eager tensors; `gpuload.tensorflow`
+                has data sets), "jax", "cupy", or "dlpack": something with `__dlpack__` for any other library. None:
+                NumPy on the CPU, CuPy on a GPU. "numpy" on a GPU copies each batch to the host.
             residency: Where a series stays while a GPU cuts it: "device", copied there once, or "host", from where
                 the rows of each batch are copied ahead of time; "auto" takes "device" where the series needs at most
                 half of the memory that is free there.
             prefetch: Batches made ahead of the one in use; of small windows, pieces of several batches.
             threads: CPU threads that decode images, or that cut windows; None: one for each CPU of the process.
+            channels_last: For PyTorch, images [B, C, H, W] in its memory format `torch.channels_last`.
+            sharding: For JAX, a `jax.sharding.NamedSharding` over the first axis: batches of `batch_size` samples are
+                global arrays, spread over the devices of its mesh. Each process makes the part that its own devices
+                hold; all of them need the same `seed`.
         """
+        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         self.seed = secrets.randbits(32) if seed is None else seed
         self.epoch = 0
         """Number of the epoch that the next iteration will be."""
         self._ready: tuple[int, Stream[Any]] | None = None  # A stream that stands at the start of that epoch.
+        shard = (0, 1)
+        if sharding is not None:
+            if framework != "jax":
+                raise ValueError(f"sharding is for framework='jax', not for {framework!r}: leave it out")
+            if seed is None:
+                raise ValueError("seed must be given with sharding, the same in all processes, not None")
+            shard = shard_of(sharding, checked_int("batch_size", batch_size, 1))
         options: dict[str, Any] = {
-            "batch_size": batch_size,
+            "batch_size": batch_size if sharding is None else batch_size // shard[1],
             "device": device,
             "engine": engine,
             "framework": framework,
@@ -99,16 +116,26 @@ class Loader:
         if isinstance(source, Series):
             if not isinstance(transform, Window):
                 raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
+            if channels_last:
+                raise ValueError("channels_last=True is for images, not for a Series: leave it out")
             self._pool = WindowPool(source, transform, residency=residency, shuffled=shuffle, **options)
         else:
             if not isinstance(transform, Augment):
                 raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
             if residency != "auto":
                 raise ValueError(f"residency={residency!r} is for a Series, not for images: leave it out")
-            self._pool = ImagePool(source, transform, **options)
+            self._pool = ImagePool(source, transform, channels_last=channels_last, **options)
         self.order = Order(
-            size=len(self._pool), batch_size=batch_size, shuffle=shuffle, seed=self.seed, last_batch=last_batch
+            size=len(self._pool),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            last_batch=last_batch,
+            shard=shard,
         )
+        if sharding is not None:
+            check_last_batch(self.order, sharding)
+            self._pool.framework = sharded(self._pool.framework, sharding, shard[1], self._pool.device)
 
     @property
     def source(self) -> ImageSource | Series:
@@ -119,6 +146,26 @@ class Loader:
     def transform(self) -> Augment | Window:
         """What is done to each sample; of images, layout and size settled."""
         return self._pool.transform
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in a batch; the last may have fewer."""
+        return self.order.batch_size
+
+    @property
+    def dataset(self) -> ImageSource | Series:
+        """`source`, under PyTorch's name."""
+        return self._pool.source
+
+    @property
+    def sampler(self) -> Sampler:
+        """The order, under PyTorch's name."""
+        return Sampler(self)
+
+    @property
+    def framework(self) -> str:
+        """Whose arrays batches are."""
+        return self._pool.framework.name
 
     @property
     def device(self) -> str:
@@ -158,6 +205,19 @@ class Loader:
             ready = epoch, Stream(self._pool, itertools.chain.from_iterable(epochs))
         return Batches(self, epoch, ready[1])
 
+    def replace(self, **changes: Any) -> Loader:
+        """The same loader with other arguments: the same seed and epoch, threads and memory of its own.
+
+        >>> import numpy as np
+        >>> import gpuload
+        >>> loader = gpuload.Loader(gpuload.Series(np.arange(9)), gpuload.Window(3), batch_size=4, device="cpu")
+        >>> loader.replace(framework="dlpack").framework
+        'dlpack'
+        """
+        loader = Loader(**{**self._arguments, "seed": self.seed, **changes})
+        loader.epoch = self.epoch
+        return loader
+
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
         self._ready = None
@@ -170,8 +230,26 @@ class Loader:
         self.close()
 
 
+class Sampler:
+    """What programs written for PyTorch look for at `loader.sampler`: samples in order, and `set_epoch`."""
+
+    def __init__(self, loader: Loader):
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return self._loader.order.size
+
+    def __iter__(self) -> Iterator[int]:
+        """The samples of the epoch that comes next."""
+        return iter(self._loader.order.indices(self._loader.epoch).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """As `Loader.set_epoch`."""
+        self._loader.set_epoch(epoch)
+
+
 class Batches:
-    """One epoch's iterator. After a SampleError it goes on with the next batch."""
+    """One epoch's iterator, for one thread at a time. After a SampleError it goes on with the next batch."""
 
     def __init__(self, loader: Loader, epoch: int, stream: Stream[Any]):
         self._loader = loader
@@ -180,6 +258,7 @@ class Batches:
         self._stream = stream
         self._left = len(loader)
         self._here: deque[Any] = deque()  # Delivered together, and not yet taken.
+        self._in_use = threading.Lock()
 
     def __iter__(self) -> Batches:
         return self
@@ -189,6 +268,16 @@ class Batches:
         return self._left
 
     def __next__(self) -> Any:
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                "this iterator is being consumed in another thread: make one for each thread, with iter(loader)"
+            )
+        try:
+            return self._next()
+        finally:
+            self._in_use.release()
+
+    def _next(self) -> Any:
         if not self._here:
             if not self._left:
                 if self._loader._ready is None and self._stream.alive:

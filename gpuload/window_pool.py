@@ -6,8 +6,6 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from gpuload import cuda, delivery, engines
 from gpuload.engines.windows import Cut, WindowJob, complete
 from gpuload.plan import Order, Window, Windows, WindowStep
@@ -51,17 +49,10 @@ class WindowPool(EnginePool):
         if shuffled and series.mapped and (self.device == cuda.CPU or residency == "host"):
             self.job = WindowJob(series.for_random_reads(), window)
         self.framework = delivery.choose(framework, self.device)
-        # On a GPU the engine makes the framework's own arrays, but NumPy has none there.
-        self._converts = self.device == cuda.CPU or self.framework is delivery.FRAMEWORKS["numpy"]
+        # On a GPU the engine makes the framework's own arrays, where it has an allocator for them.
+        self._converts = self.device == cuda.CPU or self.framework.allocator is None
         self.residency = residency
-        targets = series.targets if self.job.target_channels is None else None
-        dtype = np.dtype(float) if targets is None else targets.dtype
-        numbers = dtype.kind in "biufc" or dtype.name == "bfloat16"
-        if self.framework is delivery.FRAMEWORKS["torch"] and not numbers:
-            raise ValueError(
-                f"targets must be numbers for framework='torch', but those of the series are {dtype}: "
-                "number them with np.unique(targets, return_inverse=True)[1]"
-            )
+        self._check_dtypes()
         # A batch in LBC is not one piece of memory inside a larger one.
         several = PIECE_BYTES // max(1, self.job.bytes_of_window * self.batch_size)
         self.together = 1 if window.layout == "LBC" else max(1, several)
@@ -69,6 +60,21 @@ class WindowPool(EnginePool):
 
     def __len__(self) -> int:
         return len(self.windows)
+
+    def _check_dtypes(self) -> None:
+        """Raise ValueError for what the framework has no arrays of."""
+        check, targets = self.framework.check_dtype, self.source.targets
+        check("values", self.job.out_dtype, "pass Window(dtype='float32')")
+        if targets is not None and self.job.target_channels is None:
+            numbers = targets.dtype.kind in "biufc"
+            instead = (
+                "targets.astype('float32'), or 'int32'"
+                if numbers
+                else "number them with np.unique(targets, return_inverse=True)[1]"
+            )
+            check("targets", targets.dtype.name, instead)
+        if self.job.wants("start") and len(self.source.values) >= 2**31:
+            check("starts of windows", "int64", "leave the extra 'start' out")
 
     def open_engine(self) -> engines.Engine:
         threads = self.threads or engines.available_cpus()
@@ -79,7 +85,11 @@ class WindowPool(EnginePool):
         from gpuload.engines.window_cupy import WindowCupyEngine
 
         return WindowCupyEngine(
-            self.job, device=self.device, framework=self.framework, residency=self.residency, threads=threads
+            self.job,
+            device=self.device,
+            allocator=self.framework.allocator or delivery.CUPY,
+            residency=self.residency,
+            threads=threads,
         )
 
     def deliver(self, engine: engines.Engine) -> list[Any]:
@@ -101,9 +111,10 @@ class WindowPool(EnginePool):
         return list(zip(*parts, strict=True)) if len(parts) > 1 else list(parts[0])
 
     def _pieces(self, array: Any, size: int, dtype: str | None = None) -> Any:
-        if self._converts:
-            array = self.framework.convert(array, self.device, dtype)
-        return (array,) if self.together == 1 else self.framework.split(array, size)
+        def convert(part: Any) -> Any:
+            return self.framework.convert(part, self.device, dtype) if self._converts else part
+
+        return (convert(array),) if self.together == 1 else self.framework.parts(array, size, convert)
 
     def plan(self, order: Order, seed: int, epoch: int) -> Iterator[WindowStep]:
         """The steps of one epoch, several batches each where those are small."""

@@ -92,7 +92,8 @@ def test_steps_run_without_a_loader(place: Place) -> None:
 
 
 def test_unknown_and_impossible() -> None:
-    with pytest.raises(ValueError, match="framework must be one of numpy, torch, cupy, not 'paddle'"):
+    names = "numpy, torch, tensorflow, jax, cupy, dlpack"
+    with pytest.raises(ValueError, match=f"framework must be one of {names}, not 'paddle'"):
         delivery.choose("paddle", CPU)
     with pytest.raises(ValueError, match="framework='cupy' needs a GPU, but batches are made on cpu"):
         delivery.choose("cupy", CPU)

@@ -184,12 +184,12 @@ def engine_for(device, job, *, residency="device", threads=16, skew=0):
     if device == "cpu":
         runtime = cuda_host.HostRuntime(threads)
         engine = WindowCupyEngine(
-            job, device=cuda.CPU, framework=cuda_host.framework(skew), residency=residency, threads=2, runtime=runtime
+            job, device=cuda.CPU, allocator=cuda_host.allocator(skew), residency=residency, threads=2, runtime=runtime
         )
     else:
         runtime = None
         engine = WindowCupyEngine(
-            job, device=cuda.resolve(device), framework=delivery.FRAMEWORKS["cupy"], residency=residency, threads=2
+            job, device=cuda.resolve(device), allocator=delivery.CUPY, residency=residency, threads=2
         )
 
     def close():
@@ -417,7 +417,7 @@ def test_rows_beyond_two_to_the_31st_element(where, tmp_path):
             held = window_cupy._Resident(values, values.ctypes.data, channels)
             window_cupy._resident.setdefault(series, {})[runtime.name, "values"] = held
             engine = WindowCupyEngine(
-                job, device=cuda.CPU, framework=cuda_host.framework(), residency="device", threads=1, runtime=runtime
+                job, device=cuda.CPU, allocator=cuda_host.allocator(), residency="device", threads=1, runtime=runtime
             )
             engine.submit(step)
             found = engine.result()
@@ -481,7 +481,7 @@ def test_a_step_is_one_copy_and_one_launch(series):
         job = WindowJob(series, window)
         runtime = cuda_host.HostRuntime(16)
         engine = WindowCupyEngine(
-            job, device=cuda.CPU, framework=cuda_host.framework(), residency=residency, threads=1, runtime=runtime
+            job, device=cuda.CPU, allocator=cuda_host.allocator(), residency=residency, threads=1, runtime=runtime
         )
         engine.submit(steps_of(job, batch=4))
         engine.result()
@@ -497,7 +497,7 @@ def test_buffers_are_used_again_only_when_they_were_read(series, residency):
     job = WindowJob(series, Window(24, target="end", extras=("start",)))
     runtime = cuda_host.HostRuntime(16)
     engine = WindowCupyEngine(
-        job, device=cuda.CPU, framework=cuda_host.framework(), residency=residency, threads=2, runtime=runtime
+        job, device=cuda.CPU, allocator=cuda_host.allocator(), residency=residency, threads=2, runtime=runtime
     )
     steps = [steps_of(job, batch=4, seed=n) for n in range(4)]
     runtime.gate.clear()
@@ -525,7 +525,7 @@ def test_no_more_buffers_than_a_few_wait_for_the_device(series, residency):
     job = WindowJob(series, Window(24, target="end", extras=("start",)))
     runtime = cuda_host.HostRuntime(16)
     engine = WindowCupyEngine(
-        job, device=cuda.CPU, framework=cuda_host.framework(), residency=residency, threads=2, runtime=runtime
+        job, device=cuda.CPU, allocator=cuda_host.allocator(), residency=residency, threads=2, runtime=runtime
     )
     runtime.gate.clear()
     threading.Timer(0.5, runtime.gate.set).start()
@@ -588,7 +588,7 @@ def test_a_series_is_uploaded_once_and_freed_with_it():
         return WindowCupyEngine(
             WindowJob(series, window),
             device=cuda.CPU,
-            framework=cuda_host.framework(),
+            allocator=cuda_host.allocator(),
             residency="device",
             threads=1,
             runtime=runtime,
@@ -609,7 +609,7 @@ def test_a_series_that_is_too_large_for_the_device_stays_on_the_host(series):
     for free, residency in ((2 * 500 * 3 * 4, "device"), (2 * 500 * 3 * 4 - 1, "host")):
         runtime = cuda_host.HostRuntime(16, free=free)
         engine = WindowCupyEngine(
-            WindowJob(series, Window(10)), device=cuda.CPU, framework=cuda_host.framework(), threads=1, runtime=runtime
+            WindowJob(series, Window(10)), device=cuda.CPU, allocator=cuda_host.allocator(), threads=1, runtime=runtime
         )
         assert engine.residency == residency
         engine.close()
@@ -619,7 +619,7 @@ def test_a_series_that_is_too_large_for_the_device_stays_on_the_host(series):
 def test_what_no_gpu_can_do_raises():
     def engine(series, window, **options):
         return WindowCupyEngine(
-            WindowJob(series, window), device=cuda.CPU, framework=cuda_host.framework(), threads=1, **options
+            WindowJob(series, window), device=cuda.CPU, allocator=cuda_host.allocator(), threads=1, **options
         )
 
     named = Series(np.zeros((20, 2), np.float32), targets=np.array(["a", "b"] * 10))

@@ -1280,7 +1280,7 @@ SERIES = Series(np.zeros(30))
         ({"seed": -1}, "seed must be an integer of at least 0, not -1"),
         ({"seed": 2**64}, "seed must be below 2**64, not 18446744073709551616"),
         ({"last_batch": "fill"}, "last_batch must be one of keep, drop, pad, not 'fill'"),
-        ({"framework": "jax"}, "framework must be one of numpy, torch, cupy, not 'jax'"),
+        ({"framework": "paddle"}, "framework must be one of numpy, torch, tensorflow, jax, cupy, dlpack, not 'paddle'"),
         ({"framework": "cupy"}, "framework='cupy' needs a GPU, but batches are made on cpu"),
         ({"engine": "dali"}, "engine must be one of auto, cupy, numpy for windows, not 'dali'"),
         ({"residency": "gpu"}, "residency must be one of auto, device, host, not 'gpu'"),
@@ -1300,8 +1300,8 @@ def test_loaders_that_make_no_sense(options: dict[str, Any], message: str) -> No
 def test_torch_takes_numbers_alone(targets) -> None:
     series = Series(np.zeros(30), targets=targets)
     with refused(
-        f"targets must be numbers for framework='torch', but those of the series are {series.targets.dtype}: number "
-        "them with np.unique(targets, return_inverse=True)[1]"
+        f"targets must be of a dtype that framework='torch' has, not {series.targets.dtype.name}: number them with "
+        "np.unique(targets, return_inverse=True)[1]"
     ):
         gpuload.Loader(series, Window(4), batch_size=2, device="cpu", framework="torch")
     # Channels in their place are numbers.

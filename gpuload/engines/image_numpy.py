@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
+from gpuload.engines.memory import empty
 from gpuload.errors import BadSample, SampleError
 from gpuload.plan import Augment, Step
 from gpuload.plan.augment import EPSILON
@@ -227,7 +228,7 @@ class NumpyEngine:
 
     def submit(self, step: Step) -> None:
         job = self._source, self._transform, step
-        out = np.empty((step.batch_size, *self._shape), OUTPUT_DTYPES[self._transform.dtype])
+        out = empty((step.batch_size, *self._shape), OUTPUT_DTYPES[self._transform.dtype])
         if self._caller is None:
             images: list[Future[Any]] = [
                 self._pool.submit(_sample, *job, row, out[row]) for row in range(step.batch_size)

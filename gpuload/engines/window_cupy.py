@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gpuload import cuda
 from gpuload.cuda import Device
-from gpuload.delivery import Framework
+from gpuload.delivery import Allocator
 from gpuload.engines.window_kernel import SOURCE, THREADS, Drawn, Launch, Launcher, Outputs, Place
 from gpuload.engines.window_numpy import gatherer
 from gpuload.engines.windows import Cut, WindowJob
@@ -294,7 +294,7 @@ class WindowCupyEngine:
     Args:
         job: What is done.
         device: Where.
-        framework: Whose arrays are filled.
+        allocator: Makes the arrays that are filled.
         residency: Where the series stays: on the "device"; or on the "host", where threads gather windows ahead of
             time. "auto": on the device, where it takes at most half of the memory that is free there.
         threads: For gathering.
@@ -309,7 +309,7 @@ class WindowCupyEngine:
         job: WindowJob,
         *,
         device: Device,
-        framework: Framework,
+        allocator: Allocator,
         residency: str = "auto",
         threads: int,
         runtime: Runtime | None = None,
@@ -317,7 +317,7 @@ class WindowCupyEngine:
         _check(job, residency)
         self._job = job
         self._device = device
-        self._framework = framework
+        self._allocator = allocator
         self._runtime = runtime = runtime or CupyRuntime(device)
         self._launcher = Launcher(job, threads=runtime.threads)
         self._kernel = runtime.kernel(self._launcher.kernel, self._launcher.options)
@@ -419,7 +419,7 @@ class WindowCupyEngine:
             drawn=Drawn(**{name: base + offset for name, offset in parts.names.items()}),
             outputs=Outputs(
                 **{
-                    name: 0 if array is None else self._framework.pointer(array)
+                    name: 0 if array is None else self._allocator.pointer(array)
                     for name, array in ((name, getattr(cut, name)) for name in Outputs.__dataclass_fields__)
                 }
             ),
@@ -450,7 +450,7 @@ class WindowCupyEngine:
         job, window = self._job, self._job.window
 
         def empty(shape: tuple[int, ...], dtype: str) -> Any:
-            return self._framework.empty(shape, dtype, self._device)
+            return self._allocator.empty(shape, dtype, self._device)
 
         inputs = job.arranged(batch, window.length, job.item)
         targets = None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from gpuload.engines.memory import aligned
 from gpuload.engines.windows import AXES, Cut, WindowJob
 from gpuload.plan.augment import EPSILON
 from gpuload.plan.noise import normal
@@ -145,7 +146,7 @@ class Cutter:
         """[B, L, ...] in the window's layout, in one piece."""
         batch, length, layout = len(array), array.shape[1], self.job.window.layout
         if layout != "BLC":
-            array = np.ascontiguousarray(array.reshape(batch, length, -1).transpose(AXES[layout]))
+            array = aligned(array.reshape(batch, length, -1).transpose(AXES[layout]))
         shape = self.job.arranged(batch, length, item)
         return array if array.shape == shape else array.reshape(shape)
 
@@ -198,7 +199,7 @@ class Cutter:
     def _cast(self, values: Array) -> Array:
         # NumPy has no bfloat16: delivery casts it.
         name = self.job.out_dtype
-        return values if self.job.plain else values.astype("float32" if name == "bfloat16" else name)
+        return values if self.job.plain else aligned(values, "float32" if name == "bfloat16" else name)
 
 
 class WindowNumpyEngine:

@@ -82,6 +82,8 @@ class Order:
     """Of the permutations; 0 to 2**64 - 1."""
     last_batch: LastBatch = "keep"
     """What becomes of a short last batch: `keep` it, `drop` it, or `pad` it with the epoch's first samples."""
+    shard: tuple[int, int] = (0, 1)
+    """(rank, count): of each batch, the part of that number out of so many equal ones."""
 
     def __post_init__(self) -> None:
         checked_int("size", self.size, 1)
@@ -106,14 +108,18 @@ class Order:
     def batches(self, epoch: int, start: int = 0, together: int = 1) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Each batch from number `start` on: the position of its first sample in the epoch, and its samples [B].
 
-        Or `together` batches in one piece, where that many are left.
+        Or `together` batches in one piece, where that many are left; of a shard always one, since those of several
+        batches are no stretch of the epoch.
         """
+        rank, count = self.shard
+        together = together if count == 1 else 1
         samples = self._samples(epoch)
         # A data set smaller than a batch is gone round several times.
         end = self.size if self.last_batch == "keep" else len(self) * self.batch_size
         for first in range(start * self.batch_size, end, together * self.batch_size):
-            positions = np.arange(first, min(first + together * self.batch_size, end))
-            yield first, samples(positions if end <= self.size else positions % self.size)
+            size = min(together * self.batch_size, end - first)
+            positions = np.arange(first + size * rank // count, first + size * (rank + 1) // count)
+            yield int(positions[0]), samples(positions if end <= self.size else positions % self.size)
 
     def _samples(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
         """A function from positions in the epoch to samples."""

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpuload.cuda import Device, kernel_source
-from gpuload.delivery import Framework
+from gpuload.delivery import Allocator
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
@@ -105,13 +105,13 @@ class HostArray:
         return self.block.array[offset:].view(dtype).reshape(shape)
 
 
-def framework(skew: int = 0) -> Framework:
+def allocator(skew: int = 0) -> Allocator:
     """Arrays that begin `skew` elements into their memory."""
 
     def empty(shape: tuple[int, ...], dtype: str, device: Device) -> HostArray:
         return HostArray(shape, dtype, skew)
 
-    return Framework(lambda array, device, dtype: array, empty=empty, pointer=lambda array: array.pointer)
+    return Allocator(empty, lambda array: array.pointer)
 
 
 class HostRuntime:
