@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,12 @@ class ImagePool(EnginePool):
         images = self.framework.convert(engine.result(self.stream), self.device, self.transform.dtype)
         return images.permute(0, 3, 1, 2) if self.channels_last else images
 
-    def plan(self, order: Order, seed: int, epoch: int) -> Iterator[Step]:
-        """The steps of one epoch, a batch each."""
+    def plan(self, order: Order, seed: int, epoch: int, numbers: Iterable[int] | None = None) -> Iterator[Step]:
+        """The steps of one epoch, or of its batches of these numbers, a batch each."""
+        if numbers is not None:
+            for first, indices in order.batches(epoch, numbers=numbers):
+                yield self.transform.step(indices, seed=seed, epoch=epoch, first=first)
+            return
         # NumPy's cost is by the call: several batches are drawn in one.
         several = max(1, SAMPLES_DRAWN_AT_ONCE // order.batch_size)
         for first, indices in order.batches(epoch, together=several):

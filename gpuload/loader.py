@@ -92,7 +92,10 @@ class Loader:
                 global arrays, spread over the devices of its mesh. Each process makes the part that its own devices
                 hold; all of them need the same `seed`.
         """
-        self._arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        self.arguments: dict[str, Any] = {
+            name: value for name, value in locals().items() if name not in ("self", "__class__")
+        }
+        """What the loader was made of."""
         self.seed = secrets.randbits(32) if seed is None else seed
         self.epoch = 0
         """Number of the epoch that the next iteration will be."""
@@ -112,21 +115,22 @@ class Loader:
             "prefetch": prefetch,
             "threads": threads,
         }
-        self._pool: ImagePool | WindowPool
+        self.pool: ImagePool | WindowPool
+        """The engines, and what they deliver."""
         if isinstance(source, Series):
             if not isinstance(transform, Window):
                 raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
             if channels_last:
                 raise ValueError("channels_last=True is for images, not for a Series: leave it out")
-            self._pool = WindowPool(source, transform, residency=residency, shuffled=shuffle, **options)
+            self.pool = WindowPool(source, transform, residency=residency, shuffled=shuffle, **options)
         else:
             if not isinstance(transform, Augment):
                 raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
             if residency != "auto":
                 raise ValueError(f"residency={residency!r} is for a Series, not for images: leave it out")
-            self._pool = ImagePool(source, transform, channels_last=channels_last, **options)
+            self.pool = ImagePool(source, transform, channels_last=channels_last, **options)
         self.order = Order(
-            size=len(self._pool),
+            size=len(self.pool),
             batch_size=batch_size,
             shuffle=shuffle,
             seed=self.seed,
@@ -135,17 +139,17 @@ class Loader:
         )
         if sharding is not None:
             check_last_batch(self.order, sharding)
-            self._pool.framework = sharded(self._pool.framework, sharding, shard[1], self._pool.device)
+            self.pool.framework = sharded(self.pool.framework, sharding, shard[1], self.pool.device)
 
     @property
     def source(self) -> ImageSource | Series:
         """What the loader reads."""
-        return self._pool.source
+        return self.pool.source
 
     @property
     def transform(self) -> Augment | Window:
         """What is done to each sample; of images, layout and size settled."""
-        return self._pool.transform
+        return self.pool.transform
 
     @property
     def batch_size(self) -> int:
@@ -155,7 +159,7 @@ class Loader:
     @property
     def dataset(self) -> ImageSource | Series:
         """`source`, under PyTorch's name."""
-        return self._pool.source
+        return self.pool.source
 
     @property
     def sampler(self) -> Sampler:
@@ -163,19 +167,23 @@ class Loader:
         return Sampler(self)
 
     @property
+    def batch_sampler(self) -> None:
+        """None, as of PyTorch's loaders whose `sampler` tells all: who looks for the one looks for the other."""
+
+    @property
     def framework(self) -> str:
         """Whose arrays batches are."""
-        return self._pool.framework.name
+        return self.pool.framework.name
 
     @property
     def device(self) -> str:
         """Where batches are made and delivered: "cpu" or "cuda:N"."""
-        return str(self._pool.device)
+        return str(self.pool.device)
 
     @property
     def engine(self) -> str:
         """What makes them: "dali", "cupy" or "numpy"."""
-        return self._pool.engine
+        return self.pool.engine
 
     def __repr__(self) -> str:
         return (
@@ -193,7 +201,7 @@ class Loader:
 
     def steps(self, epoch: int) -> Iterator[Any]:
         """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn."""
-        return self._pool.plan(self.order, self.seed, epoch)
+        return self.pool.plan(self.order, self.seed, epoch)
 
     def __iter__(self) -> Batches:
         epoch, self.epoch = self.epoch, self.epoch + 1
@@ -201,8 +209,8 @@ class Loader:
         if ready is None or ready[0] != epoch:
             # Made ahead across the end of an epoch too: the next one most likely follows. The stream must not hold the
             # loader, which holds it.
-            epochs = map(functools.partial(self._pool.plan, self.order, self.seed), itertools.count(epoch))
-            ready = epoch, Stream(self._pool, itertools.chain.from_iterable(epochs))
+            epochs = map(functools.partial(self.pool.plan, self.order, self.seed), itertools.count(epoch))
+            ready = epoch, Stream(self.pool, itertools.chain.from_iterable(epochs))
         return Batches(self, epoch, ready[1])
 
     def replace(self, **changes: Any) -> Loader:
@@ -214,14 +222,14 @@ class Loader:
         >>> loader.replace(framework="dlpack").framework
         'dlpack'
         """
-        loader = Loader(**{**self._arguments, "seed": self.seed, **changes})
+        loader = Loader(**{**self.arguments, "seed": self.seed, **changes})
         loader.epoch = self.epoch
         return loader
 
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
         self._ready = None
-        self._pool.close()
+        self.pool.close()
 
     def __enter__(self) -> Loader:
         return self
@@ -253,7 +261,7 @@ class Batches:
 
     def __init__(self, loader: Loader, epoch: int, stream: Stream[Any]):
         self._loader = loader
-        self._pool: Any = loader._pool
+        self.pool: Any = loader.pool
         self._epoch = epoch
         self._stream = stream
         self._left = len(loader)
@@ -284,10 +292,10 @@ class Batches:
                     self._loader._ready = self._epoch + 1, self._stream
                 raise StopIteration
             try:
-                self._here.extend(self._pool.batches(*next(self._stream)))
+                self._here.extend(self.pool.batches(*next(self._stream)))
             except Exception:
                 lost = self._stream.last
-                self._left -= 1 if lost is None else -(-lost.batch_size // self._pool.batch_size)
+                self._left -= 1 if lost is None else -(-lost.batch_size // self.pool.batch_size)
                 raise
         self._left -= 1
         return self._here.popleft()

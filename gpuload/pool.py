@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from gpuload import delivery
 from gpuload.cuda import Device
 from gpuload.engines import Engine
+from gpuload.plan import Order
 from gpuload.plan.checks import checked_int
 
 AnyStep = TypeVar("AnyStep")
@@ -47,8 +48,16 @@ class EnginePool(ABC):
         engine.submit(step)
 
     @abstractmethod
+    def plan(self, order: Order, seed: int, epoch: int, numbers: Iterable[int] | None = None) -> Iterator[Any]:
+        """The steps of one epoch, or of its batches of these numbers, one batch each."""
+
+    @abstractmethod
     def deliver(self, engine: Engine) -> Any:
         """What the engine made of its oldest step, in the framework's arrays."""
+
+    @abstractmethod
+    def batches(self, step: Any, delivered: Any) -> list[Any]:
+        """The batches of a delivered step."""
 
     @property
     def stream(self) -> int | None:

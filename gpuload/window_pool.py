@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gpuload import cuda, delivery, engines
@@ -116,9 +116,10 @@ class WindowPool(EnginePool):
 
         return (convert(array),) if self.together == 1 else self.framework.parts(array, size, convert)
 
-    def plan(self, order: Order, seed: int, epoch: int) -> Iterator[WindowStep]:
-        """The steps of one epoch, several batches each where those are small."""
-        for first, indices in order.batches(epoch, together=self.together):
+    def plan(self, order: Order, seed: int, epoch: int, numbers: Iterable[int] | None = None) -> Iterator[WindowStep]:
+        """The steps of one epoch, several batches each where those are small; or of its batches of these numbers."""
+        together = self.together if numbers is None else 1
+        for first, indices in order.batches(epoch, together=together, numbers=numbers):
             yield self.windows.step(indices, seed=seed, epoch=epoch, first=first)
 
     def batches(self, step: WindowStep, delivered: list[Any]) -> list[Any]:

@@ -451,7 +451,7 @@ def test_fit_is_foreseen(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     starts = []
     restart = gpuload.keras.prefetch.PrefetchedDataset._restart  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "gpuload.keras.prefetch.PrefetchedDataset._restart", lambda s, v: (starts.append(1), restart(s, v))
+        "gpuload.keras.prefetch.PrefetchedDataset._restart", lambda s, v, n: (starts.append(1), restart(s, v, n))
     )
     flow = ImageDataGenerator(device="cpu").flow_from_directory(photos, target_size=(8, 8), batch_size=1, seed=1)
     for _ in range(3):

@@ -154,7 +154,12 @@ def test_bad_arguments(photos: Path) -> None:
         ("threads must be an integer of at least 1, not 0", folder, augment, {"threads": 0}),
         ("seed must be an integer of at least 0, not 'x'", folder, augment, {"seed": "x"}),
         ("last_batch must be one of keep, drop, pad, not 'fill'", folder, augment, {"last_batch": "fill"}),
-        ("framework must be one of numpy, torch, tensorflow, jax, cupy, dlpack, not 'mxnet'", folder, augment, {"framework": "mxnet"}),
+        (
+            "framework must be one of numpy, torch, tensorflow, jax, cupy, dlpack, not 'mxnet'",
+            folder,
+            augment,
+            {"framework": "mxnet"},
+        ),
         ("framework='cupy' needs a GPU", folder, augment, {"framework": "cupy", "device": "cpu"}),
         ("size and crop belong to images that are read from files", SOURCE, augment, {}),
         (
@@ -319,7 +324,7 @@ def test_closed_loaders_leave_nothing(place: Place) -> None:
     with gpuload.Loader(SOURCE, RANDOM, batch_size=5, framework="numpy", **place._asdict()) as loader:
         batches = iter(loader)
         next(batches)
-        pool = loader._pool
+        pool = loader.pool
     del batches
     assert not pool._idle
 

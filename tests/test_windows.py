@@ -1070,7 +1070,7 @@ def test_a_file_that_changes_its_length(
     loader = gpuload.Loader(
         Series(mapped), window, batch_size=batch_size, device=device, framework="numpy", prefetch=0, **options
     )
-    assert loader._pool.together == together
+    assert loader.pool.together == together
     batches = iter(loader)
     seen = [next(batches)[1]["start"] for _ in range(together)]
     os.truncate(mapped, size + change)

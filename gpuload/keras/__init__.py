@@ -14,6 +14,7 @@ except ImportError as _error:
     ) from _error
 
 from gpuload.keras.arrays import NumpyArrayIterator
+from gpuload.keras.dataset import LoaderDataset, dataset
 from gpuload.keras.files import DataFrameIterator, DirectoryIterator
 from gpuload.keras.generator import ImageDataGenerator
 from gpuload.keras.iterator import Iterator
@@ -26,7 +27,9 @@ __all__ = [
     "ImageDataGenerator",
     "ImageSequence",
     "Iterator",
+    "LoaderDataset",
     "NumpyArrayIterator",
     "WindowDataset",
+    "dataset",
     "timeseries_dataset_from_array",
 ]

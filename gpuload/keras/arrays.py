@@ -6,6 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from gpuload.keras.iterator import Iterator, share_of
@@ -90,7 +91,9 @@ class NumpyArrayIterator(Iterator):
 
     def _cast(self, images: Any) -> Any:
         # Integer images stay integers through Keras' warp, which rounds.
-        return super()._cast(np.rint(images) if np.issubdtype(np.dtype(self.dtype), np.integer) else images)
+        if np.issubdtype(np.dtype(self.dtype), np.integer):
+            images = np.rint(images) if isinstance(images, np.ndarray) else ops.round(images)
+        return super()._cast(images)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         inputs = [images, *(r[indices] for r in self.x_misc)] if self.x_misc else images

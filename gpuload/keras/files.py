@@ -86,7 +86,7 @@ class FileIterator(Iterator):
         if self.class_mode is None:
             return images
         if self.class_mode == "input":
-            targets = images.copy()
+            targets = images.copy() if isinstance(images, np.ndarray) else images
         elif self.class_mode == "multi_output":
             targets = [output[indices] for output in self.labels]
         elif self.class_mode == "raw":

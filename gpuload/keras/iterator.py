@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
+from keras import ops
 from numpy.typing import NDArray
 
 from gpuload.image_pool import ImagePool
 from gpuload.keras.draws import matrices
-from gpuload.keras.prefetch import PrefetchedDataset, Visit
+from gpuload.keras.prefetch import PrefetchedDataset
+from gpuload.plan import Step
 from gpuload.plan.checks import checked_int
 from gpuload.plan.crop import DRAWS
 from gpuload.sources import ImageSource
@@ -34,8 +36,8 @@ class Position:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowVisit(Visit):
-    """A visit, and where the iterator stands after it."""
+class Visit(Step):
+    """A step, and where the iterator stands after it."""
 
     after: Position
     rng: Any
@@ -52,6 +54,7 @@ class Iterator(PrefetchedDataset):
     """
 
     white_list_formats = SUFFIXES
+    _number_error = ValueError  # As Keras' iterators.
     # Keras' iterators reseed the one global generator, and an epoch's order comes from where any of them left it.
     _rng: Any = np.random
 
@@ -114,9 +117,8 @@ class Iterator(PrefetchedDataset):
     def __next__(self) -> Any:
         with self.lock:
             self._renew()
-            upcoming = self._stream.upcoming if self._stream else None
-            if upcoming is None or upcoming.number is not None:
-                self._restart(self._walk())
+            if self._stream is None or not self._stream.alive or self._numbers is not None:
+                self._restart(self._walk(), None)
             return self._take()
 
     def _renew(self) -> None:
@@ -133,6 +135,7 @@ class Iterator(PrefetchedDataset):
 
     def on_epoch_end(self) -> None:
         """Draw the order of the next epoch."""
+        super().on_epoch_end()
         with self.lock:
             self._drop()
             self.index_array = self._permutation(self._rng)
@@ -152,7 +155,7 @@ class Iterator(PrefetchedDataset):
     def _position(self) -> Position:
         return Position(self.total_batches_seen, self.batch_index, self.index_array)
 
-    def _walk(self) -> Steps[FlowVisit]:
+    def _walk(self) -> Steps[Visit]:
         """The batches that `next` yields from here on."""
         here = self._position()
         while True:
@@ -163,26 +166,25 @@ class Iterator(PrefetchedDataset):
             first = here.batch_index * self.batch_size % self.n
             following = here.batch_index + 1 if self.n > first + self.batch_size else 0
             here = Position(here.total_batches_seen + 1, following, order)
-            yield self._visit(rng, order[first : first + self.batch_size], None, here)
+            yield self._visit(rng, order[first : first + self.batch_size], here)
 
-    def _visits(self, numbers: Sequence[int]) -> Steps[FlowVisit]:
+    def _visits(self, numbers: Sequence[int]) -> Steps[Visit]:
         here = self._position()
         for number in numbers:
             rng = self._generator(here.total_batches_seen)
             order = self._permutation(rng) if here.index_array is None else here.index_array
             here = Position(here.total_batches_seen + 1, here.batch_index, order)
             first = number * self.batch_size
-            yield self._visit(rng, order[first : first + self.batch_size], number, here)
+            yield self._visit(rng, order[first : first + self.batch_size], here)
 
-    def _visit(self, rng: Any, indices: NDArray[np.int64], number: int | None, after: Position) -> FlowVisit:
+    def _visit(self, rng: Any, indices: NDArray[np.int64], after: Position) -> Visit:
         height, width = self._size
         count = len(indices)
         drawn = self.image_data_generator.ranges.draw(rng, count, height, width)
         transform = self._transform
         moved = transform.warps or transform.flips
-        return FlowVisit(
+        return Visit(
             indices=indices,
-            number=number,
             matrices=matrices(drawn, count, height, width) if moved else None,
             crops=None if transform.crop is None else transform.crop.draw(np.empty((count, DRAWS))),
             channel_shift=drawn.get("channel_shift_intensity"),
@@ -212,21 +214,22 @@ class Iterator(PrefetchedDataset):
             threads=generator.threads,
         )
 
-    def _deliver(self, visit: FlowVisit, images: Any) -> Any:
+    def _deliver(self, visit: Visit, delivered: Any) -> Any:
         self.total_batches_seen = visit.after.total_batches_seen
         self.batch_index = visit.after.batch_index
         self.index_array = visit.after.index_array
         Iterator._rng = visit.rng
-        images = self._cast(images)
+        images = self._cast(delivered)
         if visit.suffixes is not None:
-            for image, index, suffix in zip(images, visit.indices, visit.suffixes, strict=True):
+            host = keras.ops.convert_to_numpy(images)
+            for image, index, suffix in zip(host, visit.indices, visit.suffixes, strict=True):
                 name = f"{self.save_prefix}_{index}_{suffix}.{self.save_format}"
                 picture = keras.utils.array_to_img(image, self.data_format, scale=True)
                 picture.save(os.path.join(str(self.save_to_dir), name))
         return self._batch(visit.indices, images)
 
     def _cast(self, images: Any) -> Any:
-        return images.astype(self.dtype, copy=False)
+        return images.astype(self.dtype, copy=False) if isinstance(images, np.ndarray) else ops.cast(images, self.dtype)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         raise NotImplementedError

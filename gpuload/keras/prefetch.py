@@ -5,33 +5,31 @@ from __future__ import annotations
 import logging
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from keras.utils import PyDataset
 
-from gpuload.plan import Step
+from gpuload.cuda import CPU
+from gpuload.delivery import FRAMEWORKS, Framework
+from gpuload.keras.backend import backend_framework, of_framework
 from gpuload.pool import EnginePool, Stream
 
 log = logging.getLogger("gpuload")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Visit(Step):
-    """A step that Keras is expected to ask for."""
-
-    number: int | None
-    """Of the batch in the data set; None where batches are taken with `next`."""
-
-
 class PrefetchedDataset(PyDataset):
-    """Answers `self[number]` from batches made ahead.
+    """Answers `self[number]` from batches made ahead: NumPy arrays; in `fit`, `evaluate` and `predict` the arrays of
+    Keras' backend, on the device where they were made.
 
     `fit` asks for every number once an epoch, shuffled by Python's `random` unless told otherwise. It reads
     `num_batches` right before it shuffles, so the same shuffle can be tried here on a copy of the generator's state.
-    A wrong guess costs time, never a wrong batch.
+    A wrong guess costs time, never a wrong batch. Around each epoch it calls `on_epoch_begin` and `on_epoch_end`.
     """
+
+    _number_error: type[Exception] = IndexError  # Where Python's own iteration over numbers ends.
 
     def __init__(self, **kwargs: Any):
         # What is made ahead here would only be thrown away by workers that ask out of order, or in another process.
@@ -40,7 +38,9 @@ class PrefetchedDataset(PyDataset):
         super().__init__(**{**kwargs, "workers": 1, "use_multiprocessing": False})
         self.lock = threading.Lock()
         self._stream: Stream[Any] | None = None
+        self._numbers: deque[int] | None = None  # Of the batches that the stream still has; None: they have none.
         self._pool: EnginePool | None = None
+        self._user: threading.Thread | None = None  # Whose `fit` is in an epoch.
         self._shuffle_state: Any = None
         self._shuffled: list[int] = []
         self._last = -1
@@ -52,12 +52,12 @@ class PrefetchedDataset(PyDataset):
         """The source, transform, device and engine; asked for at the first batch."""
         raise NotImplementedError
 
-    def _visits(self, numbers: Sequence[int]) -> Iterator[Visit]:
+    def _visits(self, numbers: Sequence[int]) -> Iterator[Any]:
         """The steps of these batches, drawn from the present state without changing it."""
         raise NotImplementedError
 
-    def _deliver(self, visit: Any, images: Any) -> Any:
-        """What Keras gets for a visit that took place."""
+    def _deliver(self, visit: Any, delivered: Any) -> Any:
+        """The batch of a step that was carried out; its arrays are NumPy's, or what the pool delivers."""
         raise NotImplementedError
 
     def _renew(self) -> None:
@@ -69,13 +69,31 @@ class PrefetchedDataset(PyDataset):
         self._shuffle_state = random.getstate()
         return len(self)
 
+    def on_epoch_begin(self) -> None:
+        """Hand out the backend's arrays from here on; called by Keras.
+
+        Raises RuntimeError while a `fit`, `evaluate` or `predict` in another thread goes through this data set.
+        """
+        here, user = threading.current_thread(), self._user
+        if user is not None and user is not here and user.is_alive():
+            raise RuntimeError(
+                f"this data set is being consumed by fit, evaluate or predict in thread {user.name!r}: make one for "
+                "each of them"
+            )
+        self._user = here
+
+    def on_epoch_end(self) -> None:
+        """Hand out NumPy arrays again; called by Keras."""
+        self._user = None
+
     def __getitem__(self, number: int) -> Any:
         if not 0 <= number < len(self):
-            raise ValueError(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
+            raise self._number_error(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
         with self.lock:
             self._renew()
-            if self._expected() != number:
-                self._restart(self._visits(self._guess(number)))
+            if not self._numbers or self._numbers[0] != number:
+                numbers = self._guess(number)
+                self._restart(self._visits(numbers), numbers)
             self._last = number
             return self._take()
 
@@ -95,23 +113,35 @@ class PrefetchedDataset(PyDataset):
             return self._shuffled[self._shuffled.index(number) :]
         return range(number, len(self))
 
-    def _expected(self) -> int | None:
-        upcoming = self._stream.upcoming if self._stream else None
-        return None if upcoming is None else upcoming.number
-
-    def _restart(self, visits: Iterator[Visit]) -> None:
+    def _restart(self, visits: Iterator[Any], numbers: Sequence[int] | None) -> None:
+        """Begin these steps. `numbers`: of their batches, where Keras asks by number."""
         self._drop()
         if self._pool is None:
             self._pool = self._open()
         self._stream = Stream(self._pool, visits)
+        self._numbers = None if numbers is None else deque(numbers)
 
     def _drop(self) -> None:
         """Forget what was made ahead."""
+        self._numbers = None
         if self._stream is not None:
             self._stream.close()
             self._stream = None
 
+    @property
+    def _framework(self) -> Framework:
+        """Whose arrays the next batch is made of."""
+        assert self._pool is not None
+        return FRAMEWORKS["numpy"] if self._user is None else backend_framework(self._pool.device)
+
     def _take(self) -> Any:
         assert self._stream is not None
-        visit, images = next(self._stream)
-        return self._deliver(visit, images)
+        assert self._pool is not None
+        framework, device = self._framework, self._pool.device
+        if device != CPU:
+            self._pool.framework = framework
+        if self._numbers is not None:
+            self._numbers.popleft()
+        batch = of_framework(self._deliver(*next(self._stream)), framework, device)
+        # Of arrays that come alone, Keras knows NumPy's only.
+        return batch if isinstance(batch, np.ndarray | tuple | list | dict) else (batch,)

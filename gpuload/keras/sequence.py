@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpuload.image_pool import ImagePool
-from gpuload.keras.prefetch import PrefetchedDataset, Visit
-from gpuload.plan import Augment
+from gpuload.keras.prefetch import PrefetchedDataset
+from gpuload.plan import Augment, Step
 from gpuload.plan.checks import checked_int
 from gpuload.sources import ImageList
 
@@ -68,11 +68,13 @@ class ImageSequence(PrefetchedDataset):
     def _open(self) -> ImagePool:
         return ImagePool(self.source, self.transform, batch_size=self.batch_size, framework="numpy", **self._options)
 
-    def _visits(self, numbers: Sequence[int]) -> Iterator[Visit]:
+    def _visits(self, numbers: Sequence[int]) -> Iterator[Step]:
         for number in numbers:
             first = number * self.batch_size
-            yield Visit(indices=np.arange(first, first + self.batch_size), number=number)
+            yield Step(indices=np.arange(first, first + self.batch_size))
 
-    def _deliver(self, visit: Visit, images: Any) -> Any:
+    def _deliver(self, visit: Step, delivered: Any) -> Any:
         first = int(visit.indices[0])
-        return images, self.labels[first : first + self.batch_size]
+        labels = self.labels[first : first + self.batch_size]
+        # What a backend is handed shares its memory, and these are the user's.
+        return delivered, labels.copy() if isinstance(labels, np.ndarray) else labels

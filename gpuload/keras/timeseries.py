@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
-from keras.utils import PyDataset
 from numpy.typing import NDArray
 
+from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.plan import Window, WindowStep
 from gpuload.plan.checks import checked_int
 from gpuload.plan.windows import Rows
@@ -22,7 +22,7 @@ from gpuload.window_pool import WindowPool
 log = logging.getLogger("gpuload")
 
 
-class WindowDataset(PyDataset):
+class WindowDataset(PrefetchedDataset):
     """What `timeseries_dataset_from_array` returns: batches by number, one after another, or in `fit`.
 
     `len` is the number of batches. Each iteration, and each epoch of `fit`, shuffles the windows anew where `shuffle`
@@ -46,7 +46,7 @@ class WindowDataset(PyDataset):
             seed: Of the shuffles; None: windows come in the order of their rows.
         """
         super().__init__()
-        self._pool = pool
+        self._pool: WindowPool | None = pool
         self._targets = targets
         self._size = batch_size
         self._indices = np.arange(count)
@@ -56,20 +56,12 @@ class WindowDataset(PyDataset):
     def __len__(self) -> int:
         return -(-len(self._indices) // (self._size or 1))
 
-    def __getitem__(self, number: int) -> Any:
-        if not 0 <= number < len(self):
-            # An IndexError is where Python's own iteration ends.
-            raise IndexError(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
-        assert self._pool is not None
-        size = self._size or 1
-        step = self._step(self._indices[number * size : (number + 1) * size])
-        engine, generation = self._pool.acquire(), self._pool.generation
-        try:
-            engine.submit(step)
-            (inputs,) = self._pool.deliver(engine)
-        finally:
-            self._pool.release(engine, generation)
-        return self._batch(inputs, step.rows)
+    def _visits(self, numbers: Sequence[int]) -> Iterator[WindowStep]:
+        size, indices = self._size or 1, self._indices
+        return (self._step(indices[number * size : (number + 1) * size]) for number in numbers)
+
+    def _deliver(self, visit: WindowStep, delivered: Any) -> Any:
+        return self._batch(delivered[0], visit.rows)
 
     def __iter__(self) -> Iterator[Any]:
         indices = self._indices
@@ -82,7 +74,10 @@ class WindowDataset(PyDataset):
 
     def on_epoch_end(self) -> None:
         """Shuffle anew; called by Keras."""
-        self._shuffle()
+        super().on_epoch_end()
+        with self.lock:
+            self._drop()
+            self._shuffle()
 
     def _shuffle(self) -> None:
         if self._random is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,8 +105,12 @@ class Order:
         """[size] every sample once, in the order of that epoch."""
         return self._samples(epoch)(np.arange(self.size))
 
-    def batches(self, epoch: int, start: int = 0, together: int = 1) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def batches(
+        self, epoch: int, start: int = 0, together: int = 1, numbers: Iterable[int] | None = None
+    ) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Each batch from number `start` on: the position of its first sample in the epoch, and its samples [B].
+
+        Or those of `numbers`, in that order.
 
         Or `together` batches in one piece, where that many are left; of a shard always one, since those of several
         batches are no stretch of the epoch.
@@ -116,7 +120,8 @@ class Order:
         samples = self._samples(epoch)
         # A data set smaller than a batch is gone round several times.
         end = self.size if self.last_batch == "keep" else len(self) * self.batch_size
-        for first in range(start * self.batch_size, end, together * self.batch_size):
+        for number in range(start, len(self), together) if numbers is None else numbers:
+            first = number * self.batch_size
             size = min(together * self.batch_size, end - first)
             positions = np.arange(first + size * rank // count, first + size * (rank + 1) // count)
             yield int(positions[0]), samples(positions if end <= self.size else positions % self.size)
