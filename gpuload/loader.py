@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpuload.image_pool import ImagePool
-from gpuload.plan import Augment, Order, Window
+from gpuload.plan import Augment, Order, Window, Windows
 from gpuload.plan.checks import checked_int
 from gpuload.plan.order import LastBatch
 from gpuload.pool import Stream
@@ -157,9 +157,9 @@ class Loader:
         return self.order.batch_size
 
     @property
-    def dataset(self) -> ImageSource | Series:
-        """`source`, under PyTorch's name."""
-        return self.pool.source
+    def dataset(self) -> ImageSource | Windows:
+        """The images, or the windows of the series, under PyTorch's name: its length is the number of samples."""
+        return self.pool.windows if isinstance(self.pool, WindowPool) else self.pool.source
 
     @property
     def sampler(self) -> Sampler:
@@ -204,6 +204,10 @@ class Loader:
         return self.pool.plan(self.order, self.seed, epoch)
 
     def __iter__(self) -> Batches:
+        return Batches(self)
+
+    def _start(self) -> tuple[int, Stream[Any]]:
+        """The next epoch's number, and a stream that stands at its start."""
         epoch, self.epoch = self.epoch, self.epoch + 1
         ready, self._ready = self._ready, None
         if ready is None or ready[0] != epoch:
@@ -211,7 +215,7 @@ class Loader:
             # loader, which holds it.
             epochs = map(functools.partial(self.pool.plan, self.order, self.seed), itertools.count(epoch))
             ready = epoch, Stream(self.pool, itertools.chain.from_iterable(epochs))
-        return Batches(self, epoch, ready[1])
+        return ready
 
     def replace(self, **changes: Any) -> Loader:
         """The same loader with other arguments: the same seed and epoch, threads and memory of its own.
@@ -259,11 +263,12 @@ class Sampler:
 class Batches:
     """One epoch's iterator, for one thread at a time. After a SampleError it goes on with the next batch."""
 
-    def __init__(self, loader: Loader, epoch: int, stream: Stream[Any]):
+    def __init__(self, loader: Loader):
         self._loader = loader
         self.pool: Any = loader.pool
-        self._epoch = epoch
-        self._stream = stream
+        # Which epoch it is, is asked with the first batch, as PyTorch asks a sampler: Lightning makes an iterator, then
+        # calls set_epoch, and makes one more only to see whether it can.
+        self._started: tuple[int, Stream[Any]] | None = None
         self._left = len(loader)
         self._here: deque[Any] = deque()  # Delivered together, and not yet taken.
         self._in_use = threading.Lock()
@@ -286,15 +291,18 @@ class Batches:
             self._in_use.release()
 
     def _next(self) -> Any:
+        if self._started is None:
+            self._started = self._loader._start()
+        epoch, stream = self._started
         if not self._here:
             if not self._left:
-                if self._loader._ready is None and self._stream.alive:
-                    self._loader._ready = self._epoch + 1, self._stream
+                if self._loader._ready is None and stream.alive:
+                    self._loader._ready = epoch + 1, stream
                 raise StopIteration
             try:
-                self._here.extend(self.pool.batches(*next(self._stream)))
+                self._here.extend(self.pool.batches(*next(stream)))
             except Exception:
-                lost = self._stream.last
+                lost = stream.last
                 self._left -= 1 if lost is None else -(-lost.batch_size // self.pool.batch_size)
                 raise
         self._left -= 1

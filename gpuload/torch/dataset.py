@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
@@ -104,15 +105,16 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
             number = operator.index(index)
         except TypeError:
             raise TypeError(f"index must be a whole number, not {index!r}") from None
-        sample = self.samples(self.cut(as_numbers([number], len(self))))[0]
+        sample = self._drawn(as_numbers([number], len(self)))[0]
         return tuple(sample) if isinstance(sample, _Sample) else sample
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
-        """The samples of these numbers, cut at once."""
+        """The samples of these numbers, cut at once: when the first is looked at, where `default_collate` allows it."""
         if type(self).__getitem__ is not TimeSeriesDataset.__getitem__:
             return [self[index] for index in indices]
-        samples = self.samples(self.cut(as_numbers(indices, len(self))))
-        return samples if len(samples.parts) > 1 else list(samples)
+        samples = self._drawn(as_numbers(indices, len(self)))
+        # Tensors without a type of ours around them: it stacks those of a list only.
+        return samples if self._pool.job.has_targets or self.window.extras else list(samples)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("_pool", "_engine")}
@@ -131,28 +133,33 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
         if self.series.gpu is None:
             return Cutter(pool.job)  # Without threads, which would not live on in a worker process.
 
-        def cut(step: WindowStep) -> Cut:
-            engine, generation = pool.acquire(), pool.generation
-            try:
-                engine.submit(step)
-                found: Cut = engine.result(pool.stream)
-                return found
-            finally:
-                pool.release(engine, generation)
+        return functools.partial(cut_once, pool)
 
-        return cut
-
-    def cut(self, numbers: Rows) -> Any:
-        """The windows of these numbers as one batch: inputs, or a tuple of inputs, targets and extras."""
+    def _drawn(self, numbers: Rows) -> Samples:
+        """The windows of these numbers, with all random numbers drawn, to be cut."""
         draws = self.window.draws_time or self.window.draws_scaling or self.window.jitter
         seed = int(torch.empty((), dtype=torch.int64).random_().item()) if draws else 0
         step = self.windows.step(numbers, seed=seed, epoch=0, first=0)
-        return self._pool.delivered(self._engine(step), len(numbers))[0]
+        return self._samples(lambda: self._pool.delivered(self._engine(step), len(numbers))[0], step)
 
     def samples(self, batch: Any) -> Samples:
-        """The single windows of a batch."""
+        """The single windows of a batch: of inputs, or of a tuple of inputs, targets and extras."""
+        return self._samples(lambda: batch)
+
+    def _samples(self, cut: Callable[[], Any], step: WindowStep | None = None) -> Samples:
         time = 1 if self.window.layout == "LBC" else 0
-        return Samples(list(batch) if isinstance(batch, tuple) else [batch], time, time if self.window.horizon else 0)
+        return Samples(cut, time, time if self.window.horizon else 0, step)
+
+
+def cut_once(pool: WindowPool, step: WindowStep) -> Cut:
+    """One step, cut by an engine of the pool's."""
+    engine, generation = pool.acquire(), pool.generation
+    try:
+        engine.submit(step)
+        found: Cut = engine.result(pool.stream)
+        return found
+    finally:
+        pool.release(engine, generation)
 
 
 class _Sample(tuple[Any, ...]):
@@ -164,10 +171,17 @@ class _Sample(tuple[Any, ...]):
 class Samples(Sequence[Any]):
     """The windows of one batch as samples, one by one; `default_collate` takes the batch itself, as it was cut."""
 
-    def __init__(self, parts: list[Any], inputs_axis: int, targets_axis: int):
-        self.parts = parts
-        """Inputs, and as far as they are there targets and a dict of extras."""
+    def __init__(self, cut: Callable[[], Any], inputs_axis: int, targets_axis: int, step: WindowStep | None = None):
+        self._cut = cut
+        self.step = step
+        """What `cut` will cut, where it is known."""
         self._axes = {"inputs": inputs_axis, "targets": targets_axis, "mask": inputs_axis}
+
+    @cached_property
+    def parts(self) -> list[Any]:
+        """Inputs, and as far as they are there targets and a dict of extras."""
+        batch = self._cut()
+        return list(batch) if isinstance(batch, tuple) else [batch]
 
     def __len__(self) -> int:
         return int(self.parts[0].shape[self._axes["inputs"]])

@@ -10,14 +10,14 @@ from typing import Any, cast
 
 import torch
 import torch.utils.data
-from torch.utils.data import BatchSampler, Sampler, SequentialSampler, Subset, default_collate
+from torch.utils.data import BatchSampler, Sampler, SequentialSampler, Subset, default_collate, get_worker_info
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from gpuload.engines import Engine
 from gpuload.engines.windows import Cut
 from gpuload.plan.windows import Rows
 from gpuload.pool import Stream
-from gpuload.torch.dataset import TimeSeriesDataset, as_numbers
+from gpuload.torch.dataset import Samples, TimeSeriesDataset, as_numbers, cut_once
 from gpuload.torch.order import Piece, is_permutation, pieces, sampler_of
 from gpuload.window_pool import WindowPool
 
@@ -97,6 +97,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         )
         if self.num_workers:
             _announce_workers()
+        if self.collate_fn is default_collate or isinstance(collate_fn, CutAndCollate):
+            self.collate_fn = CutAndCollate()
         self._source = source
         self._options: dict[str, Any] = {
             "batch_size": self.batch_sampler.batch_size if type(self.batch_sampler) is BatchSampler else 1,
@@ -111,7 +113,16 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def _open(self) -> _Pool:
         source = self._source
-        return _Pool(source.series, source.window, framework="torch", windows=source.windows, **self._options)
+        pool = _Pool(source.series, source.window, framework="torch", windows=source.windows, **self._options)
+        if isinstance(self.collate_fn, CutAndCollate):
+            self.collate_fn.pool = pool
+        # Lightning makes a loader again, with another sampler, from the attributes that are named as the arguments.
+        self.device: str = str(pool.device)
+        """Where batches are made and delivered: "cpu" or "cuda:N"."""
+        self.engine: str = pool.engine
+        """What makes them: "cupy" or "numpy"."""
+        self.residency, self.prefetch, self.threads = pool.residency, pool.prefetch, pool.threads
+        return pool
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pool": None, "_iterator": None}
@@ -122,16 +133,6 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def _get_iterator(self) -> Batches:
         return Batches(self)
-
-    @property
-    def device(self) -> str:
-        """Where batches are made and delivered: "cpu" or "cuda:N"."""
-        return str(self._pool.device)
-
-    @property
-    def engine(self) -> str:
-        """What makes them: "cupy" or "numpy"."""
-        return str(self._pool.engine)
 
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
@@ -146,6 +147,26 @@ class _Pool(WindowPool):
 
     def deliver(self, engine: Engine) -> Any:
         return engine.result(self.stream)
+
+
+class CutAndCollate:
+    """The `collate_fn` where the user gives none: cuts a batch of a `TimeSeriesDataset` on the loader's device.
+
+    The loader does not need it. It is for those who make PyTorch's own `DataLoader` again of a loader's parts, as
+    Accelerate does: batches are still made where they would be. In worker processes, and for windows without targets
+    and extras, which PyTorch stacks as a list of tensors, it is PyTorch's `default_collate`.
+    """
+
+    pool: _Pool | None = None
+
+    def __call__(self, samples: Any) -> Any:
+        cuts = isinstance(samples, Samples) and samples.step is not None
+        if self.pool is None or not cuts or get_worker_info() is not None:
+            return default_collate(samples)
+        return list(self.pool.delivered(cut_once(self.pool, samples.step), samples.step.batch_size)[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Threads and a GPU's memory are no luggage.
 
 
 class Batches(_BaseDataLoaderIter):
@@ -168,7 +189,8 @@ class Batches(_BaseDataLoaderIter):
         self._exhausts = False
         # A function of the user's is called when its batch's turn has come: it may draw.
         collate = cast(Callable[[Any], Any], self._collate_fn)
-        self._collate = None if collate is default_collate else collate
+        own = collate is default_collate or isinstance(collate, CutAndCollate)
+        self._collate = None if own else collate
         steps = pieces(self._loader, self._sampler_iter, int(self._base_seed), self._epoch)
         self._stream = Stream(self._loader._pool, steps)
         # PyTorch's sampler draws a second permutation when it is asked for more than the first, and takes none of it.
