@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gpuload.cuda import CPU, Device
-from gpuload.engines.memory import ALIGNED
+from gpuload.engines.memory import ALIGNED, aligned
 
 
 def to_numpy(array: Any, device: Device, dtype: str | None = None) -> Any:
@@ -62,19 +62,31 @@ def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
 def to_jax(array: Any, device: Device, dtype: str | None = None) -> Any:
     """A `jax.Array` on the device. JAX keeps the memory until no computation reads it.
 
-    On the CPU JAX itself copies what does not begin at a multiple of 64 bytes.
+    What does not begin at a multiple of 64 bytes is copied: on the CPU by JAX itself; on a GPU here, since XLA refuses
+    to run with it.
     """
     jax = _framework("jax")
-    if isinstance(array, np.ndarray) and device != CPU:
-        result = jax.device_put(array, _jax_gpu(jax, device))
+    if device == CPU or isinstance(array, np.ndarray):
+        host = np.asarray(array)
+        # As jax.device_put, by a shorter way through Python.
+        result = jax.make_array_from_callback(host.shape, _jax_sharding(device), lambda index: host)
     else:
-        result = jax.dlpack.from_dlpack(array)
+        if hasattr(array, "get") and array.data.ptr % ALIGNED:  # CuPy's; DALI's are aligned.
+            with _framework("cupy").cuda.Device(device.index):
+                array = array.copy()
+        narrow = array.dtype.name == "bfloat16"  # Of which CuPy's DLPack does not speak.
+        result = jax.dlpack.from_dlpack(array.view(np.int16) if narrow else array)
+        if narrow:
+            result = jax.lax.bitcast_convert_type(result, "bfloat16")
     return result.astype("bfloat16") if dtype == "bfloat16" else result
 
 
 @functools.cache
-def _jax_gpu(jax: Any, device: Device) -> Any:
-    return next(gpu for gpu in jax.local_devices(backend="gpu") if gpu.local_hardware_id == device.index)
+def _jax_sharding(device: Device) -> Any:
+    jax = _framework("jax")
+    here = jax.local_devices(backend="cpu" if device == CPU else "gpu")
+    number = 0 if device == CPU else [gpu.local_hardware_id for gpu in here].index(device.index)
+    return jax.sharding.SingleDeviceSharding(here[number])
 
 
 def to_tensorflow(array: Any, device: Device, dtype: str | None = None) -> Any:
@@ -84,18 +96,25 @@ def to_tensorflow(array: Any, device: Device, dtype: str | None = None) -> Any:
     wait on its stream, which it shows nobody.
     """
     tf = _framework("tensorflow")
-    with tf.device("/CPU:0" if device == CPU else f"/GPU:{device.index}"):
-        if device != CPU and not isinstance(array, np.ndarray):
-            tensor = tf.raw_ops.DeepCopy(x=tf.experimental.dlpack.from_dlpack(array.__dlpack__()))
+    if device == CPU or isinstance(array, np.ndarray):
+        tensor = _tensorflow_from_host(tf, np.asarray(array), device)
+    else:
+        with tf.device(f"/GPU:{device.index}"):
+            narrow = array.dtype.name == "bfloat16"  # Of which CuPy's DLPack does not speak.
+            capsule = (array.view(np.int16) if narrow else array).__dlpack__()
+            tensor = tf.raw_ops.DeepCopy(x=tf.experimental.dlpack.from_dlpack(capsule))
             tf.test.experimental.sync_devices()
-        else:
-            host = np.asarray(array)
-            # TensorFlow's kernels end the process where memory that came by DLPack is not aligned.
-            if device == CPU and host.dtype.kind not in "SU" and host.ctypes.data % ALIGNED == 0:
-                tensor = tf.experimental.dlpack.from_dlpack(host.__dlpack__())
-            else:
-                tensor = tf.convert_to_tensor(host)
-        return tf.cast(tensor, tf.bfloat16) if dtype == "bfloat16" else tensor
+            tensor = tf.bitcast(tensor, tf.bfloat16) if narrow else tensor
+    return tf.cast(tensor, tf.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _tensorflow_from_host(tf: Any, array: Any, device: Device) -> Any:
+    if device == CPU and array.dtype.kind in "biufc":
+        # TensorFlow's kernels end the process where memory that came by DLPack is not aligned.
+        whole = array.flags.c_contiguous and array.ctypes.data % ALIGNED == 0
+        return tf.experimental.dlpack.from_dlpack((array if whole else aligned(array)).__dlpack__())
+    with tf.device("/CPU:0" if device == CPU else f"/GPU:{device.index}"):
+        return tf.convert_to_tensor(array)
 
 
 def to_dlpack(array: Any, device: Device, dtype: str | None = None) -> Any:
@@ -161,11 +180,7 @@ def _torch_has(dtype: str) -> bool:
 
 
 def _jax_has(dtype: str) -> bool:
-    jax = _framework("jax")
-    try:
-        return bool(jax.dtypes.canonicalize_dtype(dtype).name == dtype)
-    except TypeError:
-        return False
+    return _numbers(dtype) and bool(_framework("jax").dtypes.canonicalize_dtype(dtype).name == dtype)
 
 
 def _tensorflow_has(dtype: str) -> bool:
@@ -174,7 +189,13 @@ def _tensorflow_has(dtype: str) -> bool:
 
 
 def _numbers(dtype: str) -> bool:
-    return dtype == "bfloat16" or (np.dtype(dtype).kind in "biufc" and np.dtype(dtype).char not in "gG")
+    if dtype == "bfloat16":
+        return True
+    try:
+        found = np.dtype(dtype)
+    except TypeError:  # NumPy does not read all names that it gives: "str32".
+        return False
+    return found.kind in "biufc" and found.char not in "gG"
 
 
 def _dlpack_has(dtype: str) -> bool:
@@ -293,5 +314,7 @@ def _framework(module: str, name: str | None = None) -> Any:
 def _required(module: str, purpose: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise ImportError(f"{purpose} needs {module}, which is not installed: pip install 'gpuload[{extra}]'") from None
+    except ImportError as error:  # Of a library that is there and broken, the cause tells.
+        raise ImportError(
+            f"{purpose} needs {module}, which is not installed: pip install 'gpuload[{extra}]'"
+        ) from error

@@ -122,6 +122,10 @@ class Loader:
                 raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
             if channels_last:
                 raise ValueError("channels_last=True is for images, not for a Series: leave it out")
+            if sharding is not None and transform.layout == "LBC":
+                raise ValueError(
+                    "layout='LBC' has time along the first axis, which sharding spreads: pass layout='BLC' or 'BCL'"
+                )
             self.pool = WindowPool(source, transform, residency=residency, shuffled=shuffle, **options)
         else:
             if not isinstance(transform, Augment):
@@ -203,12 +207,17 @@ class Loader:
         """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn."""
         return self.pool.plan(self.order, self.seed, epoch)
 
-    def __iter__(self) -> Batches:
-        return Batches(self)
+    def batches(self, epoch: int) -> Batches:
+        """The batches of one epoch, whichever comes next."""
+        return Batches(self, checked_int("epoch", epoch, 0))
 
-    def _start(self) -> tuple[int, Stream[Any]]:
-        """The next epoch's number, and a stream that stands at its start."""
-        epoch, self.epoch = self.epoch, self.epoch + 1
+    def __iter__(self) -> Batches:
+        return Batches(self, None)
+
+    def _start(self, epoch: int | None) -> tuple[int, Stream[Any]]:
+        """The number of an epoch, None: of the next one, and a stream that stands at its start."""
+        if epoch is None:
+            epoch, self.epoch = self.epoch, self.epoch + 1
         ready, self._ready = self._ready, None
         if ready is None or ready[0] != epoch:
             # Made ahead across the end of an epoch too: the next one most likely follows. The stream must not hold the
@@ -263,9 +272,10 @@ class Sampler:
 class Batches:
     """One epoch's iterator, for one thread at a time. After a SampleError it goes on with the next batch."""
 
-    def __init__(self, loader: Loader):
+    def __init__(self, loader: Loader, epoch: int | None):
         self._loader = loader
-        self.pool: Any = loader.pool
+        self._pool: Any = loader.pool
+        self._epoch = epoch
         # Which epoch it is, is asked with the first batch, as PyTorch asks a sampler: Lightning makes an iterator, then
         # calls set_epoch, and makes one more only to see whether it can.
         self._started: tuple[int, Stream[Any]] | None = None
@@ -292,7 +302,7 @@ class Batches:
 
     def _next(self) -> Any:
         if self._started is None:
-            self._started = self._loader._start()
+            self._started = self._loader._start(self._epoch)
         epoch, stream = self._started
         if not self._here:
             if not self._left:
@@ -300,10 +310,10 @@ class Batches:
                     self._loader._ready = epoch + 1, stream
                 raise StopIteration
             try:
-                self._here.extend(self.pool.batches(*next(stream)))
+                self._here.extend(self._pool.batches(*next(stream)))
             except Exception:
                 lost = stream.last
-                self._left -= 1 if lost is None else -(-lost.batch_size // self.pool.batch_size)
+                self._left -= 1 if lost is None else -(-lost.batch_size // self._pool.batch_size)
                 raise
         self._left -= 1
         return self._here.popleft()

@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 
 from gpuload.cuda import CPU, Device
-from gpuload.delivery import Framework, to_jax
+from gpuload.delivery import Framework, choose, to_jax
 from gpuload.plan import Order
 
 
 def shard_of(sharding: Any, batch_size: int) -> tuple[int, int]:
     """(rank, count): the part of each batch that this process makes, by where its devices stand in the mesh.
 
-    Raises ValueError for a sharding that does not spread the first axis, and that one alone, in equal parts.
+    Raises ValueError for a sharding that does not spread the first axis, and that one alone, in equal parts;
+    ImportError where JAX is not installed.
     """
+    choose("jax", CPU)
     jax: Any = importlib.import_module("jax")
 
-    if not isinstance(sharding, jax.sharding.NamedSharding):
-        raise ValueError(f"sharding must be a jax.sharding.NamedSharding, not {sharding!r}")
-    if any(axes is not None for axes in sharding.spec[1:]):
+    if not isinstance(sharding, jax.sharding.NamedSharding) or not isinstance(sharding.mesh, jax.sharding.Mesh):
+        raise ValueError(f"sharding must be a jax.sharding.NamedSharding over a mesh of devices, not {sharding!r}")
+    unsettled = jax.sharding.PartitionSpec.UNCONSTRAINED in sharding.spec
+    if unsettled or any(axes is not None for axes in sharding.spec[1:]):
         raise ValueError(
             f"sharding must spread the first axis, that of the samples, and no other, not {sharding.spec}: pass "
             "NamedSharding(mesh, PartitionSpec(...)) with one entry"
@@ -83,7 +86,10 @@ def sharded(framework: Framework, sharding: Any, count: int, device: Device) -> 
     def assembled(array: Any, device: Device, dtype: str | None) -> Any:
         local = np.asarray(array) if device == CPU else to_jax(array, device)
         shape = (len(local) * count, *local.shape[1:])
-        result = jax.make_array_from_process_local_data(sharding, local, shape)
+        # PartitionSpec("data", None) is for images; of labels [B] it names more axes than there are.
+        spec = jax.sharding.PartitionSpec(*sharding.spec[: local.ndim])
+        here = jax.sharding.NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+        result = jax.make_array_from_process_local_data(here, local, shape)
         return result.astype("bfloat16") if dtype == "bfloat16" else result
 
     return dataclasses.replace(framework, convert=assembled)

@@ -8,9 +8,11 @@ import functools
 import os
 import weakref
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from gpuload.cuda import CPU, Device
@@ -50,102 +52,122 @@ def unsupported(source: ImageSource, transform: Augment) -> str | None:
     return None
 
 
+Given = Callable[..., Any]
+"""Name, DALI dtype and number of axes of an input (and `layout`) -> its node, on the CPU; `feeds` fills it."""
+
+
+def feeds(source: ImageSource, transform: Augment, step: Step) -> dict[str, NDArray[Any]]:
+    """The graph's inputs for a step, by name: [B, ...] each, `paths` uint8 [B, longest], filled up with blanks."""
+    fed: dict[str, NDArray[Any]] = {}
+    if isinstance(source, ImageArray):
+        images = source.images[step.indices]
+        fed["images"] = np.ascontiguousarray(images, np.uint8 if images.dtype == np.uint8 else np.float32)
+    else:
+        # Two arrays cost DALI far less of Python's time than one array for each name.
+        paths = source.paths(step.indices)
+        lengths = np.array([len(path) for path in paths], np.int32)
+        longest = int(lengths.max())
+        padded = b"".join([path.ljust(longest) for path in paths])
+        fed["paths"] = np.frombuffer(padded, np.uint8).reshape(len(paths), -1)
+        fed["lengths"] = lengths[:, np.newaxis]
+        if step.crops is not None:
+            fed["crops"] = step.crops
+    if step.matrices is not None and transform.warps:
+        fed["matrices"] = step.matrices.astype(np.float32)
+    elif step.matrices is not None:
+        fed["hflip"] = (step.matrices[:, 0, 0] < 0).astype(np.int32)
+        fed["vflip"] = (step.matrices[:, 1, 1] < 0).astype(np.int32)
+    for name in ("channel_shift", "brightness"):
+        if (drawn := getattr(step, name)) is not None:
+            fed[name] = drawn.astype(np.float32)
+    return fed
+
+
+def pipeline(source: ImageSource, transform: Augment, outputs: Callable[[], Any], **options: Any) -> Any:
+    """A DALI pipeline of what a function that calls `graph` returns; `options` are those of `nvidia.dali.Pipeline`."""
+    from nvidia.dali import pipeline_def
+
+    return pipeline_def(
+        outputs,
+        # Costs a rewriting of the graph's source code, so only where there is a condition on data.
+        enable_conditionals=not isinstance(source, ImageArray) and breaks_ties(transform),
+        # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
+        prefetch_queue_depth=1,
+        exec_dynamic=True,
+        **options,
+    )()
+
+
+def graph(source: ImageSource, transform: Augment, device: str, given: Given) -> Any:
+    """What is delivered, on the `device` ("cpu" or "gpu"), from the inputs that are `given`."""
+    from nvidia.dali.pipeline import do_not_convert
+
+    # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
+    images, box = do_not_convert(_images)(source, transform, device, given)
+    if box is not None:
+        if transform.size is not None and breaks_ties(transform):
+            images = resize_nearest(images, transform.size, device)
+        else:
+            images = do_not_convert(resize)(images, box, transform)
+    return do_not_convert(_augmented)(images, transform, device, given)
+
+
+def _images(source: ImageSource, transform: Augment, device: str, given: Given) -> tuple[Any, dict[str, Any] | None]:
+    """Images HWC, and where they are still to be resized, the boxes that are."""
+    from nvidia.dali import fn, types
+
+    if isinstance(source, ImageArray):
+        dtype = types.UINT8 if source.images.dtype == np.uint8 else types.FLOAT
+        images = given("images", dtype, 3, layout="HWC")
+        return (images.gpu() if device == "gpu" else images), None
+    padded, length = given("paths", types.UINT8, 1), given("lengths", types.INT32, 1)
+    files = fn.io.file.read(fn.slice(padded, start=[0], shape=length, axes=[0]))
+    crops = given("crops", types.FLOAT64, 1) if transform.crop is not None else None
+    return decode(files, transform, crops, device)
+
+
+def _augmented(images: Any, transform: Augment, device: str, given: Given) -> Any:
+    from nvidia.dali import types
+
+    def level(name: str) -> Any:
+        node = given(name, types.FLOAT, 0)
+        return node.gpu() if device == "gpu" else node
+
+    only_flips = transform.flips and not transform.warps
+    return augment(
+        images,
+        transform,
+        device,
+        matrices=given("matrices", types.FLOAT, 2) if transform.warps else None,
+        hflip=given("hflip", types.INT32, 0) if only_flips else None,
+        vflip=given("vflip", types.INT32, 0) if only_flips else None,
+        channel_shift=level("channel_shift") if transform.draws_channel_shift else None,
+        brightness=level("brightness") if transform.brightness is not None else None,
+    )
+
+
 class DaliEngine:
     """Runs a DALI pipeline whose inputs are the step's file names and drawn numbers."""
 
     def __init__(self, source: ImageSource, transform: Augment, *, batch_size: int, device: Device, threads: int):
-        from nvidia.dali import pipeline_def
-
         self._source = source
         self._transform = transform
         self._device = device
-        # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
-        self._pipe: Any = pipeline_def(
-            functools.partial(self._graph, "cpu" if device == CPU else "gpu"),
-            # Costs a rewriting of the graph's source code, so only where there is a condition on data.
-            enable_conditionals=not isinstance(source, ImageArray) and breaks_ties(transform),
-            batch_size=batch_size,
-            num_threads=threads,
-            device_id=device.index,
-            prefetch_queue_depth=1,
-            exec_dynamic=True,
-        )()
+        outputs = functools.partial(graph, source, transform, "cpu" if device == CPU else "gpu", _external)
+        options = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
+        self._pipe = pipeline(source, transform, outputs, **options)
         self._pipe.build()
         _running.add(self._pipe)
         self._steps: deque[Step] = deque()
         self._stale = 0
-
-    def _graph(self, device: str) -> Any:
-        from nvidia.dali.pipeline import do_not_convert
-
-        # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
-        transform = self._transform
-        images, box = do_not_convert(self._images)(device)
-        if box is not None:
-            if transform.size is not None and breaks_ties(transform):
-                images = resize_nearest(images, transform.size, device)
-            else:
-                images = do_not_convert(resize)(images, box, transform)
-        return do_not_convert(self._augmented)(images, device)
-
-    def _images(self, device: str) -> tuple[Any, dict[str, Any] | None]:
-        """Images HWC, and where they are still to be resized, the boxes that are."""
-        from nvidia.dali import fn, types
-
-        if isinstance(self._source, ImageArray):
-            dtype = types.UINT8 if self._source.images.dtype == np.uint8 else types.FLOAT
-            images = fn.external_source(name="images", dtype=dtype, ndim=3, layout="HWC")
-            return (images.gpu() if device == "gpu" else images), None
-        padded = fn.external_source(name="paths", dtype=types.UINT8, ndim=1)
-        paths = fn.slice(padded, start=[0], shape=_drawn("lengths", 1, types.INT32), axes=[0])
-        files = fn.io.file.read(paths)
-        draws = _drawn("crops", 1, types.FLOAT64) if self._transform.crop is not None else None
-        return decode(files, self._transform, draws, device)
-
-    def _augmented(self, images: Any, device: str) -> Any:
-        from nvidia.dali import types
-
-        transform = self._transform
-        only_flips = transform.flips and not transform.warps
-        return augment(
-            images,
-            transform,
-            device,
-            matrices=_drawn("matrices", 2) if transform.warps else None,
-            hflip=_drawn("hflip", dtype=types.INT32) if only_flips else None,
-            vflip=_drawn("vflip", dtype=types.INT32) if only_flips else None,
-            channel_shift=_drawn("channel_shift", device=device) if transform.draws_channel_shift else None,
-            brightness=_drawn("brightness", device=device) if transform.brightness is not None else None,
-        )
 
     @property
     def pending(self) -> int:
         return len(self._steps)
 
     def submit(self, step: Step) -> None:
-        transform, feed = self._transform, self._pipe.feed_input
-        if isinstance(self._source, ImageArray):
-            images = self._source.images[step.indices]
-            dtype = np.uint8 if images.dtype == np.uint8 else np.float32
-            feed("images", np.ascontiguousarray(images, dtype), layout="HWC")
-        else:
-            # Two arrays cost DALI far less of Python's time than one array for each name.
-            paths = self._source.paths(step.indices)
-            lengths = np.array([len(path) for path in paths], np.int32)
-            longest = int(lengths.max())
-            padded = b"".join([path.ljust(longest) for path in paths])
-            feed("paths", np.frombuffer(padded, np.uint8).reshape(len(paths), -1))
-            feed("lengths", lengths[:, np.newaxis])
-            if step.crops is not None:
-                feed("crops", step.crops)
-        if step.matrices is not None and transform.warps:
-            feed("matrices", step.matrices.astype(np.float32))
-        elif step.matrices is not None:
-            feed("hflip", (step.matrices[:, 0, 0] < 0).astype(np.int32))
-            feed("vflip", (step.matrices[:, 1, 1] < 0).astype(np.int32))
-        for name in ("channel_shift", "brightness"):
-            if (drawn := getattr(step, name)) is not None:
-                feed(name, drawn.astype(np.float32))
+        for name, array in feeds(self._source, self._transform, step).items():
+            self._pipe.feed_input(name, array)
         self._pipe.schedule_run()
         self._steps.append(step)
 
@@ -187,12 +209,10 @@ class DaliEngine:
         return SampleError(bad, step.batch_size) if bad and not whole else error
 
 
-def _drawn(name: str, ndim: int = 0, dtype: Any = None, device: str = "cpu") -> Any:
-    """The input of that name; float32 unless said otherwise."""
-    from nvidia.dali import fn, types
+def _external(name: str, dtype: Any, ndim: int, layout: str | None = None) -> Any:
+    from nvidia.dali import fn
 
-    node = fn.external_source(name=name, dtype=types.FLOAT if dtype is None else dtype, ndim=ndim)
-    return node.gpu() if device == "gpu" else node
+    return fn.external_source(name=name, dtype=dtype, ndim=ndim, layout=layout)
 
 
 _running: weakref.WeakSet[Any] = weakref.WeakSet()

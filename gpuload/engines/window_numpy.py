@@ -125,7 +125,7 @@ class Cutter:
         if self._targets is not None:
             targets = self._targets(rows + window.target_step * window.dilation)
             if job.target_channels is not None:
-                targets = targets.reshape(len(rows), window.target_steps, job.channels)[..., job.target_channels]
+                targets = targets.reshape(len(rows), window.target_steps, job.channels).take(job.target_channels, -1)
         extras: dict[str, Array] = {}
         if not job.plain or window.extras:
             inputs = inputs.reshape(len(rows), window.length, job.channels)

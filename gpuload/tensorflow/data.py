@@ -1,0 +1,157 @@
+"""A loader's batches as a `tf.data.Dataset`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from gpuload.engines import _announce
+from gpuload.image_pool import ImagePool
+from gpuload.loader import Loader
+from gpuload.sources import ImageArray
+from gpuload.tensorflow import plugin as dali
+from gpuload.tensorflow.generator import from_generator
+from gpuload.window_pool import WindowPool
+
+
+def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
+    """A `tf.data.Dataset` of the loader's batches, with all of its shapes and dtypes, and its length.
+
+    Each iteration is one epoch, the one that `loader.epoch` names when its first batch is asked for, and moves that
+    number on, as `iter(loader)` does. Leaving it early frees what it holds; several at a time have engines of their
+    own. Keep the dataset, or one made from it, for as long as anything reads from it.
+
+    Elements are what the loader yields with framework="numpy", as tensors on the host; the loader's own `framework`
+    and `sharding` are set aside, and where it names no layout, images are [B, H, W, C]. On a GPU, pixels are made
+    there; `tf.data` brings batches to the host, and TensorFlow takes them back where a step needs them:
+    `dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))` does so ahead of time. Let TensorFlow leave
+    memory to DALI, with `tf.config.experimental.set_memory_growth`.
+
+    Without the plugin, a file that cannot be read raises an error that holds the text of the loader's SampleError, and
+    so names it. DALI's plugin raises `tf.errors.InternalError`, which names a file that cannot be opened, but not one
+    that cannot be decoded: iterating over the loader itself does.
+
+    Args:
+        loader: Of images or windows; not an iterator of it.
+        plugin: Whether batches are made by DALI's TensorFlow plugin, within `tf.data`, or by the loader, of which a
+            Python generator hands them on. None takes the plugin where it is installed and can do the job, and logs
+            once, at INFO, what it took.
+
+    Raises:
+        TypeError: `loader` is no Loader.
+        ValueError: plugin=True, and the loader's engine is not DALI, or its labels are not numbers; TensorFlow has no
+            tensors of the dtype of labels or targets.
+        ImportError: plugin=True, and it is not installed, or was built for another TensorFlow.
+
+    >>> import numpy as np
+    >>> import gpuload
+    >>> import gpuload.tensorflow
+    >>> source = gpuload.ImageArray(np.zeros((6, 8, 8, 3), np.uint8), labels=np.arange(6))
+    >>> loader = gpuload.Loader(source, gpuload.Augment(hflip=0.5), batch_size=2, device="cpu")
+    >>> batches = gpuload.tensorflow.dataset(loader)
+    >>> len(batches)
+    3
+    >>> images, labels = batches.element_spec
+    >>> images.shape, labels.dtype
+    (TensorShape([2, 8, 8, 3]), tf.int64)
+    >>> for images, labels in batches.take(1):
+    ...     print(images.shape, labels.numpy())
+    (2, 8, 8, 3) [0 1]
+    """
+    if not isinstance(loader, Loader):
+        raise TypeError(
+            f"loader must be a gpuload.Loader, which can be iterated again and again, not {loader!r}: pass the Loader "
+            "itself"
+        )
+    if plugin not in (None, True, False):
+        raise ValueError(f"plugin must be True, False or None, not {plugin!r}")
+    own = loader
+    if loader.framework != "numpy":
+        own = loader.replace(framework="numpy", sharding=None, channels_last=False)
+    spec = _spec(own)
+    obstacle = None if plugin is False else dali.obstacle(own, spec, named=plugin is True)
+    epochs = _Epochs(loader, own)
+    # The caller may be in the scope of a GPU or of a distribution strategy, but `tf.data` lives on the host.
+    with tf.device("/cpu:0"):
+        if plugin is False or obstacle is not None:
+            _announce(f"tf.data on {own.device} by a Python generator" + (f", since {obstacle}" if obstacle else ""))
+            batches = from_generator(epochs.batches, spec)
+        else:
+            _announce(f"tf.data on {own.device} by DALI's TensorFlow plugin")
+            batches = dali.dataset(own, epochs.steps, spec)
+        return batches.apply(tf.data.experimental.assert_cardinality(len(own)))
+
+
+class _Epochs:
+    """One epoch of a loader after another, also for iterators in several threads."""
+
+    def __init__(self, loader: Loader, own: Loader):
+        """`own`: makes the batches, and may be the loader itself."""
+        self._loader = loader
+        self._own = own
+        self._lock = threading.Lock()
+
+    def batches(self) -> Iterator[Any]:
+        """The batches of the next epoch."""
+        yield from self._own.batches(self._next())
+
+    def steps(self) -> Iterator[Any]:
+        """The steps of the next epoch."""
+        yield from self._own.steps(self._next())
+
+    def _next(self) -> int:
+        with self._lock:
+            epoch, self._loader.epoch = self._loader.epoch, self._loader.epoch + 1
+        return epoch
+
+
+def _spec(loader: Loader) -> Any:
+    """The `tf.TensorSpec` of each part of a batch of NumPy arrays."""
+    order, pool = loader.order, loader.pool
+    batch: Any = None if order.last_batch == "keep" and order.size % order.batch_size else order.batch_size
+    if isinstance(pool, ImagePool):
+        return _spec_of_images(pool, batch)
+    return _spec_of_windows(pool, batch)
+
+
+def _spec_of_images(pool: ImagePool, batch: Any) -> Any:
+    source, transform = pool.source, pool.transform
+    assert transform.size is not None
+    channels = source.images.shape[3] if isinstance(source, ImageArray) else transform.channels
+    shape = (channels, *transform.size) if transform.layout == "CHW" else (*transform.size, channels)
+    images = _tensor("images", (batch, *shape), transform.dtype)
+    if source.labels is None:
+        return images
+    return images, _tensor("labels", (batch, *source.labels.shape[1:]), source.labels.dtype)
+
+
+def _spec_of_windows(pool: WindowPool, batch: Any) -> Any:
+    job = pool.job
+    shape = job.arranged(batch, job.window.length, job.item)
+    parts = [_tensor("windows", shape, job.out_dtype)]
+    if job.has_targets:
+        targets = pool.source.targets if job.target_channels is None else None
+        dtype = job.out_dtype if targets is None else targets.dtype
+        parts.append(_tensor("targets", job.targets_shape(batch), dtype))
+    extras = {
+        "mask": (shape, "bool"),
+        "mean": ((batch, *job.item), "float32"),
+        "scale": ((batch, *job.item), "float32"),
+        "start": ((batch,), "int64"),
+    }
+    if job.window.extras:
+        parts.append({name: _tensor(name, *extras[name]) for name in job.window.extras})
+    return tuple(parts) if len(parts) > 1 else parts[0]
+
+
+def _tensor(what: str, shape: tuple[Any, ...], dtype: Any) -> Any:
+    try:
+        return tf.TensorSpec(shape, tf.as_dtype(dtype))
+    except TypeError:
+        raise ValueError(
+            f"{what} must be of a dtype that TensorFlow has, not {dtype}: convert them, for instance with "
+            ".astype('float32')"
+        ) from None

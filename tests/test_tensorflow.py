@@ -1,0 +1,496 @@
+"""The `tf.data` door: the loader's own batches, their specs, epochs, what is freed, errors, Keras, strategies."""
+
+import functools
+import gc
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Place
+
+import gpuload
+from gpuload import engines
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
+
+from gpuload.tensorflow import dataset  # noqa: E402
+
+for _gpu in tf.config.list_physical_devices("GPU"):
+    tf.config.experimental.set_memory_growth(_gpu, True)  # DALI needs some as well.
+
+PLUGIN = (
+    importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali_tf_plugin") is not None
+)
+WAYS = [pytest.param(False, id="generator"), pytest.param(True, id="plugin")]
+
+DALI, NUMPY = Place("dali", "cpu"), Place("numpy", "cpu")
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (11, 12, 10, 3), dtype=np.uint8)
+MEMORY = gpuload.ImageArray(PIXELS, labels=np.arange(11))
+RANDOM = gpuload.Augment(size=(12, 10), rotation=20, zoom=0.2, hflip=0.5, rescale=1 / 255)
+
+
+@pytest.fixture(params=WAYS)
+def plugin(request: pytest.FixtureRequest) -> bool:
+    """Both ways."""
+    if request.param and not PLUGIN:
+        pytest.skip("DALI's TensorFlow plugin is not installed")
+    return request.param
+
+
+@pytest.fixture
+def files(photos: Path) -> gpuload.ImageFolder:
+    return gpuload.ImageFolder(photos)
+
+
+def loader_of(source: Any, transform: Any = RANDOM, place: Place = DALI, **options: Any) -> Any:
+    defaults = {"batch_size": 4, "shuffle": True, "seed": 5, **place._asdict()}
+    return gpuload.Loader(source, transform, **{**defaults, **options})
+
+
+def assert_same(element: Any, batch: Any) -> None:
+    """An element of a dataset is a batch of NumPy arrays, number by number."""
+    tensors, arrays = tf.nest.flatten(element), tf.nest.flatten(batch)
+    for tensor, array in zip(tensors, arrays, strict=True):
+        values = tensor.numpy()
+        if tensor.dtype == tf.string:
+            values = values.astype(str)
+        assert values.dtype == array.dtype
+        np.testing.assert_array_equal(values, array)
+
+
+def assert_epochs(loader: Any, plugin: bool, epochs: int = 2) -> Any:
+    """The dataset has the loader's batches, epoch by epoch, as it says beforehand."""
+    batches = dataset(loader, plugin=plugin)
+    reference = loader.replace(framework="numpy")
+    assert len(batches) == len(reference)
+    for epoch in range(epochs):
+        expected = list(reference)
+        found = list(batches)
+        assert loader.epoch == reference.epoch == epoch + 1
+        assert len(found) == len(expected)
+        for element, batch in zip(found, expected, strict=True):
+            tf.nest.assert_same_structure(batches.element_spec, element)
+            for spec, tensor in zip(tf.nest.flatten(batches.element_spec), tf.nest.flatten(element), strict=True):
+                assert spec.is_compatible_with(tensor)
+                assert spec.shape.rank is not None
+            assert_same(element, batch)
+    return batches
+
+
+LABELS: dict[str, Callable[[int], Any]] = {
+    "none": lambda size: None,
+    "classes": lambda size: np.arange(size, dtype=np.int32),
+    "flags": lambda size: np.arange(size) % 3 == 0,
+    "bytes": lambda size: np.arange(size, dtype=np.uint8).reshape(size, 1),
+    "doubles": lambda size: np.linspace(0, 1, size * 6).reshape(size, 2, 3),
+    "big-endian": lambda size: np.arange(size, dtype=">i2"),
+}
+TRANSFORMS = {
+    "warp": RANDOM,
+    "flips": gpuload.Augment(size=(9, 14), hflip=0.5, vflip=0.5, dtype="uint8"),
+    "levels": gpuload.Augment(size=(16, 16), channel_shift=30, brightness=(0.5, 1.5), dtype="float16"),
+    "crop": gpuload.Augment(size=(20, 16), crop=gpuload.RandomResizedCrop(), hflip=0.5, layout="CHW"),
+    "ties": gpuload.Augment(size=(15, 21), interpolation="nearest", hflip=0.5),
+    "nothing": gpuload.Augment(size=(8, 8), color="grayscale", dtype="bfloat16"),
+}
+
+
+def test_images(place: Place, plugin: bool, files: gpuload.ImageFolder) -> None:
+    """23 images in batches of 4: five whole ones and one of three."""
+    if plugin and place.engine == "numpy":
+        pytest.skip("the plugin is DALI's")
+    batches = assert_epochs(loader_of(files, place=place), plugin)
+    images, labels = batches.element_spec
+    assert (images.shape.as_list(), images.dtype) == ([None, 12, 10, 3], tf.float32)
+    assert (labels.shape.as_list(), labels.dtype) == ([None], tf.int32)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms(name: str, dali: Place, plugin: bool, files: gpuload.ImageFolder) -> None:
+    assert_epochs(loader_of(files, TRANSFORMS[name], dali), plugin)
+
+
+@pytest.mark.parametrize("name", LABELS)
+def test_labels(name: str, plugin: bool) -> None:
+    source = gpuload.ImageArray(PIXELS, labels=LABELS[name](len(PIXELS)))
+    batches = dataset(loader_of(source), plugin=plugin)
+    expected = list(loader_of(source))
+    for element, batch in zip(batches, expected, strict=True):
+        if isinstance(batch, tuple):  # TensorFlow has one order of bytes.
+            batch = batch[0], batch[1].astype(batch[1].dtype.newbyteorder("="))
+        assert_same(element, batch)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_images_in_memory(dtype: Any, dali: Place, plugin: bool) -> None:
+    """Also those with a number of channels that no file has."""
+    images = RNG.uniform(0, 255, (11, 12, 10, 2)).astype(dtype)
+    transform = gpuload.Augment(rotation=20, vflip=0.5)
+    assert_epochs(loader_of(gpuload.ImageArray(images), transform, dali), plugin)
+
+
+@pytest.mark.parametrize(
+    ("last_batch", "batch_size", "expected"),
+    [("keep", 4, None), ("drop", 4, 4), ("pad", 4, 4), ("keep", 11, 11), ("keep", 20, None), ("pad", 20, 20)],
+)
+def test_the_axis_of_samples_is_known_where_it_can_be(
+    last_batch: str, batch_size: int, expected: int | None, plugin: bool
+) -> None:
+    loader = loader_of(MEMORY, batch_size=batch_size, last_batch=last_batch)
+    images, labels = assert_epochs(loader, plugin).element_spec
+    assert images.shape[0] == labels.shape[0] == expected
+
+
+WINDOWS = {
+    "channels": (gpuload.Window(5, horizon=2, dilation=2), None),
+    "targets": (gpuload.Window(5, target="end", mean=1.0, std=2.0), np.arange(40, dtype=np.int32)),
+    "several": (gpuload.Window(5, horizon=3, layout="BCL"), np.ones((40, 2))),
+    "time first": (gpuload.Window(5, horizon=3, layout="LBC", dtype="float16"), None),
+    "inputs alone": (gpuload.Window(5, dtype="bfloat16"), None),
+    "names": (gpuload.Window(5), np.array([f"row {row}" for row in range(40)])),
+    "extras": (
+        gpuload.Window(5, target_channels=[2], per_sample="standardize", extras=["mask", "mean", "scale", "start"]),
+        None,
+    ),
+    "extras alone": (gpuload.Window(5, layout="BCL", extras=["start"]), None),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+@pytest.mark.parametrize("last_batch", ["keep", "drop"])
+def test_windows(name: str, last_batch: str, device: str) -> None:
+    window, targets = WINDOWS[name]
+    series = gpuload.Series(RNG.normal(size=(40, 3)).astype(np.float32), targets=targets)
+    loader = gpuload.Loader(series, window, batch_size=5, shuffle=True, seed=1, last_batch=last_batch, device=device)
+    if name == "names" and device != "cpu":
+        loader = loader.replace(framework="numpy")
+    batches = assert_epochs(loader, plugin=False)
+    inputs = tf.nest.flatten(batches.element_spec)[0]
+    short = last_batch == "keep" and loader.order.size % 5
+    assert inputs.shape[1 if window.layout == "LBC" else 0] == (None if short else 5)
+
+
+def test_a_series_without_channels() -> None:
+    series = gpuload.Series(np.arange(20.0), targets=np.arange(20))
+    window = gpuload.Window(3, per_sample="center", extras=["mean"])
+    assert_epochs(gpuload.Loader(series, window, batch_size=4, seed=1, device="cpu"), plugin=False)
+
+
+@pytest.mark.parametrize("framework", ["torch", "tensorflow", "jax", "dlpack"])
+def test_the_framework_of_the_loader_is_set_aside(framework: str, plugin: bool) -> None:
+    """Images are in NumPy's layout and labels of the source's dtype, whatever the loader itself yields."""
+    if framework != "dlpack":
+        pytest.importorskip(framework)
+    batches = assert_epochs(loader_of(MEMORY, framework=framework), plugin, epochs=1)
+    assert batches.element_spec[0].shape.as_list() == [None, 12, 10, 3]
+
+
+def labels_of(batches: Any) -> list[list[int]]:
+    return [labels.numpy().tolist() for _, labels in batches]
+
+
+def epoch(number: int) -> list[list[int]]:
+    loader = loader_of(MEMORY)
+    loader.set_epoch(number)
+    return [labels.tolist() for _, labels in loader]
+
+
+def test_epochs(plugin: bool) -> None:
+    """Each iteration is the loader's next epoch, an early end included; the number is one for all that read it."""
+    loader = loader_of(MEMORY)
+    batches = dataset(loader, plugin=plugin)
+    for _ in batches:
+        break
+    assert loader.epoch == 1
+    assert labels_of(batches) == epoch(1)
+    assert [labels.tolist() for _, labels in loader] == epoch(2)
+    assert labels_of(batches) == epoch(3)
+    loader.set_epoch(9)
+    assert labels_of(batches.repeat(2)) == epoch(9) + epoch(10)
+    iter(batches)
+    assert loader.epoch == 11, "an iterator that was asked for nothing takes no epoch"
+
+
+def test_iterators_side_by_side(plugin: bool) -> None:
+    batches = dataset(loader_of(MEMORY), plugin=plugin)
+    one, two = iter(batches), iter(batches)
+    pairs = [(next(one)[1].numpy().tolist(), next(two)[1].numpy().tolist()) for _ in range(3)]
+    assert [list(labels) for labels in zip(*pairs, strict=True)] == [epoch(0), epoch(1)]
+    assert next(one, None) is next(two, None) is None
+
+
+def dali_threads() -> int:
+    """Threads of all DALI pipelines of this process."""
+    names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
+    return sum("DALI" in name for name in names)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc, which Linux has")
+def test_an_iteration_that_is_left_frees_what_it_holds(plugin: bool) -> None:
+    gc.collect()
+    before = dali_threads()
+    loader = loader_of(MEMORY, threads=3, batch_size=1)
+    batches = dataset(loader, plugin=plugin)
+    labels_of(batches)
+    standing = dali_threads()
+    iterators = [iter(batches) for _ in range(3)]
+    for iterator in iterators:
+        next(iterator)
+    assert dali_threads() > standing
+    del iterators, iterator
+    gc.collect()
+    assert dali_threads() == standing
+    gone = weakref.ref(loader)
+    del loader, batches
+    gc.collect()
+    assert gone() is None
+    assert dali_threads() == before
+
+
+def test_the_dataset_must_be_kept() -> None:
+    """What TensorFlow itself keeps of a dataset does not suffice, and says so."""
+    variant = tf.data.experimental.to_variant(dataset(loader_of(MEMORY), plugin=False))
+    gc.collect()
+    spec = (tf.TensorSpec((None, 12, 10, 3)), tf.TensorSpec((None,), tf.int64))
+    with pytest.raises(tf.errors.OpError, match=r"this tf\.data\.Dataset was deleted: keep it"):
+        next(iter(tf.data.experimental.from_variant(variant, spec)))
+
+
+@pytest.fixture
+def broken(tmp_path: Path, photos: Path) -> gpuload.ImageList:
+    """Eight files, of which the sixth is no image."""
+    (tmp_path / "broken.jpg").write_bytes(b"this is no image")
+    names = [photos / f"scenery/{number}.jpg" for number in range(8)]
+    names[5] = tmp_path / "broken.jpg"
+    return gpuload.ImageList(names)
+
+
+def test_a_broken_file(place: Place, broken: gpuload.ImageList) -> None:
+    batches = iter(dataset(loader_of(broken, place=place, shuffle=False), plugin=False))
+    next(batches)
+    with pytest.raises(tf.errors.UnknownError, match=r"SampleError: cannot read '.*broken.jpg' \(sample 5\)"):
+        next(batches)
+
+
+@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
+def test_a_broken_file_and_the_plugin(dali: Place, broken: gpuload.ImageList) -> None:
+    """Its error has no name, but comes for that batch; the loader then tells which file it is."""
+    loader = loader_of(broken, place=dali, shuffle=False)
+    batches = iter(dataset(loader, plugin=True))
+    next(batches)
+    with pytest.raises(tf.errors.InternalError, match=r"decoders\.image"):
+        next(batches)
+    with pytest.raises(gpuload.SampleError, match=r"broken\.jpg"):
+        list(loader)
+
+
+@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
+def test_a_missing_file_and_the_plugin(dali: Place, tmp_path: Path) -> None:
+    source = gpuload.ImageList([tmp_path / "missing.jpg"])
+    with pytest.raises(tf.errors.InternalError, match=re.escape(str(tmp_path / "missing.jpg"))):
+        list(dataset(loader_of(source, place=dali), plugin=True))
+
+
+def test_what_is_made_of_a_dataset(plugin: bool) -> None:
+    loader = loader_of(MEMORY)
+    batches = dataset(loader, plugin=plugin)
+    doubled = batches.map(lambda images, labels: (images, labels * 2)).prefetch(2)
+    assert labels_of(doubled.take(2)) == (np.array(epoch(0)[:2]) * 2).tolist()
+    assert len(doubled.take(2)) == 2
+    assert [labels.item() for _, labels in batches.unbatch().as_numpy_iterator()] == [n for b in epoch(1) for n in b]
+
+    @tf.function
+    def total() -> Any:
+        result = tf.constant(0, tf.int64)
+        for _, labels in batches:
+            result += tf.reduce_sum(labels)
+        return result
+
+    assert total() == total() == sum(range(11))
+    assert loader.epoch == 4
+
+
+def test_strategy(plugin: bool) -> None:
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        batches = dataset(loader_of(MEMORY), plugin=plugin)
+    spread = strategy.experimental_distribute_dataset(batches)
+    for number in range(2):
+        assert labels_of(spread) == epoch(number)
+
+
+def run(program: str, **environment: str) -> str:
+    """What a program prints that must not warn."""
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "GPULOAD_DEVICE": "cpu", **environment},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+KERAS = """
+import keras, numpy as np, gpuload, tensorflow as tf
+from gpuload.tensorflow import dataset
+
+labels = np.arange(22) % 2
+images = np.zeros((22, 8, 8, 3), np.uint8) + (labels * 200).astype(np.uint8)[:, None, None, None]
+options = {"batch_size": 4, "seed": 1, "engine": "dali", "device": "cpu"}
+source, transform = gpuload.ImageArray(images, labels), gpuload.Augment(rotation=10, hflip=0.5, rescale=1 / 255)
+train = gpuload.Loader(source, transform, shuffle=True, **options)
+test = gpuload.Loader(source, gpuload.Augment(rescale=1 / 255), **options)
+
+def model():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(2, activation="softmax")]
+    model = keras.Sequential(layers)
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+batches, held_out = dataset(train, plugin=PLUGIN), dataset(test, plugin=PLUGIN)
+quiet = {"verbose": 0, "shuffle": False}
+learner = model()
+history = learner.fit(batches, epochs=3, validation_data=held_out, class_weight={0: 1.0, 1: 2.0}, **quiet).history
+print(len(history["val_loss"]), train.epoch, test.epoch)
+learner.fit(batches.repeat(), epochs=8, steps_per_epoch=5, **quiet)
+print(learner.evaluate(held_out, verbose=0)[1], learner.predict(held_out, verbose=0).shape)
+with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
+    learner = model()
+print(len(learner.fit(batches, epochs=2, **quiet).history["loss"]))
+"""
+
+
+def test_keras(plugin: bool) -> None:
+    """Each epoch of `fit` is one of the loader, validation included."""
+    pytest.importorskip("keras")
+    printed = run(KERAS.replace("PLUGIN", str(plugin)), KERAS_BACKEND="tensorflow")
+    assert printed.splitlines() == ["3 3 3", "1.0 (22, 2)", "2"]
+
+
+@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
+def test_the_way_that_is_taken_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(engines, "_announced", set())
+    series = gpuload.Series(np.arange(9.0))
+    with caplog.at_level(logging.INFO, "gpuload"):
+        for _ in range(2):
+            dataset(loader_of(MEMORY))
+            dataset(loader_of(MEMORY, place=NUMPY))
+            dataset(loader_of(MEMORY), plugin=False)
+            dataset(gpuload.Loader(series, gpuload.Window(3), batch_size=4, device="cpu"))
+            dataset(loader_of(gpuload.ImageArray(PIXELS, labels=np.array(list("abcdefghijk")))))
+    assert [message for message in caplog.messages if message.startswith("tf.data")] == [
+        "tf.data on cpu by DALI's TensorFlow plugin",
+        "tf.data on cpu by a Python generator, since the plugin runs engine='dali', not 'numpy'",
+        "tf.data on cpu by a Python generator",
+        "tf.data on cpu by a Python generator, since the plugin makes images, not windows",
+        "tf.data on cpu by a Python generator, since the plugin takes labels that are numbers, not strings",
+    ]
+
+
+BLOCKER = """
+import logging, sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name == "BLOCKED":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+WITHOUT_PLUGIN = """
+import numpy as np, gpuload
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+from gpuload.tensorflow import dataset
+loader = gpuload.Loader(gpuload.ImageArray(np.zeros((4, 2, 2, 3), np.uint8)), gpuload.Augment(), batch_size=2)
+print(len(list(dataset(loader))))
+try:
+    dataset(loader, plugin=True)
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_the_plugin_is_optional() -> None:
+    if not engines.dali_installed():
+        pytest.skip("NVIDIA DALI is not installed")
+    printed = run(BLOCKER.replace("BLOCKED", "nvidia.dali_tf_plugin") + WITHOUT_PLUGIN).splitlines()
+    assert printed[:3] == [
+        "images on cpu with DALI",
+        "tf.data on cpu by a Python generator, since DALI's TensorFlow plugin is not installed",
+        "2",
+    ]
+    assert re.fullmatch(
+        r"plugin=True, but DALI's TensorFlow plugin is not installed: pip install --no-build-isolation "
+        r"nvidia-dali-tf-plugin-cuda1[23]0==[\d.]+",
+        printed[3],
+    )
+
+
+@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
+def test_a_plugin_that_was_built_for_another_tensorflow(tmp_path: Path) -> None:
+    """Here its library is none at all, which TensorFlow refuses in the same way."""
+    found = importlib.util.find_spec("nvidia.dali_tf_plugin.dali_tf_plugin")
+    assert found is not None
+    assert found.origin is not None
+    package = tmp_path / "dali_tf_plugin"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    shutil.copy(found.origin, package)
+    (package / "libdali_tf_current.so").write_bytes(b"no library")
+    first = f"import logging, sys, nvidia; nvidia.__path__ = [{str(tmp_path)!r}, *nvidia.__path__]\n"
+    printed = run(first + WITHOUT_PLUGIN).splitlines()
+    broken = rf"DALI's TensorFlow plugin, as it is installed, does not load in TensorFlow {re.escape(tf.__version__)}"
+    assert re.fullmatch(rf"tf\.data on cpu by a Python generator, since {broken}", printed[1])
+    assert printed[2] == "2"
+    options = "--force-reinstall --no-deps --no-cache-dir --no-build-isolation"
+    assert re.fullmatch(rf"plugin=True, but {broken}: pip install {options} nvidia-dali-tf-plugin-\S+", printed[3])
+
+
+def test_tensorflow_is_optional() -> None:
+    program = """
+    try:
+        import gpuload.tensorflow
+    except ImportError as error:
+        print(error)
+    """
+    assert run(BLOCKER.replace("BLOCKED", "tensorflow") + textwrap.dedent(program)) == (
+        "gpuload.tensorflow needs TensorFlow, which is not installed: pip install 'gpuload[tensorflow]'\n"
+    )
+
+
+def test_refusals() -> None:
+    loader = loader_of(MEMORY)
+    with pytest.raises(
+        TypeError, match=r"loader must be a gpuload\.Loader, .*Batches object.*: pass the Loader itself"
+    ):
+        dataset(iter(loader))
+    with pytest.raises(ValueError, match="plugin must be True, False or None, not 'yes'"):
+        dataset(loader, plugin="yes")
+    series = gpuload.Loader(gpuload.Series(np.arange(9.0)), gpuload.Window(3), batch_size=4, device="cpu")
+    named = functools.partial(dataset, plugin=True)
+    for other, reason in (
+        (series, "the plugin makes images, not windows"),
+        (loader_of(MEMORY, place=NUMPY), "the plugin runs engine='dali', not 'numpy'"),
+    ):
+        with pytest.raises(ValueError, match=f"^plugin=True, but {reason}: leave plugin out, for a Python generator"):
+            named(other)
+    dates = gpuload.ImageArray(PIXELS, labels=np.full(11, "2024-01-01", "datetime64[D]"))
+    with pytest.raises(
+        ValueError, match=r"labels must be of a dtype that TensorFlow has, not datetime64\[D\]: convert"
+    ):
+        dataset(loader_of(dates))
