@@ -29,6 +29,9 @@ endif
 # The DALI builds for CUDA 12 and CUDA 13 share one folder: the other one has to go before ours comes.
 OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 cupy-cuda13x,nvidia-dali-cuda120 cupy-cuda12x)
 
+# DALI's TensorFlow plugin compiles against the TensorFlow that is installed, half a minute long; gpuload.tensorflow does without it too.
+PLUGIN := nvidia-dali-tf-plugin-$(if $(filter cuda12,$(ACCEL)),cuda120,cuda130)
+
 # One empty file for each set of extras installed; a change to what is asked for makes it old.
 STAMP := $(VENV)/.installed-$(ACCEL)
 
@@ -70,6 +73,10 @@ $(STAMP)-%: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "ACCEL=$(ACCEL) ($(ACCEL_REASON)): installing .[$(ACCEL),$*] into $(VENV)"
 	@$(PIP) uninstall -qq -y $(OTHER_CUDA)
 	$(PIP) install -c constraints.txt -e ".[$(ACCEL),$*]"
+	@if $(BIN)/python -c "import tensorflow, nvidia.dali" 2>/dev/null; then \
+		$(PIP) install -q setuptools wheel && $(PIP) install -q -c constraints.txt --no-build-isolation $(PLUGIN) \
+		|| echo "warning: $(PLUGIN) could not be built (it needs g++): gpuload.tensorflow works without it, through Python"; \
+	fi
 	@for stamp in $(VENV)/.installed-*; do \
 		case $$stamp in $(STAMP)-*) ;; *) rm -f "$$stamp" ;; esac; \
 	done

@@ -99,7 +99,7 @@ def _label_dtype(labels: NDArray[Any], framework: delivery.Framework) -> str | N
         within = np.iinfo(np.int32)
         if not framework.has(name) and labels.size and within.min <= labels.min() and labels.max() <= within.max:
             return "int32"
-    numbers = labels.dtype.kind in "biufc"
+    numbers = labels.dtype.kind in "fc"
     instead = "labels.astype('float32')" if numbers else "number them with np.unique(labels, return_inverse=True)[1]"
     framework.check_dtype("labels", name, instead)
     return None
