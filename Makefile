@@ -27,7 +27,8 @@ $(error ACCEL must be cpu, cuda12 or cuda13, but is '$(ACCEL)'. Leave it out to 
 endif
 
 # The DALI builds for CUDA 12 and CUDA 13 share one folder: the other one has to go before ours comes.
-OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 cupy-cuda13x,nvidia-dali-cuda120 cupy-cuda12x)
+OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 nvidia-dali-tf-plugin-cuda130 cupy-cuda13x,\
+	nvidia-dali-cuda120 nvidia-dali-tf-plugin-cuda120 cupy-cuda12x)
 
 # DALI's TensorFlow plugin compiles against the TensorFlow that is installed, half a minute long; gpuload.tensorflow does without it too.
 PLUGIN := nvidia-dali-tf-plugin-$(if $(filter cuda12,$(ACCEL)),cuda120,cuda130)
@@ -74,7 +75,7 @@ $(STAMP)-%: pyproject.toml constraints.txt | $(BIN)/pip
 	@$(PIP) uninstall -qq -y $(OTHER_CUDA)
 	$(PIP) install -c constraints.txt -e ".[$(ACCEL),$*]"
 	@if $(BIN)/python -c "import tensorflow, nvidia.dali" 2>/dev/null; then \
-		$(PIP) install -q setuptools wheel && $(PIP) install -q -c constraints.txt --no-build-isolation $(PLUGIN) \
+		$(PIP) install -q setuptools wheel && $(PIP) install -q -c constraints.txt --no-build-isolation --no-cache-dir $(PLUGIN) \
 		|| echo "warning: $(PLUGIN) could not be built (it needs g++): gpuload.tensorflow works without it, through Python"; \
 	fi
 	@for stamp in $(VENV)/.installed-*; do \

@@ -4,17 +4,20 @@
     python -m benchmarks.delivery --device cuda
 
 An engine makes batches of images, and pieces of several batches of windows; then those arrays are delivered as in a
-loop over a loader, and only that is timed, in the consumer's thread. A round delivers all of them to one framework
-after another, in an order that rotates.
+loop over a loader, and only that is timed: the processor time of the consumer's thread. A round delivers all of them to
+one framework after another, in an order that rotates. `in a row`: many arrays are made, then delivered one after
+another. `cold`: each is delivered right after it was made, by threads that have filled the processor's caches with
+other things, as a training step does too.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +33,8 @@ from gpuload.delivery import EXTRAS, FRAMEWORKS
 from gpuload.engines import Engine
 
 BATCH_SIZE = 32
+IN_A_ROW = 50
+"""Steps."""
 
 
 def jobs() -> dict[str, tuple[Any, Any]]:
@@ -68,20 +73,22 @@ class Delivery:
         options = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
         self.loader = gpuload.Loader(source, transform, framework=framework, **options)
 
-    def microseconds(self, least: int) -> float:
-        """Of Python, for each of at least that many batches."""
-        pool, spent, batches, epoch = self.loader.pool, 0.0, 0, 0
+    def microseconds(self, least: int, together: int) -> float:
+        """Of Python, for each of at least that many batches; `together` steps are made before they are delivered."""
+        pool, spent, batches = self.loader.pool, 0.0, 0
+        steps = itertools.chain.from_iterable(self.loader.steps(epoch) for epoch in itertools.count())
         engine: Engine = pool.acquire()
         while batches < least:
-            for step in self.loader.steps(epoch):
+            some = list(itertools.islice(steps, together))
+            results = []
+            for step in some:
                 pool.submit(engine, step)
-                made: Any = Made([engine.result(pool.stream)])
-                start = time.thread_time()
-                here = pool.batches(step, pool.deliver(made))
-                spent += time.thread_time() - start
-                batches += len(here)
-                del here
-            epoch += 1
+                results.append(engine.result(pool.stream))
+            made: Any = Made(results)
+            start = time.thread_time()
+            for step in some:
+                batches += len(pool.batches(step, pool.deliver(made)))
+            spent += time.thread_time() - start
         pool.release(engine, pool.generation)
         if self.loader.device != "cpu":
             synchronize()
@@ -108,13 +115,15 @@ def main(
     for job, (source, transform) in jobs().items():
         deliveries = {name: Delivery(source, transform, name, device) for name in frameworks(device)}
         for delivery in deliveries.values():
-            delivery.microseconds(1)
-        tasks: dict[str, Callable[[], float]] = {
-            name: lambda delivery=delivery: delivery.microseconds(batches)  # type: ignore[misc]
-            for name, delivery in deliveries.items()
-        }
-        for name, measured in rounds(number, tasks).items():
-            rows.append({"job": job, "framework": name, "microseconds": spread(measured)})
+            delivery.microseconds(1, 1)
+        row, cold = (
+            rounds(
+                number, {name: functools.partial(its.microseconds, batches, many) for name, its in deliveries.items()}
+            )
+            for many in (IN_A_ROW, 1)
+        )
+        for name in deliveries:
+            rows.append({"job": job, "framework": name, "in_a_row": spread(row[name]), "cold": spread(cold[name])})
     report = {
         "benchmark": "delivery",
         "environment": environment(device),
@@ -125,11 +134,11 @@ def main(
     table = Table(title=f"microseconds of Python a batch of {BATCH_SIZE}, {report['environment']['device_name']}")
     for heading in ("job", "framework"):
         table.add_column(heading)
-    for heading in ("median", "least", "greatest"):
+    for heading in ("in a row", "least", "greatest", "cold"):
         table.add_column(heading, justify="right")
     for row in rows:
-        cells = (f"{row['microseconds'][key]:.1f}" for key in ("median", "least", "greatest"))
-        table.add_row(row["job"], row["framework"], *cells)
+        cells = [f"{row['in_a_row'][key]:.1f}" for key in ("median", "least", "greatest")]
+        table.add_row(row["job"], row["framework"], *cells, f"{row['cold']['median']:.1f}")
     Console().print(table)
     print(f"written to {save(report, out)}")
     return report

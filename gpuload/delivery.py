@@ -62,14 +62,17 @@ def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
 def to_jax(array: Any, device: Device, dtype: str | None = None) -> Any:
     """A `jax.Array` on the device. JAX keeps the memory until no computation reads it.
 
-    What does not begin at a multiple of 64 bytes is copied: on the CPU by JAX itself; on a GPU here, since XLA refuses
-    to run with it.
+    Copied are one number a sample, such as labels; and what does not begin at a multiple of 64 bytes: on the CPU by JAX
+    itself; on a GPU here, since XLA refuses to run with it.
     """
     jax = _framework("jax")
     if device == CPU or isinstance(array, np.ndarray):
         host = np.asarray(array)
-        # As jax.device_put, by a shorter way through Python.
-        result = jax.make_array_from_callback(host.shape, _jax_sharding(device), lambda index: host)
+        # Both as jax.device_put, by shorter ways through Python; the shorter one copies.
+        if host.ndim == 1:
+            result = _jax_copy(device)(host)
+        else:
+            result = jax.make_array_from_callback(host.shape, _jax_sharding(device), lambda index: host)
     else:
         if hasattr(array, "get") and array.data.ptr % ALIGNED:  # CuPy's; DALI's are aligned.
             with _framework("cupy").cuda.Device(device.index):
@@ -87,6 +90,12 @@ def _jax_sharding(device: Device) -> Any:
     here = jax.local_devices(backend="cpu" if device == CPU else "gpu")
     number = 0 if device == CPU else [gpu.local_hardware_id for gpu in here].index(device.index)
     return jax.sharding.SingleDeviceSharding(here[number])
+
+
+@functools.cache
+def _jax_copy(device: Device) -> Any:
+    here = _jax_sharding(device)
+    return _framework("jax").jit(lambda array: array, in_shardings=here, out_shardings=here)
 
 
 def to_tensorflow(array: Any, device: Device, dtype: str | None = None) -> Any:

@@ -41,8 +41,8 @@ def test_other_backends(backend: str) -> None:
     assert run.returncode == 0, run.stdout[-8000:]
 
 
-COUNT, BATCH = 22, 6  # Of samples: four batches, the last one short.
-BATCHES = 4
+COUNT, BATCH, BATCHES = 30, 8, 4  # Samples; the last batch is short.
+# A batch of windows has 8 * 6 * 3 * 4 bytes, a multiple of 64: JAX copies arrays that begin elsewhere.
 
 
 def pictures() -> np.ndarray:
@@ -66,7 +66,7 @@ def window_loader(**options: Any) -> gpuload.Loader:
 
 def paths_of(photos: Path) -> list[str]:
     paths = sorted(map(str, photos.glob("scenery/*.jpg")))
-    return (paths * 3)[:COUNT]
+    return (paths * 4)[:COUNT]
 
 
 # Images or windows, and targets [B] or [B, some].
@@ -280,7 +280,8 @@ def test_what_keras_does_with_a_data_set(steps: int | None) -> None:
 
     model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
     build, first = passes(2)  # A new model is built from a first batch.
-    assert build == ["num_batches", "batch"]
+    assert build[:2] == ["num_batches", "batch"]
+    assert build.count("batch") == 1
     assert first[:2] == ["num_batches", "batch"]
     model.fit(data, epochs=3, steps_per_epoch=steps, verbose=0)
     for number, events in enumerate(passes(3)):
