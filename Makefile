@@ -58,9 +58,11 @@ format: $(STAMP)-test  ## repair style and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: $(STAMP)-bench  ## measure images and windows per second
+bench: $(STAMP)-bench  ## measure images and windows per second, delivery, and Keras' fit
 	$(BIN)/python -m benchmarks.images $(ARGS)
 	$(BIN)/python -m benchmarks.windows
+	$(BIN)/python -m benchmarks.delivery
+	$(BIN)/python -m benchmarks.fit
 
 clean:  ## remove caches, build output and the demo's files; .venv stays
 	rm -rf build dist gpuload-demo .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage

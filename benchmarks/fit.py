@@ -5,8 +5,8 @@
 
 Each backend has a process of its own. There the two take turns in training the same model, by the same operations: the
 loop does what people write for that backend (autograd; a jitted function of the state; a tf.function over the data
-set), without callbacks and without logs. `fit` is the time of an epoch of fit as a multiple of the loop's in the same
-round.
+set), without callbacks and without logs. A round is one call of fit and as many epochs of the loop; `fit` is the time
+of the one as a multiple of the other's in the same round.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def tensorflow_loop(model: Any, loader: Any) -> Callable[[], None]:
 LOOPS = {"torch": torch_loop, "jax": jax_loop, "tensorflow": tensorflow_loop}
 
 
-def measure(backend: str, folder: Path, number: int, device: str) -> dict[str, Any]:
-    """The times of epochs, in this process."""
+def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -> dict[str, Any]:
+    """The times of so many epochs, in this process."""
     import gpuload
     import gpuload.keras
 
@@ -134,20 +134,22 @@ def measure(backend: str, folder: Path, number: int, device: str) -> dict[str, A
 
         return run
 
+    loop = LOOPS[backend](by_hand, fed)
     tasks = {
-        "loop": timed(LOOPS[backend](by_hand, fed)),
-        "fit": timed(lambda: model.fit(batches, verbose=0, shuffle=False)),
+        "loop": timed(lambda: [loop() for _ in range(epochs)]),
+        "fit": timed(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False)),
     }
     for task in tasks.values():
         task()
     times = rounds(number, tasks)
     ratio = spread(fit / loop for fit, loop in zip(times["fit"], times["loop"], strict=True))
     seconds = {name: spread(values) for name, values in times.items()}
-    return {"backend": backend, "batches": len(loader), "seconds": seconds, "ratio": ratio}
+    return {"backend": backend, "batches": epochs * len(loader), "seconds": seconds, "ratio": ratio}
 
 
 def main(
     number: Annotated[int, typer.Option("--rounds", min=1)] = 9,
+    epochs: Annotated[int, typer.Option(min=1, help="in a round")] = 3,
     count: Annotated[int, typer.Option(min=BATCH_SIZE, help="photographs to make where there is no --data")] = 1000,
     data: Annotated[Path | None, typer.Option(help="a folder of class folders; default: benchmarks.photos")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
@@ -161,7 +163,7 @@ def main(
         raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(BACKENDS)}", param_hint="--backends")
     folder = data or photos(count)
     if here:
-        row = measure(names[0], folder, number, device)
+        row = measure(names[0], folder, number, epochs, device)
         print(json.dumps(row))
         return row
     rows = []
@@ -170,7 +172,7 @@ def main(
             print(f"{name} is left out: it is not installed")
             continue
         command = [sys.executable, "-m", "benchmarks.fit", "--here", "--backends", name, "--device", device]
-        command += ["--rounds", str(number), "--data", str(folder)]
+        command += ["--rounds", str(number), "--epochs", str(epochs), "--data", str(folder)]
         environ = {**os.environ, "KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "2"}
         done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
@@ -181,7 +183,7 @@ def main(
         "rounds": number,
         "rows": rows,
     }
-    table = Table(title=f"an epoch of fit beside the same loop by hand, {report['environment']['device_name']}")
+    table = Table(title=f"fit beside the same loop by hand, {report['environment']['device_name']}")
     table.add_column("backend")
     for heading in ("loop, ms a batch", "fit, ms a batch", "fit", "least", "greatest"):
         table.add_column(heading, justify="right")

@@ -36,6 +36,9 @@ PACKAGES = (
     "keras",
     "tensorflow",
     "tensorflow-cpu",
+    "nvidia-dali-tf-plugin-cuda120",
+    "nvidia-dali-tf-plugin-cuda130",
+    "jax",
     "torch",
     "torchvision",
 )
@@ -128,11 +131,15 @@ def save(report: dict[str, Any], out: Path | None) -> Path:
     return out
 
 
+def _machine(report: dict[str, Any]) -> str:
+    machine = report["environment"]
+    return f"**{machine['device_name']}** ({machine['cpu']}, {machine['cpus']} CPUs; {machine['date'][:10]})"
+
+
 def _table(report: dict[str, Any], unit: str, ours: str, cases: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
     """A line for each contender and two columns for each case, whose rows stand under the contenders, in Markdown."""
-    machine = report["environment"]
     lines = [
-        f"**{machine['device_name']}** ({machine['cpu']}, {machine['cpus']} CPUs; {machine['date'][:10]})",
+        _machine(report),
         "",
         f"| {unit} per second | " + " | ".join(f"{heading} | gpuload is" for heading in cases) + " |",
         "| --- |" + " ---: | ---: |" * len(cases),
@@ -183,7 +190,47 @@ def windows_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {"images": images_table, "windows": windows_table}
+def delivery_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.delivery` in Markdown: a line for each framework, a column for each job."""
+    cells: dict[str, list[str]] = {}
+    for row in report["rows"]:
+        cold = row["cold"]["median"]
+        cells.setdefault(row["framework"], []).append(f"{row['in_a_row']['median']:.0f} ({cold:.0f})")
+    jobs = dict.fromkeys(row["job"] for row in report["rows"])
+    lines = [_machine(report), "", f"| µs a batch of {report['batch_size']} | " + " | ".join(jobs) + " |"]
+    lines += ["| --- |" + " ---: |" * len(jobs)]
+    lines += [f"| `{name}` | " + " | ".join(values) + " |" for name, values in cells.items()]
+    lines += [
+        "",
+        "Batches delivered one after another (each right after threads have filled the caches with another batch). "
+        f"Median of {report['rounds']} interleaved rounds. {_versions(report)}.",
+    ]
+    return "\n".join(lines)
+
+
+def fit_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.fit` in Markdown."""
+    lines = [_machine(report), "", "| Keras' backend | loop, ms a batch | `fit`, ms a batch | `fit` takes |"]
+    lines += ["| --- | ---: | ---: | ---: |"]
+    for row in report["rows"]:
+        loop, fit = (1000 * row["seconds"][name]["median"] / row["batches"] for name in ("loop", "fit"))
+        ratio = row["ratio"]
+        spread_ = f"{ratio['median']:.2f} × ({ratio['least']:.2f} to {ratio['greatest']:.2f})"
+        lines.append(f"| {row['backend']} | {loop:.1f} | {fit:.1f} | {spread_} |")
+    lines += [
+        "",
+        f"A small convolutional network on photographs of 64 × 64, batches of {report['batch_size']}; median of "
+        f"{report['rounds']} interleaved rounds (least to greatest). {_versions(report)}.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "images": images_table,
+    "windows": windows_table,
+    "delivery": delivery_table,
+    "fit": fit_table,
+}
 """Of each benchmark that has a table in the README."""
 
 

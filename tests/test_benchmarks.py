@@ -139,6 +139,23 @@ def test_windows_has_a_row_for_each_contender(tmp_path: Path) -> None:
     assert "one large copy reads and writes" in text
 
 
+def test_delivery_has_a_row_for_each_job_and_framework(tmp_path: Path) -> None:
+    output = run("delivery", "--rounds", 1, "--batches", 1, "--out", tmp_path / "d.json")
+    found = json.loads((tmp_path / "d.json").read_text())
+    frameworks = [row["framework"] for row in found["rows"]]
+    assert {"numpy", "torch", "dlpack"} <= set(frameworks)
+    assert len(frameworks) == 3 * len(set(frameworks))
+    assert "images 64 x 64" in output
+
+
+def test_fit_has_a_row_for_each_backend(folder: Path, tmp_path: Path) -> None:
+    run("fit", "--rounds", 1, "--epochs", 1, "--backends", "torch", "--data", folder, "--out", tmp_path / "f.json")
+    (row,) = json.loads((tmp_path / "f.json").read_text())["rows"]
+    assert row["backend"] == "torch"
+    assert row["batches"] == 40 // 32
+    assert row["ratio"]["median"] > 0
+
+
 def test_contenders_deliver_the_same_windows() -> None:
     """Row r of the series holds r, so that a window tells where it is from."""
     values = np.arange(50, dtype=np.float32)[:, np.newaxis] + np.zeros(3, np.float32)
@@ -207,17 +224,38 @@ def windows_result() -> dict:
     return result("cpu", "DataLoader", 1.0) | {"contenders": {"DataLoader": "words"}, "rows": rows}
 
 
+def delivery_result() -> dict:
+    times = {"images": (80.0, 400.0), "windows": (9.0, 9.0)}
+    rows = [
+        {"job": job, "framework": "jax", "in_a_row": report.spread([row]), "cold": report.spread([cold])}
+        for job, (row, cold) in times.items()
+    ]
+    return result("cpu", "jax", 1.0) | {"benchmark": "delivery", "rows": rows}
+
+
+def fit_result() -> dict:
+    seconds = {"loop": report.spread([5.0]), "fit": report.spread([5.1])}
+    row = {"backend": "torch", "batches": 100, "seconds": seconds, "ratio": report.spread([1.0, 1.02, 1.05])}
+    return result("cpu", "torch", 1.0) | {"benchmark": "fit", "rows": [row]}
+
+
 def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    between = "\n<!-- benchmark:windows -->\nold\n<!-- /benchmark:windows -->\n"
+    names = ("windows", "delivery", "fit")
+    between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
     for device, name in (("cpu", "keras"), ("cuda", "gpuload")):
         report.save(result(device, name, 1234.4), tmp_path / f"images-{device}.json")
     report.save(windows_result(), tmp_path / "windows-cpu.json")
+    report.save(delivery_result(), tmp_path / "delivery-cpu.json")
+    report.save(fit_result(), tmp_path / "fit-cpu.json")
     report.main(readme, tmp_path)
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
-    assert text.endswith("\n<!-- /benchmark:windows -->\nafter\n")
+    assert text.endswith("\n<!-- /benchmark:fit -->\nafter\n")
+    assert "| µs a batch of 32 | images | windows |" in text
+    assert "| `jax` | 80 (400) | 9 (9) |" in text
+    assert "| torch | 50.0 | 51.0 | 1.02 × (1.00 to 1.05) |" in text
     assert "| windows per second | batches of 64 | gpuload is |" in text
     assert "| `DataLoader`: words | 1,000 (1,000 to 1,000) | 61 × |" in text
     assert "In the 2 cases that were measured" in text
