@@ -3,7 +3,8 @@
 `ImageDataGenerator` replaces `tf.keras.preprocessing.image.ImageDataGenerator`, with the same arguments, methods and
 flows; with the same seed the flows give the same batches. `ImageSequence` replaces a `keras.utils.Sequence` that reads,
 decodes, resizes and scales files. `timeseries_dataset_from_array` replaces the function of that name in `keras.utils`:
-windows of an array, with targets. `model.fit`, `evaluate` and `predict` take what they return.
+windows of an array, with targets. `dataset` makes of a `gpuload.Loader` what `fit` takes. `model.fit`, `evaluate` and
+`predict` take what they return, and get arrays of Keras' backend, on the device where they were made.
 """
 
 try:

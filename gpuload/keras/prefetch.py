@@ -132,7 +132,9 @@ class PrefetchedDataset(PyDataset):
     def _framework(self) -> Framework:
         """Whose arrays the next batch is made of."""
         assert self._pool is not None
-        return FRAMEWORKS["numpy"] if self._user is None else backend_framework(self._pool.device)
+        # Keras asks by number. Where it leaves an epoch early, it does not call `on_epoch_end`.
+        asked_by_keras = self._user is not None and self._numbers is not None
+        return backend_framework(self._pool.device) if asked_by_keras else FRAMEWORKS["numpy"]
 
     def _take(self) -> Any:
         assert self._stream is not None
