@@ -21,7 +21,7 @@ def dataset(loader: Loader, arrange: Callable[..., Any] | None = None) -> Any:
     With Keras' torch and jax backends a `LoaderDataset`, whose batches are the backend's arrays on the loader's device;
     with its tensorflow backend `gpuload.tensorflow.dataset(loader)`. Either way each epoch of `fit` is one epoch of the
     loader, in its order. `fit(shuffle=True)`, the default, shuffles the batches of a `LoaderDataset` once more; of
-    TensorFlow's, it warns that it does not. Images are in Keras' image data format, unless the transform says otherwise.
+    TensorFlow's, it warns that it does not. Images are in Keras' data format, unless the transform says otherwise.
 
     Args:
         loader: Of images or windows. Its `framework` is of no account.
