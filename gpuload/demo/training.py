@@ -59,7 +59,7 @@ class Clock:
             self.samples += len(batch[0])
             yield batch
             asked = self.used()
-        self.waited += time.perf_counter() - asked
+        self.waited += self.used() - asked  # The loader said that there are no more.
 
     def used(self) -> float:
         """Take the time: all batches that came have been used."""
@@ -68,7 +68,7 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """From the first batch until the last one was used."""
+        """From the first batch until the last one was used, and the end of its epoch seen."""
         return self._last - self._first
 
     @property
