@@ -113,11 +113,6 @@ class Stream(Generic[AnyStep]):
         """The step that `next` was last asked for, delivered or not."""
 
     @property
-    def upcoming(self) -> AnyStep | None:
-        """The step that `next` will yield, where it has been pulled already."""
-        return self._submitted[0] if self._submitted and self.alive else None
-
-    @property
     def alive(self) -> bool:
         """Whether `next` can yield more."""
         return self._release.alive

@@ -91,7 +91,7 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
         said += f", since DALI cannot do {obstacle}"
     elif engine == "numpy" and not dali_installed():
         said += ", since DALI is not installed"
-    _announce(said)
+    announce(said)
     return place, engine
 
 
@@ -129,11 +129,11 @@ def choose_for_windows(series: Series, device: str, engine: str, residency: str)
     if place == CPU and residency == "device":
         raise ValueError("residency='device' keeps the series on a GPU, but windows are made on cpu: leave it out")
     engine = "numpy" if place == CPU else "cupy"
-    _announce(f"windows on {place} with {'NumPy' if place == CPU else 'CuPy'}{said}")
+    announce(f"windows on {place} with {'NumPy' if place == CPU else 'CuPy'}{said}")
     return place, engine
 
 
-def _announce(said: str) -> None:
+def announce(said: str) -> None:
     """Log a choice, once in a process."""
     if said not in _announced:
         _announced.add(said)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpuload.engines import _announce
+from gpuload.engines import announce
 from gpuload.image_pool import ImagePool
 from gpuload.loader import Loader
 from gpuload.sources import ImageArray
@@ -77,10 +77,10 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
     # The caller may be in the scope of a GPU or of a distribution strategy, but `tf.data` lives on the host.
     with tf.device("/cpu:0"):
         if plugin is False or obstacle is not None:
-            _announce(f"tf.data on {own.device} by a Python generator" + (f", since {obstacle}" if obstacle else ""))
+            announce(f"tf.data on {own.device} by a Python generator" + (f", since {obstacle}" if obstacle else ""))
             batches = from_generator(epochs.batches, spec)
         else:
-            _announce(f"tf.data on {own.device} by DALI's TensorFlow plugin")
+            announce(f"tf.data on {own.device} by DALI's TensorFlow plugin")
             batches = dali.dataset(own, epochs.steps, spec)
         return batches.apply(tf.data.experimental.assert_cardinality(len(own)))
 
