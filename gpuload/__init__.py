@@ -1,6 +1,6 @@
 """A GPU-accelerated loader for training: decodes, augments and delivers batches where the model is."""
 
-from gpuload.errors import BadSample, SampleError
+from gpuload.errors import BadSample, SampleError, TooManyErrors
 from gpuload.loader import Loader
 from gpuload.plan import Augment, CenterCrop, Order, RandomResizedCrop, Window
 from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList, Series
@@ -20,6 +20,7 @@ __all__ = [
     "RandomResizedCrop",
     "SampleError",
     "Series",
+    "TooManyErrors",
     "Window",
     "fit",
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,15 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload import delivery, engines
+from gpuload.bad_samples import BadSamples
+from gpuload.errors import ErrorPolicy, SampleError
 from gpuload.plan import Augment, Order, Step
+from gpuload.plan.order import substitutes
 from gpuload.pool import EnginePool
 from gpuload.sources import ImageArray, ImageSource
 
 SAMPLES_DRAWN_AT_ONCE = 1024
+TIMED_SAMPLES = 4
+"""From which DALI's stages are told, once in so many seconds: a tenth of a second's work."""
+TIMED_EVERY = 60.0
 
 
 class ImagePool(EnginePool):
-    """Engines for images; delivers [B, H, W, C] or [B, C, H, W], without their labels."""
+    """Engines for images, and what becomes of those that cannot be read."""
 
     def __init__(
         self,
@@ -31,10 +40,12 @@ class ImagePool(EnginePool):
         prefetch: int = 2,
         threads: int | None = None,
         channels_last: bool = False,
+        policy: ErrorPolicy | None = None,
     ):
         """
         Args:
             channels_last: PyTorch's memory format: images [B, C, H, W] whose channels lie side by side.
+            policy: What counts as a bad sample, and what becomes of it.
         """
         super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
         transform = sized(source, transform)
@@ -51,37 +62,123 @@ class ImagePool(EnginePool):
         self.transform = transform if transform.layout == layout else transform.replace(layout=layout)
         self.framework.check_dtype("dtype of the transform", self.transform.dtype, "pass another dtype")
         self._label_dtype = None if source.labels is None else _label_dtype(source.labels, self.framework)
+        self.policy = policy or ErrorPolicy()
+        self.bad = BadSamples(self.policy, len(source))
+        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._stages: dict[str, float] = {}
+        self._timed = -TIMED_EVERY  # When these were measured.
 
     def __len__(self) -> int:
         return len(self.source)
 
     def open_engine(self) -> engines.Engine:
-        return engines.open_engine(
+        engine = engines.open_engine(
             self.source,
             self.transform,
             batch_size=self.batch_size,
             device=self.device,
             engine=self.engine,
             threads=self.threads,
+            policy=self.policy,
         )
+        self._opened.add(engine)
+        return engine
 
-    def deliver(self, engine: engines.Engine) -> Any:
-        images = self.framework.convert(engine.result(self.stream), self.device, self.transform.dtype)
-        return images.permute(0, 3, 1, 2) if self.channels_last else images
+    def stages(self) -> dict[str, float]:
+        """As of every pool: `read_ms`, `decode_ms` with the resize, and `augment_ms`.
 
-    def plan(self, order: Order, seed: int, epoch: int, numbers: Iterable[int] | None = None) -> Iterator[Step]:
-        """The steps of one epoch, or of its batches of these numbers, a batch each."""
-        if numbers is not None:
-            for first, indices in order.batches(epoch, numbers=numbers):
-                yield self.transform.step(indices, seed=seed, epoch=epoch, first=first)
-            return
+        NumPy's threads tell what they spent. DALI does not: now and then a few samples, by chance, are made stage by
+        stage beside it.
+        """
+        if self.engine == "numpy":
+            made = sum(engine.samples for engine in self._opened)
+            spent = {
+                stage: sum(engine.seconds[stage] for engine in self._opened) for stage in ("read", "decode", "augment")
+            }
+            return {f"{stage}_ms": 1000 * seconds / made for stage, seconds in spent.items()} if made else {}
+        now = time.monotonic()
+        if now - self._timed >= TIMED_EVERY:
+            from gpuload.engines.image_stages import stage_seconds
+
+            self._timed = now
+            indices = np.random.default_rng().integers(len(self.source), size=min(TIMED_SAMPLES, self.batch_size))
+            found = stage_seconds(self.source, self.transform, self.device, indices, policy=self.policy)
+            self._stages = {f"{stage}_ms": 1000 * seconds for stage, seconds in found.items()} or self._stages
+        return self._stages
+
+    def plan(
+        self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
+    ) -> Iterator[Step]:
         # NumPy's cost is by the call: several batches are drawn in one.
-        several = max(1, SAMPLES_DRAWN_AT_ONCE // order.batch_size)
-        for first, indices in order.batches(epoch, together=several):
+        several = 1 if numbers is not None else max(1, SAMPLES_DRAWN_AT_ONCE // order.batch_size)
+        for first, indices in order.batches(epoch, start, several, numbers):
             yield from self.transform.step(indices, seed=seed, epoch=epoch, first=first).split(order.batch_size)
 
-    def batches(self, step: Step, images: Any) -> list[Any]:
-        """The batches of a delivered step: one, with its labels if the source has any."""
+    def submit(self, engine: engines.Engine, step: Step) -> Step:
+        """Have the engine start the step, without the samples that are known to be bad."""
+        step = self._without_bad(step)
+        if step.batch_size:
+            engine.submit(step)
+        return step
+
+    def take(self, engine: engines.Engine, step: Step) -> tuple[Step, Any]:
+        """The step and its images; where samples are bad, as `on_error` says: the step without them, or with others,
+        made anew, of no samples and with None where none is left."""
+        if not step.batch_size:
+            return step, None
+        try:
+            return step, engine.result(self.stream)
+        except SampleError as error:
+            return self._again(step, error)
+
+    def _again(self, step: Step, error: SampleError) -> tuple[Step, Any]:
+        # By another engine: this one is at the next steps already.
+        while True:
+            self.bad.add(error.samples)
+            if self.policy.on_error == "raise":
+                raise error
+            step = self._without_bad(step)
+            if not step.batch_size:
+                return step, None
+            engine, generation = self.acquire(), self.generation
+            try:
+                engine.submit(step)
+                made = engine.result(self.stream)
+            except SampleError as another:
+                self.release(engine, generation)
+                error = another
+            except BaseException:
+                engine.close()
+                raise
+            else:
+                self.release(engine, generation)
+                return step, made
+
+    def _without_bad(self, step: Step) -> Step:
+        bad = None if self.policy.on_error == "raise" else self.bad.among(step.indices)
+        if bad is None:
+            return step
+        if self.policy.on_error == "skip":
+            return step.take(~bad)
+        indices = step.indices.copy()
+        positions = np.arange(step.batch_size) if step.positions is None else step.positions
+        while bad is not None:
+            # What is drawn for a sample belongs to its place in the epoch, and stays.
+            positions = positions + bad
+            indices[bad] = substitutes(step.seed, step.epoch, len(self.source), positions[bad])
+            bad = self.bad.among(indices)
+        return dataclasses.replace(step, indices=indices)
+
+    def convert(self, images: Any) -> Any:
+        """An engine's images as the framework's array."""
+        images = self.framework.convert(images, self.device, self.transform.dtype)
+        return images.permute(0, 3, 1, 2) if self.channels_last else images
+
+    def batches(self, step: Step, made: Any) -> list[Any]:
+        """The batch of a step, with its labels if the source has any; none where no sample is left."""
+        if made is None:
+            return []
+        images = self.convert(made)
         if self.source.labels is None:
             return [images]
         labels = self.source.labels[step.indices]

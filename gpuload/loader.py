@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
+import os
 import secrets
-import threading
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from gpuload import checkpoint, ranks
+from gpuload.errors import MAX_PIXELS, BadSample, ErrorPolicy, OnError
 from gpuload.image_pool import ImagePool
+from gpuload.iteration import Batches, Position, Sampler
+from gpuload.meter import Meter
 from gpuload.plan import Augment, Order, Window, Windows
 from gpuload.plan.checks import checked_int
 from gpuload.plan.order import LastBatch
 from gpuload.pool import Stream
+from gpuload.progress import check as check_progress
 from gpuload.sharding import check_last_batch, shard_of, sharded
 from gpuload.sources import ImageSource, Series
+from gpuload.sources.fingerprint import fingerprint
 from gpuload.window_pool import WindowPool
 
 
@@ -32,8 +38,11 @@ class Loader:
     Windows are [B, L, ...] in the layout and of the dtype of the `Window`, which tells the shape of targets too. Small
     batches of windows are parts of one array of up to 2 MiB.
 
-    Raises SampleError, from the batch concerned only, where a file cannot be read; ValueError, ImportError and
-    RuntimeError at once for arguments that make no sense here.
+    `state_dict()` tells where it stands, to the batch; `load_state_dict` goes on there, in another process, or with
+    another number of ranks. `stats()` tells where the time goes.
+
+    Raises SampleError, from the batch concerned only, where a file cannot be read and `on_error` is "raise";
+    TooManyErrors; ValueError, ImportError and RuntimeError at once for arguments that make no sense here.
 
     >>> import numpy as np
     >>> import gpuload
@@ -66,13 +75,20 @@ class Loader:
         prefetch: int = 2,
         threads: int | None = None,
         channels_last: bool = False,
+        shard: ranks.Shard = None,
         sharding: Any = None,
+        on_error: OnError = "raise",
+        max_errors: int | float | None = None,
+        errors_log: str | os.PathLike[str] | None = None,
+        max_pixels: int | None = MAX_PIXELS,
+        timeout: float | None = None,
+        progress: bool | str = False,
     ):
         """
         Args:
             source: What there is: ImageFolder, ImageList, ImageFrame or ImageArray; or a Series.
             transform: What is done to each image, an Augment; or what a window of the series is, a Window.
-            batch_size: Samples in a batch.
+            batch_size: Samples in a batch; with `shard`, in that of one rank.
             shuffle: Whether each epoch has a random order of its own.
             seed: Of order and augmentation. None draws one; `loader.seed` tells it.
             last_batch: A short last batch is kept ("keep"), left out ("drop"), or filled up with the epoch's first
@@ -88,9 +104,22 @@ class Loader:
             prefetch: Batches made ahead of the one in use; of small windows, pieces of several batches.
             threads: CPU threads that decode images, or that cut windows; None: one for each CPU of the process.
             channels_last: For PyTorch, images [B, C, H, W] in its memory format `torch.channels_last`.
+            shard: Which part of the samples this process gets, of one order for all: (rank, count), or "auto" to ask
+                torch.distributed, Ray Train, JAX or torchrun. All ranks get as many batches, and need the same `seed`;
+                "keep" leaves some with one sample less in the last batch. None: all samples.
             sharding: For JAX, a `jax.sharding.NamedSharding` over the first axis: batches of `batch_size` samples are
                 global arrays, spread over the devices of its mesh. Each process makes the part that its own devices
                 hold; all of them need the same `seed`.
+            on_error: What becomes of a file that cannot be read: "raise" SampleError; "skip" the sample, so that its
+                batch is shorter, and left out where nothing is left of it; "replace" it with a sample that the seed
+                settles, so that shapes stay. Other samples are what they would have been. `errors` lists the bad ones.
+            max_errors: Different bad samples from which on TooManyErrors is raised: above this number, or as a float
+                below 1 above this share of the data set.
+            errors_log: A file to which each bad sample is added, as a line of JSON.
+            max_pixels: An image whose header claims more is a bad sample, and not decoded. By default Pillow's limit.
+            timeout: Seconds that reading a batch may take before files in it that block are bad samples. None: any.
+            progress: True shows a bar while batches are taken, and a line at the end of each epoch; "summary" the line
+                alone. The bar needs rich. Of several ranks, the first shows them.
         """
         self.arguments: dict[str, Any] = {
             name: value for name, value in locals().items() if name not in ("self", "__class__")
@@ -99,51 +128,84 @@ class Loader:
         self.seed = secrets.randbits(32) if seed is None else seed
         self.epoch = 0
         """Number of the epoch that the next iteration will be."""
+        self.position: Position | None = None
+        """Where the iteration stands that was begun last."""
+        self.meter = Meter()
+        """What was delivered, and how long it took."""
+        self._seen = 0  # Samples of the next epoch that were seen before a checkpoint.
         self._ready: tuple[int, Stream[Any]] | None = None  # A stream that stands at the start of that epoch.
-        shard = (0, 1)
-        if sharding is not None:
-            if framework != "jax":
-                raise ValueError(f"sharding is for framework='jax', not for {framework!r}: leave it out")
-            if seed is None:
-                raise ValueError("seed must be given with sharding, the same in all processes, not None")
-            shard = shard_of(sharding, checked_int("batch_size", batch_size, 1))
-        options: dict[str, Any] = {
-            "batch_size": batch_size if sharding is None else batch_size // shard[1],
-            "device": device,
-            "engine": engine,
-            "framework": framework,
-            "prefetch": prefetch,
-            "threads": threads,
-        }
-        self.pool: ImagePool | WindowPool
+        check_progress(progress)
+        checked_int("batch_size", batch_size, 1)
+        rank, count = self._part()
+        self.pool: ImagePool | WindowPool = self._windows(count) if isinstance(source, Series) else self._images(count)
         """The engines, and what they deliver."""
-        if isinstance(source, Series):
-            if not isinstance(transform, Window):
-                raise ValueError(f"transform must be a gpuload.Window for a Series, not {transform!r}")
-            if channels_last:
-                raise ValueError("channels_last=True is for images, not for a Series: leave it out")
-            if sharding is not None and transform.layout == "LBC":
-                raise ValueError(
-                    "layout='LBC' has time along the first axis, which sharding spreads: pass layout='BLC' or 'BCL'"
-                )
-            self.pool = WindowPool(source, transform, residency=residency, shuffled=shuffle, **options)
-        else:
-            if not isinstance(transform, Augment):
-                raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
-            if residency != "auto":
-                raise ValueError(f"residency={residency!r} is for a Series, not for images: leave it out")
-            self.pool = ImagePool(source, transform, channels_last=channels_last, **options)
         self.order = Order(
             size=len(self.pool),
-            batch_size=batch_size,
+            batch_size=self.pool.batch_size * count,
             shuffle=shuffle,
             seed=self.seed,
             last_batch=last_batch,
-            shard=shard,
+            shard=(rank, count),
         )
         if sharding is not None:
             check_last_batch(self.order, sharding)
-            self.pool.framework = sharded(self.pool.framework, sharding, shard[1], self.pool.device)
+            self.pool.framework = sharded(self.pool.framework, sharding, count, self.pool.device)
+
+    def _part(self) -> tuple[int, int]:
+        """(rank, count): which part of each batch this process makes."""
+        given = self.arguments
+        sharding, seed, skips = given["sharding"], given["seed"], given["on_error"] == "skip"
+        if sharding is None:
+            part = ranks.resolve(given["shard"])
+            if part[1] > 1 and seed is None:
+                raise ValueError(f"seed must be given with {part[1]} ranks, the same in all of them, not None")
+            if part[1] > 1 and skips:
+                raise ValueError(
+                    f"on_error='skip' would leave {part[1]} ranks with batches of different sizes, or without one: "
+                    "pass on_error='replace'"
+                )
+            return part
+        if given["framework"] != "jax":
+            raise ValueError(f"sharding is for framework='jax', not for {given['framework']!r}: leave it out")
+        if seed is None:
+            raise ValueError("seed must be given with sharding, the same in all processes, not None")
+        if given["shard"] is not None:
+            raise ValueError("shard and sharding both part batches among processes: leave shard out")
+        if skips:
+            raise ValueError("on_error='skip' leaves batches that sharding cannot spread: pass on_error='replace'")
+        return shard_of(sharding, given["batch_size"])
+
+    def _options(self, count: int) -> dict[str, Any]:
+        """What the pools of both kinds take; with `sharding`, `batch_size` is that of all `count` parts."""
+        options = {name: self.arguments[name] for name in ("device", "engine", "framework", "prefetch", "threads")}
+        parts = 1 if self.arguments["sharding"] is None else count
+        return {**options, "batch_size": self.arguments["batch_size"] // parts}
+
+    def _images(self, count: int) -> ImagePool:
+        given, transform = self.arguments, self.arguments["transform"]
+        if not isinstance(transform, Augment):
+            raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
+        if given["residency"] != "auto":
+            raise ValueError(f"residency={given['residency']!r} is for a Series, not for images: leave it out")
+        policy = ErrorPolicy(**{field.name: given[field.name] for field in dataclasses.fields(ErrorPolicy)})
+        options = self._options(count)
+        return ImagePool(given["source"], transform, channels_last=given["channels_last"], policy=policy, **options)
+
+    def _windows(self, count: int) -> WindowPool:
+        given, window = self.arguments, self.arguments["transform"]
+        if not isinstance(window, Window):
+            raise ValueError(f"transform must be a gpuload.Window for a Series, not {window!r}")
+        if given["channels_last"]:
+            raise ValueError("channels_last=True is for images, not for a Series: leave it out")
+        if given["sharding"] is not None and window.layout == "LBC":
+            raise ValueError(
+                "layout='LBC' has time along the first axis, which sharding spreads: pass layout='BLC' or 'BCL'"
+            )
+        for field in dataclasses.fields(ErrorPolicy):
+            if given[field.name] != field.default:
+                raise ValueError(f"{field.name} is for images that are read from files, not for a Series: leave it out")
+        options = self._options(count)
+        return WindowPool(given["source"], window, residency=given["residency"], shuffled=given["shuffle"], **options)
 
     @property
     def source(self) -> ImageSource | Series:
@@ -158,7 +220,7 @@ class Loader:
     @property
     def batch_size(self) -> int:
         """Samples in a batch; the last may have fewer."""
-        return self.order.batch_size
+        return int(self.arguments["batch_size"])
 
     @property
     def dataset(self) -> ImageSource | Windows:
@@ -189,9 +251,14 @@ class Loader:
         """What makes them: "dali", "cupy" or "numpy"."""
         return self.pool.engine
 
+    @property
+    def errors(self) -> list[BadSample]:
+        """The bad samples that were found, each once."""
+        return self.pool.bad.found if isinstance(self.pool, ImagePool) else []
+
     def __repr__(self) -> str:
         return (
-            f"Loader({self.source!r}, {self.transform!r}, batch_size={self.order.batch_size}, seed={self.seed}, "
+            f"Loader({self.source!r}, {self.transform!r}, batch_size={self.batch_size}, seed={self.seed}, "
             f"device={self.device!r}, engine={self.engine!r})"
         )
 
@@ -200,31 +267,113 @@ class Loader:
         return len(self.order)
 
     def set_epoch(self, epoch: int) -> None:
-        """Make the next iteration epoch number `epoch`."""
-        self.epoch = checked_int("epoch", epoch, 0)
+        """Make the next iteration epoch number `epoch`, from its start; of one that `load_state_dict` named, from where
+        that stands."""
+        if checked_int("epoch", epoch, 0) != self.epoch:
+            self.epoch, self._seen = epoch, 0
 
-    def steps(self, epoch: int) -> Iterator[Any]:
-        """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn."""
-        return self.pool.plan(self.order, self.seed, epoch)
+    def steps(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn.
 
-    def batches(self, epoch: int) -> Batches:
-        """The batches of one epoch, whichever comes next."""
-        return Batches(self, checked_int("epoch", epoch, 0))
+        `start`: without its first so many samples."""
+        return self.pool.plan(self.order, self.seed, epoch, start)
+
+    def batches(self, epoch: int, start: int = 0) -> Batches:
+        """The batches of one epoch, whichever comes next; `start`: without its first so many samples."""
+        return Batches(self, Position(self.order, checked_int("epoch", epoch, 0), checked_int("start", start, 0)))
 
     def __iter__(self) -> Batches:
         return Batches(self, None)
 
-    def _start(self, epoch: int | None) -> tuple[int, Stream[Any]]:
-        """The number of an epoch, None: of the next one, and a stream that stands at its start."""
-        if epoch is None:
-            epoch, self.epoch = self.epoch, self.epoch + 1
+    def begin(self) -> Position:
+        """Begin the epoch that comes next: the number of the one after it will be next."""
+        position = Position(self.order, self.epoch, self._seen)
+        self.epoch, self._seen = self.epoch + 1, 0
+        return position
+
+    def _stream(self, position: Position) -> Stream[Any]:
+        """A stream that stands there."""
         ready, self._ready = self._ready, None
-        if ready is None or ready[0] != epoch:
+        if ready is None or ready[0] != position.epoch or position.start:
             # Made ahead across the end of an epoch too: the next one most likely follows. The stream must not hold the
             # loader, which holds it.
-            epochs = map(functools.partial(self.pool.plan, self.order, self.seed), itertools.count(epoch))
-            ready = epoch, Stream(self.pool, itertools.chain.from_iterable(epochs))
-        return ready
+            plan = functools.partial(self.pool.plan, self.order, self.seed)
+            following = itertools.chain.from_iterable(map(plan, itertools.count(position.epoch + 1)))
+            return Stream(self.pool, itertools.chain(plan(position.epoch, position.start), following))
+        return ready[1]
+
+    @functools.cached_property
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in."""
+        return {
+            "seed": self.seed,
+            "samples": self.order.size,
+            "batch_size": self.batch_size,
+            "shuffle": bool(self.order.shuffle),
+            "last_batch": self.order.last_batch,
+            "source": fingerprint(self.source),
+            "transform": checkpoint.in_words(checkpoint.describe(self.arguments["transform"])),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: which samples of which epoch were delivered, of all ranks together.
+
+        Batches that were made ahead do not count. Ranks in step have the same state. Small, and takes microseconds, but
+        for the first, which looks at the source; JSON and pickle can hold it, `torch.distributed.checkpoint` and
+        torchdata's conventions know it. In the middle of an epoch, of the iteration that was begun last.
+
+        Raises RuntimeError where DALI's TensorFlow plugin takes the batches, which nobody counts.
+        """
+        position = self.position
+        if position is None or position.finished:
+            epoch, seen = self.epoch, self._seen
+        else:
+            epoch, seen = position.epoch, position.seen
+        return {"version": checkpoint.VERSION, "epoch": epoch, "seen": seen, **self._identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict()` was: the next iteration has the rest of that epoch, and is empty at its end.
+
+        With another number of ranks it has the samples that no rank had. A loader whose seed was drawn takes that of
+        the state. Iterators that were begun before go on as they were.
+
+        Raises ValueError where the state is of another source, transform, batch size, order or seed, saying what
+        differs; or where so many ranks cannot share what is left.
+
+        >>> import numpy as np
+        >>> import gpuload
+        >>> loader = gpuload.Loader(gpuload.Series(np.arange(9)), gpuload.Window(1), batch_size=2, device="cpu")
+        >>> batches = iter(loader)
+        >>> for _ in range(3):
+        ...     batch = next(batches)
+        >>> again = loader.replace()
+        >>> again.load_state_dict(loader.state_dict())
+        >>> [batch.tolist() for batch in again]
+        [[[6], [7]], [[8]]]
+        """
+        own = self._identity
+        drawn = self.arguments["seed"] is None and isinstance(state, dict) and "seed" in state
+        checkpoint.check(state, {**own, "seed": state["seed"]} if drawn else own)
+        epoch, seen = (checked_int(name, state.get(name), 0) for name in ("epoch", "seen"))
+        order = dataclasses.replace(self.order, seed=state["seed"])
+        order.check_start(seen)
+        self.order, self.seed = order, state["seed"]
+        own["seed"] = self.seed
+        self.epoch, self._seen = epoch, seen
+        self.position = self._ready = None
+
+    def stats(self, last: int | None = None) -> dict[str, float | int]:
+        """Where the time goes, as a plain dict of numbers: see `gpuload.meter.Meter.stats`.
+
+        Of images, as soon as there are any, also `errors`, the number of bad samples, and `read_ms`, `decode_ms` and
+        `augment_ms`: milliseconds that one sample takes in one thread. NumPy's threads count them. DALI's graph does
+        not tell: once a minute, a few samples are made stage by stage, which takes some tenths of a second.
+
+        Args:
+            last: Of the last so many steps. None: of all since the loader was made.
+        """
+        stats = {**self.meter.stats(last), "errors": len(self.errors)}
+        return {**stats, **self.pool.stages()} if stats["batches"] else stats
 
     def replace(self, **changes: Any) -> Loader:
         """The same loader with other arguments: the same seed and epoch, threads and memory of its own.
@@ -236,11 +385,20 @@ class Loader:
         'dlpack'
         """
         loader = Loader(**{**self.arguments, "seed": self.seed, **changes})
-        loader.epoch = self.epoch
+        loader.epoch, loader._seen = self.epoch, self._seen
+        return loader
+
+    def twin(self, **changes: Any) -> Loader:
+        """As `replace`, to be iterated over in this loader's place: it tells its bad samples and its figures here."""
+        loader = self.replace(**changes)
+        loader.meter = self.meter
+        if isinstance(loader.pool, ImagePool) and isinstance(self.pool, ImagePool):
+            loader.pool.bad = self.pool.bad
         return loader
 
     def close(self) -> None:
-        """Free threads and memory. Iterating again takes them anew."""
+        """Free threads and memory, also of iterations that are under way, which cannot go on. Iterating again takes
+        them anew."""
         self._ready = None
         self.pool.close()
 
@@ -249,71 +407,3 @@ class Loader:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-class Sampler:
-    """What programs written for PyTorch look for at `loader.sampler`: samples in order, and `set_epoch`."""
-
-    def __init__(self, loader: Loader):
-        self._loader = loader
-
-    def __len__(self) -> int:
-        return self._loader.order.size
-
-    def __iter__(self) -> Iterator[int]:
-        """The samples of the epoch that comes next."""
-        return iter(self._loader.order.indices(self._loader.epoch).tolist())
-
-    def set_epoch(self, epoch: int) -> None:
-        """As `Loader.set_epoch`."""
-        self._loader.set_epoch(epoch)
-
-
-class Batches:
-    """One epoch's iterator, for one thread at a time. After a SampleError it goes on with the next batch."""
-
-    def __init__(self, loader: Loader, epoch: int | None):
-        self._loader = loader
-        self._pool: Any = loader.pool
-        self._epoch = epoch
-        # Which epoch it is, is asked with the first batch, as PyTorch asks a sampler: Lightning makes an iterator, then
-        # calls set_epoch, and makes one more only to see whether it can.
-        self._started: tuple[int, Stream[Any]] | None = None
-        self._left = len(loader)
-        self._here: deque[Any] = deque()  # Delivered together, and not yet taken.
-        self._in_use = threading.Lock()
-
-    def __iter__(self) -> Batches:
-        return self
-
-    def __len__(self) -> int:
-        """Batches still to come."""
-        return self._left
-
-    def __next__(self) -> Any:
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError(
-                "this iterator is being consumed in another thread: make one for each thread, with iter(loader)"
-            )
-        try:
-            return self._next()
-        finally:
-            self._in_use.release()
-
-    def _next(self) -> Any:
-        if self._started is None:
-            self._started = self._loader._start(self._epoch)
-        epoch, stream = self._started
-        if not self._here:
-            if not self._left:
-                if self._loader._ready is None and stream.alive:
-                    self._loader._ready = epoch + 1, stream
-                raise StopIteration
-            try:
-                self._here.extend(self._pool.batches(*next(stream)))
-            except Exception:
-                lost = stream.last
-                self._left -= 1 if lost is None else -(-lost.batch_size // self._pool.batch_size)
-                raise
-        self._left -= 1
-        return self._here.popleft()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from gpuload import delivery
+from gpuload import delivery, nvtx
 from gpuload.cuda import Device
 from gpuload.engines import Engine
 from gpuload.plan import Order
@@ -38,26 +39,35 @@ class EnginePool(ABC):
         """How often the pool was closed."""
         self._pid = os.getpid()
         self._idle: list[Engine] = []
+        self._running: weakref.WeakSet[Stream[Any]] = weakref.WeakSet()
 
     @abstractmethod
     def open_engine(self) -> Engine:
         """A new engine for the job."""
 
-    def submit(self, engine: Engine, step: Any) -> None:
-        """Have the engine start a step."""
+    @abstractmethod
+    def plan(
+        self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
+    ) -> Iterator[Any]:
+        """The steps of what is left of an epoch after its first `start` samples, or of its batches of these numbers,
+        one batch each."""
+
+    def submit(self, engine: Engine, step: Any) -> Any:
+        """Have the engine start a step, and return what it started."""
         engine.submit(step)
+        return step
+
+    def take(self, engine: Engine, step: Any) -> tuple[Any, Any]:
+        """The engine's oldest step, which is `step`, and what was made of it. Raises SampleError."""
+        return step, engine.result(self.stream)
 
     @abstractmethod
-    def plan(self, order: Order, seed: int, epoch: int, numbers: Iterable[int] | None = None) -> Iterator[Any]:
-        """The steps of one epoch, or of its batches of these numbers, one batch each."""
+    def batches(self, step: Any, made: Any) -> list[Any]:
+        """The batches of a step that was made, in the framework's arrays."""
 
-    @abstractmethod
-    def deliver(self, engine: Engine) -> Any:
-        """What the engine made of its oldest step, in the framework's arrays."""
-
-    @abstractmethod
-    def batches(self, step: Any, delivered: Any) -> list[Any]:
-        """The batches of a delivered step."""
+    def stages(self) -> dict[str, float]:
+        """Milliseconds that a sample takes in one thread, by what is done with it, as far as that is known."""
+        return {}
 
     @property
     def stream(self) -> int | None:
@@ -76,7 +86,7 @@ class EnginePool(ABC):
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
         engine.discard()
-        if self._idle or generation != self.generation:
+        if self._idle or generation != self.generation or not engine.alive:
             engine.close()
         else:
             self._idle.append(engine)
@@ -90,14 +100,17 @@ class EnginePool(ABC):
             )
 
     def close(self) -> None:
-        """Close what stands ready now, and what is running as soon as it is released."""
+        """Close all engines. Streams that are running raise RuntimeError when they are asked for more."""
         self.generation += 1
+        for stream in list(self._running):
+            stream.close()
+            stream.closed = True
         while self._idle:
             self._idle.pop().close()
 
 
 class Stream(Generic[AnyStep]):
-    """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, what the pool delivers for it).
+    """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, what was made of it).
 
     `next` raises for a step that could not be made, such as SampleError; the one after it comes at the next call.
     """
@@ -105,46 +118,79 @@ class Stream(Generic[AnyStep]):
     def __init__(self, pool: EnginePool, steps: Iterator[AnyStep]):
         self._pool = pool
         self._steps = steps
-        self._submitted: list[AnyStep] = []
+        self._submitted: deque[AnyStep] = deque()
+        self._bytes_read = 0  # By engines that are lost.
+        self._open()
+        self.last: AnyStep | None = None
+        """The step that `next` was last asked for, made or not."""
+        self.closed = False
+        """Whether its pool was closed under it."""
+
+    def _open(self) -> None:
+        pool = self._pool
         self._engine = pool.acquire()
+        self._bytes_read -= self._engine.bytes_read
         self._release = weakref.finalize(self, pool.release, self._engine, pool.generation)
         self._release.atexit = False
-        self.last: AnyStep | None = None
-        """The step that `next` was last asked for, delivered or not."""
+        pool._running.add(self)
 
     @property
     def alive(self) -> bool:
         """Whether `next` can yield more."""
         return self._release.alive
 
+    @property
+    def queued(self) -> int:
+        """Steps that the engine was given ahead."""
+        return len(self._submitted)
+
+    @property
+    def bytes_read(self) -> int:
+        """By the engine, since the stream began."""
+        return self._bytes_read + self._engine.bytes_read
+
     def __iter__(self) -> Stream[AnyStep]:
         return self
 
     def __next__(self) -> tuple[AnyStep, Any]:
-        self._pool.check_process()
+        pool = self._pool
+        pool.check_process()
+        if self.closed:
+            raise RuntimeError("the loader was closed while it was iterated over: begin another iteration")
         if not self.alive:
             raise StopIteration
         try:
-            while len(self._submitted) <= self._pool.prefetch:
-                step = next(self._steps, None)
-                if step is None:
-                    break
-                self._pool.submit(self._engine, step)
-                self._submitted.append(step)
+            with nvtx.range("submit"):
+                while len(self._submitted) <= pool.prefetch:
+                    step = next(self._steps, None)
+                    if step is None:
+                        break
+                    self._submitted.append(pool.submit(self._engine, step))
         except BaseException:
             self._abandon()
             raise
         if not self._submitted:
             self.close()
             raise StopIteration
+        self.last = self._submitted.popleft()
         try:
-            self.last = step = self._submitted.pop(0)
-            return step, self._pool.deliver(self._engine)
+            with nvtx.range("wait"):
+                return pool.take(self._engine, self.last)
         except Exception:
             raise  # This batch is lost, the engine is whole.
         except BaseException:
             self._abandon()
             raise
+        finally:
+            if self.alive and not self._engine.alive:
+                self._renew()
+
+    def _renew(self) -> None:
+        """Go on with another engine: this one hangs at a file."""
+        self._bytes_read += self._engine.bytes_read
+        self._release()
+        self._open()
+        self._submitted = deque(self._pool.submit(self._engine, step) for step in self._submitted)
 
     def _abandon(self) -> None:
         # An engine that was interrupted may hold half a step, or a batch that was not counted. Nobody may get it again.
@@ -154,3 +200,4 @@ class Stream(Generic[AnyStep]):
     def close(self) -> None:
         """Give the engine back; what was pulled ahead is dropped."""
         self._release()
+        self._pool._running.discard(self)

@@ -92,9 +92,6 @@ class WindowPool(EnginePool):
             threads=threads,
         )
 
-    def deliver(self, engine: engines.Engine) -> list[Any]:
-        return self.delivered(engine.result(self.stream))
-
     def delivered(self, cut: Cut, batch_size: int | None = None) -> list[Any]:
         """The batches of a cut: inputs; or a tuple of inputs, targets and extras, as far as there are any.
 
@@ -116,15 +113,17 @@ class WindowPool(EnginePool):
 
         return (convert(array),) if self.together == 1 else self.framework.parts(array, size, convert)
 
-    def plan(self, order: Order, seed: int, epoch: int, numbers: Iterable[int] | None = None) -> Iterator[WindowStep]:
-        """The steps of one epoch, several batches each where those are small; or of its batches of these numbers."""
+    def plan(
+        self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
+    ) -> Iterator[WindowStep]:
+        """As of every pool; several batches a step where they are small."""
         together = self.together if numbers is None else 1
-        for first, indices in order.batches(epoch, together=together, numbers=numbers):
+        for first, indices in order.batches(epoch, start, together, numbers):
             yield self.windows.step(indices, seed=seed, epoch=epoch, first=first)
 
-    def batches(self, step: WindowStep, delivered: list[Any]) -> list[Any]:
-        """The batches of a delivered step."""
-        return delivered
+    def batches(self, step: WindowStep, made: Cut) -> list[Any]:
+        """The batches of a step."""
+        return self.delivered(made)
 
 
 def windows_of(job: WindowJob) -> Windows:

@@ -8,6 +8,7 @@ import os
 from typing import Any, Protocol
 
 from gpuload.cuda import CPU, Device, is_auto, resolve
+from gpuload.errors import ErrorPolicy
 from gpuload.plan import Augment
 from gpuload.sources import ImageSource, Series
 
@@ -18,9 +19,17 @@ _announced: set[str] = set()
 class Engine(Protocol):
     """Runs steps in the order in which they are submitted, in threads of its own."""
 
+    bytes_read: int
+    """From files, or out of a series, so far."""
+
     @property
     def pending(self) -> int:
         """Steps submitted whose result was neither taken nor discarded."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can go on. Where a file blocks for good, its threads may hang: then it cannot, and what is pending
+        is lost with it."""
 
     def submit(self, step: Any) -> None:
         """Start a step; does not wait."""
@@ -148,13 +157,16 @@ def open_engine(
     device: Device,
     engine: str,
     threads: int | None = None,
+    policy: ErrorPolicy | None = None,
 ) -> Engine:
-    """A new engine, as `choose` chose it. `threads`: for decoding; None takes all CPUs of the process."""
+    """A new engine, as `choose` chose it. `threads`: for decoding; None takes all CPUs of the process. `policy`: what
+    counts as a bad sample."""
     threads = threads or available_cpus()
+    policy = policy or ErrorPolicy()
     if engine == "numpy":
         from gpuload.engines.image_numpy import NumpyEngine
 
-        return NumpyEngine(source, transform, threads=threads)
+        return NumpyEngine(source, transform, threads=threads, policy=policy)
     from gpuload.engines.image_dali import DaliEngine
 
-    return DaliEngine(source, transform, batch_size=batch_size, device=device, threads=threads)
+    return DaliEngine(source, transform, batch_size=batch_size, device=device, threads=threads, policy=policy)

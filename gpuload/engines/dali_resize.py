@@ -27,20 +27,42 @@ class DaliOps:
         self.max: Callable[[Any], Any] = lambda x: fn.reductions.max(fn.cast(x, dtype=types.FLOAT))
 
 
-def decode(files: Any, transform: Augment, drawn: Any, device: str) -> tuple[Any, dict[str, Any]]:
-    """Encoded files to images of the transform's colour, uint8 HWC, and the box of each that is to be resized, in the
-    words of `fn.resize`; none stands for the whole image."""
+def pixels(files: Any, transform: Augment, device: str, max_pixels: int | None) -> Any:
+    """Encoded files to images RGB, uint8 HWC. DALI fails where one is none, or claims more than `max_pixels`."""
     from nvidia.dali import fn, types
 
     # As Pillow decodes: chroma smoothed, EXIF orientation left alone.
-    images = fn.decoders.image(
-        files,
+    return fn.decoders.image(
+        files if max_pixels is None else _emptied(files, max_pixels),
         device="mixed" if device == "gpu" else "cpu",
         output_type=types.RGB,
         adjust_orientation=False,
         jpeg_fancy_upsampling=True,
         use_fast_idct=transform.fast_idct,
     )
+
+
+def _emptied(files: Any, max_pixels: int) -> Any:
+    """The files, with nothing in the place of those that claim more pixels: the decoder refuses them before it takes
+    memory."""
+    from nvidia.dali import fn, types
+
+    # Each of these operators costs the batch a round through all threads. A length of a TIFF that has 32 bits comes as
+    # negative; as an unsigned one it is very large.
+    shape = fn.peek_image_shape(files, adjust_orientation=False, dtype=types.UINT64)
+    fits = shape[0] * shape[1] <= types.Constant(max_pixels, dtype=types.UINT64)
+    length = fits * np.iinfo(np.int32).max  # All of them, or none.
+    return fn.slice(files, start=[0], shape=length, axes=[0], out_of_bounds_policy="trim_to_shape")
+
+
+def decode(
+    files: Any, transform: Augment, drawn: Any, device: str, max_pixels: int | None
+) -> tuple[Any, dict[str, Any]]:
+    """Encoded files to images of the transform's colour, uint8 HWC, and the box of each that is to be resized, in the
+    words of `fn.resize`; none stands for the whole image."""
+    from nvidia.dali import fn, types
+
+    images = pixels(files, transform, device, max_pixels)
     box = {}
     if transform.crop is not None:
         assert transform.size is not None

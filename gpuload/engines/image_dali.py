@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gpuload.cuda import CPU, Device
+from gpuload.engines.dali_examine import obstacles
 from gpuload.engines.dali_resize import breaks_ties, decode, resize, resize_nearest
 from gpuload.engines.dali_warp import augment, tiles
-from gpuload.errors import BadSample, SampleError
+from gpuload.engines.reading import Daemon, NotAFileError, in_words, read_all
+from gpuload.errors import MAX_PIXELS, BadSample, ErrorPolicy, SampleError
 from gpuload.plan import Augment, Step
 from gpuload.sources import ImageArray, ImageSource
 
@@ -98,35 +101,66 @@ def pipeline(source: ImageSource, transform: Augment, outputs: Callable[[], Any]
     )()
 
 
-def graph(source: ImageSource, transform: Augment, device: str, given: Given) -> Any:
-    """What is delivered, on the `device` ("cpu" or "gpu"), from the inputs that are `given`."""
+def graph(
+    source: ImageSource,
+    transform: Augment,
+    device: str,
+    given: Given,
+    *,
+    files: Any = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Any:
+    """What is delivered, on the `device` ("cpu" or "gpu"), from the inputs that are `given`. `files`: the node of what
+    `encoded` reads, where it is used for more than this."""
+    from nvidia.dali.pipeline import do_not_convert
+
+    images = resized(source, transform, device, given, files=files, max_pixels=max_pixels)
+    return do_not_convert(augmented)(images, transform, device, given)
+
+
+def encoded(given: Given) -> Any:
+    """The files whose paths are given: uint8 [bytes] each."""
+    from nvidia.dali import fn, types
+
+    padded, length = given("paths", types.UINT8, 1), given("lengths", types.INT32, 1)
+    paths = fn.slice(padded, start=[0], shape=length, axes=[0])
+    # A file that is mapped into memory and then cannot be read, since it became shorter or its disk fails, ends the
+    # process. To read the files takes less time, too.
+    return fn.io.file.read(paths, dont_use_mmap=True)
+
+
+def resized(
+    source: ImageSource, transform: Augment, device: str, given: Given, *, files: Any, max_pixels: int | None
+) -> Any:
+    """Images of the transform's size and colour, HWC."""
     from nvidia.dali.pipeline import do_not_convert
 
     # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
-    images, box = do_not_convert(_images)(source, transform, device, given)
+    images, box = do_not_convert(_images)(source, transform, device, given, files, max_pixels)
     if box is not None:
         if transform.size is not None and breaks_ties(transform):
             images = resize_nearest(images, transform.size, device)
         else:
             images = do_not_convert(resize)(images, box, transform)
-    return do_not_convert(_augmented)(images, transform, device, given)
+    return images
 
 
-def _images(source: ImageSource, transform: Augment, device: str, given: Given) -> tuple[Any, dict[str, Any] | None]:
+def _images(
+    source: ImageSource, transform: Augment, device: str, given: Given, files: Any, max_pixels: int | None
+) -> tuple[Any, dict[str, Any] | None]:
     """Images HWC, and where they are still to be resized, the boxes that are."""
-    from nvidia.dali import fn, types
+    from nvidia.dali import types
 
     if isinstance(source, ImageArray):
         dtype = types.UINT8 if source.images.dtype == np.uint8 else types.FLOAT
         images = given("images", dtype, 3, layout="HWC")
         return (images.gpu() if device == "gpu" else images), None
-    padded, length = given("paths", types.UINT8, 1), given("lengths", types.INT32, 1)
-    files = fn.io.file.read(fn.slice(padded, start=[0], shape=length, axes=[0]))
     crops = given("crops", types.FLOAT64, 1) if transform.crop is not None else None
-    return decode(files, transform, crops, device)
+    return decode(encoded(given) if files is None else files, transform, crops, device, max_pixels)
 
 
-def _augmented(images: Any, transform: Augment, device: str, given: Given) -> Any:
+def augmented(images: Any, transform: Augment, device: str, given: Given) -> Any:
+    """Images of the transform's size, HWC, to the batch that is delivered."""
     from nvidia.dali import types
 
     def level(name: str) -> Any:
@@ -146,24 +180,84 @@ def _augmented(images: Any, transform: Augment, device: str, given: Given) -> An
     )
 
 
-class DaliEngine:
-    """Runs a DALI pipeline whose inputs are the step's file names and drawn numbers."""
+def _outputs(source: ImageSource, transform: Augment, device: str, max_pixels: int | None) -> Any:
+    """What the engine's pipeline makes: images, and the sizes of their files where they come from files."""
+    if isinstance(source, ImageArray):
+        return graph(source, transform, device, external)
+    files = encoded(external)
+    return graph(source, transform, device, external, files=files, max_pixels=max_pixels), files.shape()
 
-    def __init__(self, source: ImageSource, transform: Augment, *, batch_size: int, device: Device, threads: int):
+
+def external(name: str, dtype: Any, ndim: int, layout: str | None = None) -> Any:
+    """An input that a pipeline is fed under its name."""
+    from nvidia.dali import fn
+
+    return fn.external_source(name=name, dtype=dtype, ndim=ndim, layout=layout)
+
+
+STREAM_PER_THREAD = 2
+"""The handle that stands for a stream of whichever thread names it (`cudaStreamPerThread`)."""
+
+
+class _Hangs(Exception):
+    """DALI's threads hang at these samples of a step."""
+
+    def __init__(self, step: Step, samples: list[BadSample]):
+        super().__init__()
+        self.step = step
+        self.samples = samples
+
+
+class DaliEngine:
+    """Runs a DALI pipeline whose inputs are the step's file names and drawn numbers.
+
+    DALI reads in threads of its own. They hang where a file blocks, and so does whoever ends the pipeline. With a
+    `timeout` in the policy, a pipeline that hangs is told from a slow one, and is left behind.
+    """
+
+    _daemon: Daemon | None = None
+    """Waits for DALI, where there is a timeout."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Augment,
+        *,
+        batch_size: int,
+        device: Device,
+        threads: int,
+        policy: ErrorPolicy,
+    ):
         self._source = source
         self._transform = transform
         self._device = device
-        outputs = functools.partial(graph, source, transform, "cpu" if device == CPU else "gpu", _external)
+        self._policy = policy
+        self._another = functools.partial(
+            DaliEngine, source, transform, batch_size=batch_size, device=device, threads=threads, policy=policy
+        )
+        outputs = functools.partial(_outputs, source, transform, "cpu" if device == CPU else "gpu", policy.max_pixels)
         options = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
         self._pipe = pipeline(source, transform, outputs, **options)
         self._pipe.build()
-        _running.add(self._pipe)
         self._steps: deque[Step] = deque()
         self._stale = 0
+        """So many of the steps, the first, were discarded."""
+        self._awaited: Future[Any] | None = None
+        """The outputs of the first step, where the daemon waits for them."""
+        self.bytes_read = 0
+        """Of the files of all batches that DALI has made, used or not; one that fails counts for nothing."""
+        if policy.timeout is not None and not isinstance(source, ImageArray):
+            self._daemon = Daemon()
+        _close_at_exit()
+        _running.add(self)
 
     @property
     def pending(self) -> int:
-        return len(self._steps)
+        return len(self._steps) - self._stale
+
+    @property
+    def alive(self) -> bool:
+        return self._pipe is not None
 
     def submit(self, step: Step) -> None:
         for name, array in feeds(self._source, self._transform, step).items():
@@ -172,50 +266,116 @@ class DaliEngine:
         self._steps.append(step)
 
     def result(self, stream: int | None = None) -> Any:
-        while self._stale:
-            self._stale -= 1
-            with contextlib.suppress(RuntimeError):  # Nobody waits for this batch any more.
-                self._pipe.share_outputs()
-        step = self._steps.popleft()
+        step = self._steps[self._stale]
         try:
-            (images,) = self._pipe.share_outputs(cuda_stream=stream)
+            self._catch_up()
+            images = self._next(stream)
+        except _Hangs as hangs:
+            if hangs.step is step and hangs.samples:
+                raise SampleError(hangs.samples, step.batch_size) from None
+            return self._elsewhere(step, stream)
         except RuntimeError as error:
             raise self._explained(error, step) from error
         # The dynamic executor hands the buffer over: it is ours for as long as the tensor lives.
         return images.as_tensor()
 
     def discard(self) -> None:
-        self._stale += len(self._steps)
-        self._steps.clear()
+        self._stale = len(self._steps)
 
     def close(self) -> None:
         self.discard()
+        if self._daemon is not None:
+            with contextlib.suppress(_Hangs):
+                self._catch_up()
+            self._daemon.close()
+        self._forget()
+
+    def __del__(self) -> None:
+        if self._daemon is not None:
+            self.close()
+
+    def abandon(self) -> None:
+        """Leave the pipeline behind without an end to it, which would wait for its threads: it is kept, for good."""
+        if (backend := getattr(self._pipe, "_pipe", None)) is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
+            self._pipe._pipe = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pipe = self._awaited = None
+        self._steps.clear()
         self._stale = 0
-        self._pipe = None
+
+    def _catch_up(self) -> None:
+        """Take the batches that nobody waits for any more."""
+        while self._stale:
+            with contextlib.suppress(RuntimeError):
+                self._next(None)
+
+    def _next(self, stream: int | None) -> Any:
+        """The images of the first step. Raises RuntimeError where DALI fails, _Hangs where it never ends."""
+        made = None if self._daemon is None else self._waited(self._daemon, stream)
+        self._steps.popleft()
+        self._stale = max(0, self._stale - 1)
+        images, *sizes = self._pipe.share_outputs(cuda_stream=stream) if made is None else made.result()
+        self.bytes_read += sum(int(each.as_array().sum()) for each in sizes)
+        return images
+
+    def _waited(self, daemon: Daemon, stream: int | None) -> Future[Any]:
+        """The outputs of the first step, or DALI's error. Interrupted, by Ctrl-C, it can be called again."""
+        if self._awaited is None:
+            # The daemon is another thread. Where no stream is named, DALI waits until the GPU is done.
+            stream = None if stream == STREAM_PER_THREAD else stream
+            self._awaited = daemon.submit(self._pipe.share_outputs, cuda_stream=stream)
+        while wait([self._awaited], self._policy.timeout).not_done:
+            # Steps share DALI's threads: the files that block may be another step's.
+            for step in self._steps:
+                if (samples := self._blocking(step)) is not None:
+                    self.abandon()
+                    raise _Hangs(step, samples)
+        made, self._awaited = self._awaited, None
+        return made
+
+    def _blocking(self, step: Step) -> list[BadSample] | None:
+        """The samples whose files block, or None where none does. An interpreter that ends starts no more threads to
+        find out: then it is none in particular."""
+        try:
+            found = list(read_all(self._paths(step), self._policy.timeout))
+        except RuntimeError:
+            return []
+        blocks = [in_words(each) if isinstance(each, TimeoutError | NotAFileError) else None for each in found]
+        return self._bad(step, blocks) or None
+
+    def _elsewhere(self, step: Step, stream: int | None) -> Any:
+        """A step that is not to blame for what hangs, made by another pipeline."""
+        other = self._another()
+        try:
+            other.submit(step)
+            return other.result(stream)
+        finally:
+            self.bytes_read += other.bytes_read
+            other.close()
 
     def _explained(self, error: RuntimeError, step: Step) -> Exception:
         """The error with the names of the files, which DALI's has not: each file of the batch is tried on its own."""
         if isinstance(self._source, ImageArray):
             return error
-        paths = [self._source.path(int(index)) for index in step.indices]
-        reasons = _obstacles(paths, self._device)
-        bad = [
-            BadSample(int(index), path, reason)
-            for index, path, reason in zip(step.indices, paths, reasons, strict=True)
-            if reason is not None
-        ]
+        bad = self._bad(step, obstacles(self._paths(step), self._transform, self._device, self._policy))
         # Where no file at all can be read, the trouble is more likely with the device, or with memory.
-        whole = len(bad) == step.batch_size > 1 and any("DALI" in sample.reason for sample in bad)
+        whole = len(bad) == step.batch_size > 1 and any(sample.reason.startswith("DALI") for sample in bad)
         return SampleError(bad, step.batch_size) if bad and not whole else error
 
+    def _paths(self, step: Step) -> list[str]:
+        assert not isinstance(self._source, ImageArray)
+        return [self._source.path(int(index)) for index in step.indices]
 
-def _external(name: str, dtype: Any, ndim: int, layout: str | None = None) -> Any:
-    from nvidia.dali import fn
+    def _bad(self, step: Step, reasons: Iterable[str | None]) -> list[BadSample]:
+        """The samples for which there is a reason."""
+        found = zip(step.indices, self._paths(step), reasons, strict=True)
+        return [BadSample(int(index), path, reason) for index, path, reason in found if reason is not None]
 
-    return fn.external_source(name=name, dtype=dtype, ndim=ndim, layout=layout)
 
-
-_running: weakref.WeakSet[Any] = weakref.WeakSet()
+_running: weakref.WeakSet[DaliEngine] = weakref.WeakSet()
 
 
 def _abandon_in_child() -> None:
@@ -223,48 +383,20 @@ def _abandon_in_child() -> None:
 
     Their threads do not exist there, so that shutting a pipeline down, as its end would, aborts the process.
     """
-    for pipe in list(_running):
-        if (backend := getattr(pipe, "_pipe", None)) is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend))
-            pipe._pipe = None
+    for engine in list(_running):
+        engine.abandon()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_in_child)
 
 
-def _obstacles(paths: list[str], device: Device) -> list[str | None]:
-    """For each file why it cannot be decoded, or None."""
-    from nvidia.dali import Pipeline, fn, types
-
-    pipe = Pipeline(batch_size=1, num_threads=1, device_id=device.index, prefetch_queue_depth=1)
-    with pipe:
-        encoded = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
-        pipe.set_outputs(fn.decoders.image(encoded, device="cpu" if device == CPU else "mixed", output_type=types.RGB))
-    reasons: list[str | None] = []
-    for path in paths:
-        try:
-            data = np.fromfile(path, np.uint8)
-            if not data.size:
-                reasons.append("the file is empty")
-                continue
-            pipe.feed_input("file", [data])
-            pipe.schedule_run()
-            pipe.share_outputs()
-            reasons.append(None)
-        except OSError as error:
-            reasons.append(f"{type(error).__name__}: {error}")
-        except RuntimeError as error:
-            reasons.append(_in_words(path, error))
-    return reasons
+@functools.cache
+def _close_at_exit() -> None:
+    """Have engines closed before DALI, once it is imported, ends their pipelines: some may hang."""
+    atexit.register(_close_all)
 
 
-def _in_words(path: str, error: RuntimeError) -> str:
-    """Why DALI refuses the file: in Pillow's words, if Pillow refuses it too, since DALI's are few."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-    except Exception as reason:  # Pillow's plugins raise far more than OSError for a broken file.
-        return f"{type(reason).__name__}: {reason}"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0])
+def _close_all() -> None:
+    for engine in list(_running):
+        engine.close()

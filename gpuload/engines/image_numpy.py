@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from collections import deque
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,7 +17,8 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from gpuload.engines.memory import empty
-from gpuload.errors import BadSample, SampleError
+from gpuload.engines.reading import in_words, opened, read
+from gpuload.errors import BadSample, ErrorPolicy, SampleError
 from gpuload.plan import Augment, Step
 from gpuload.plan.augment import EPSILON
 from gpuload.plan.crop import Ops
@@ -45,14 +50,17 @@ class NumpyOps:
     max = staticmethod(np.max)
 
 
-def decode(path: str, transform: Augment, draws: NDArray[np.float64] | None = None) -> NDArray[Any]:
+def decode(
+    data: bytes, transform: Augment, draws: NDArray[np.float64] | None = None, max_pixels: int | None = None
+) -> NDArray[Any]:
     """[H, W, C] of the transform's size and colour, levels from 0 to 255; greys of more bits as the file has them.
 
-    `draws`: what the crop drew for this image.
+    `data`: the encoded file. `draws`: what the crop drew for this image. Raises what `opened` does, and what Pillow
+    raises for a broken file.
     """
-    with Image.open(path) as opened:
+    with opened(data, max_pixels) as encoded:
         mode = MODES[transform.color]
-        image: Image.Image = _fast_jpeg(opened, path) if transform.fast_idct and opened.format == "JPEG" else opened
+        image: Image.Image = _fast_jpeg(encoded, data) if transform.fast_idct and encoded.format == "JPEG" else encoded
         # Greys of more than 8 bits stay as they are where grey was asked for, as in Keras.
         if image.mode != mode and not (mode == "L" and image.mode in ("I", "I;16")):
             image = image.convert(mode)
@@ -69,7 +77,7 @@ def decode(path: str, transform: Augment, draws: NDArray[np.float64] | None = No
         return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def _fast_jpeg(image: Image.Image, path: str) -> Image.Image:
+def _fast_jpeg(image: Image.Image, data: bytes) -> Image.Image:
     """The image as libjpeg's fast transform decodes it, as nearly as Pillow can.
 
     Pillow takes the fast transform only together with blocky colours. So brightness is taken from a decode with it, and
@@ -79,11 +87,11 @@ def _fast_jpeg(image: Image.Image, path: str) -> Image.Image:
         return image
     planes = []
     for draft in (1, 0):
-        with Image.open(path) as opened:
-            opened.draft("YCbCr", None)
-            opened.decoderconfig = (1, draft)
-            opened.load()
-            planes.append(opened.split())
+        with opened(data, None) as encoded:
+            encoded.draft("YCbCr", None)
+            encoded.decoderconfig = (1, draft)
+            encoded.load()
+            planes.append(encoded.split())
     return Image.merge("YCbCr", (planes[0][0], *planes[1][1:])).convert("RGB")
 
 
@@ -164,44 +172,6 @@ def scale(image: Floats, transform: Augment) -> Floats:
     return image
 
 
-def _moved(source: ImageSource, transform: Augment, step: Step, row: int) -> Floats:
-    """One image of the step, read, warped and recoloured: [H, W, C], levels from 0 to 255."""
-    index = int(step.indices[row])
-    if isinstance(source, ImageArray):
-        image = np.asarray(source.images[index], np.float32)
-    else:
-        draws = None if step.crops is None else step.crops[row]
-        try:
-            image = decode(source.path(index), transform, draws).astype(np.float32)
-        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
-            raise SampleError([BadSample(index, source.path(index), f"{type(error).__name__}: {error}")], 1) from error
-    if step.matrices is not None:
-        image = warp(image, step.matrices[row], transform)
-    if step.channel_shift is not None:
-        image = shift_channels(image, float(step.channel_shift[row]))
-    if step.brightness is not None:
-        image = brighten(image, float(step.brightness[row]))
-    return image
-
-
-def _finished(image: Floats, transform: Augment, out: NDArray[Any]) -> None:
-    image = scale(image.transpose(2, 0, 1) if transform.layout == "CHW" else image, transform)
-    if out.dtype.kind == "u":
-        image = np.clip(np.rint(image), 0, np.iinfo(out.dtype).max)
-    out[...] = image
-
-
-def _sample(source: ImageSource, transform: Augment, step: Step, row: int, out: NDArray[Any]) -> None:
-    _finished(_moved(source, transform, step, row), transform, out)
-
-
-def _in_order(images: list[Future[Floats]], transform: Augment, out: NDArray[Any]) -> list[Future[Floats]]:
-    for row, image in enumerate(images):
-        if image.exception() is None:
-            _finished(image.result(), transform, out[row])
-    return images
-
-
 @dataclass
 class _Batch:
     step: Step
@@ -211,32 +181,44 @@ class _Batch:
     out: NDArray[Any]
 
 
+STAGES = ("read", "decode", "augment")
+"""What an image goes through: resizing is part of `decode`, all that follows of `augment`."""
+
+
 class NumpyEngine:
     """Decodes and augments image by image in a pool of threads; Pillow and SciPy release the interpreter's lock."""
 
-    def __init__(self, source: ImageSource, transform: Augment, *, threads: int):
+    def __init__(self, source: ImageSource, transform: Augment, *, threads: int, policy: ErrorPolicy):
         self._source = source
         self._transform = transform
+        self._policy = policy
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
         # A user's function is called in one thread and in the batch's order: it need not be safe for threads.
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="gpuload-function") if transform.function else None
         self._batches: deque[_Batch] = deque()
+        self._counting = threading.Lock()
+        self.alive = True
+        self.bytes_read = 0
+        """Of all files that were read so far, used or not."""
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+        """That threads have spent so far in each of the stages."""
+        self.samples = 0
+        """Images that came through."""
 
     @property
     def pending(self) -> int:
         return len(self._batches)
 
     def submit(self, step: Step) -> None:
-        job = self._source, self._transform, step
         out = empty((step.batch_size, *self._shape), OUTPUT_DTYPES[self._transform.dtype])
         if self._caller is None:
             images: list[Future[Any]] = [
-                self._pool.submit(_sample, *job, row, out[row]) for row in range(step.batch_size)
+                self._pool.submit(self._sample, step, row, out[row]) for row in range(step.batch_size)
             ]
             scaled = None
         else:
-            images = [self._pool.submit(_moved, *job, row) for row in range(step.batch_size)]
-            scaled = self._caller.submit(_in_order, images, self._transform, out)
+            images = [self._pool.submit(self._moved, step, row) for row in range(step.batch_size)]
+            scaled = self._caller.submit(self._in_order, images, out)
         self._batches.append(_Batch(step, images, scaled, out))
 
     def result(self, stream: int | None = None) -> NDArray[Any]:
@@ -259,6 +241,7 @@ class NumpyEngine:
 
     def close(self) -> None:
         self.discard()
+        self.alive = False
         for pool in filter(None, (self._pool, self._caller)):
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -268,3 +251,56 @@ class NumpyEngine:
         assert transform.size is not None
         channels = source.images.shape[3] if isinstance(source, ImageArray) else transform.channels
         return (channels, *transform.size) if transform.layout == "CHW" else (*transform.size, channels)
+
+    @contextlib.contextmanager
+    def _spent(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._counting:
+                self.seconds[stage] += time.perf_counter() - start
+
+    def _sample(self, step: Step, row: int, out: NDArray[Any]) -> None:
+        self._finished(self._moved(step, row), out)
+
+    def _in_order(self, images: list[Future[Floats]], out: NDArray[Any]) -> None:
+        for row, image in enumerate(images):
+            if image.exception() is None:
+                self._finished(image.result(), out[row])
+
+    def _moved(self, step: Step, row: int) -> Floats:
+        """One image of the step, read, warped and recoloured: [H, W, C], levels from 0 to 255."""
+        image = self._decoded(step, row)
+        with self._spent("augment"):
+            if step.matrices is not None:
+                image = warp(image, step.matrices[row], self._transform)
+            if step.channel_shift is not None:
+                image = shift_channels(image, float(step.channel_shift[row]))
+            if step.brightness is not None:
+                image = brighten(image, float(step.brightness[row]))
+        return image
+
+    def _decoded(self, step: Step, row: int) -> Floats:
+        index = int(step.indices[row])
+        if isinstance(self._source, ImageArray):
+            return np.asarray(self._source.images[index], np.float32)
+        path, draws = self._source.path(index), None if step.crops is None else step.crops[row]
+        try:
+            with self._spent("read"):
+                data = read(path, self._policy.timeout)
+            with self._counting:
+                self.bytes_read += len(data)
+            with self._spent("decode"):
+                return decode(data, self._transform, draws, self._policy.max_pixels).astype(np.float32)
+        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+            raise SampleError([BadSample(index, path, in_words(error))], 1) from error
+
+    def _finished(self, image: Floats, out: NDArray[Any]) -> None:
+        transform = self._transform
+        self.samples += 1
+        with self._spent("augment"):
+            image = scale(image.transpose(2, 0, 1) if transform.layout == "CHW" else image, transform)
+            if out.dtype.kind == "u":
+                image = np.clip(np.rint(image), 0, np.iinfo(out.dtype).max)
+            out[...] = image

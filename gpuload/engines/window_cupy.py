@@ -304,6 +304,8 @@ class WindowCupyEngine:
     `residency="host"`; ImportError where CuPy or NVRTC is missing.
     """
 
+    alive = True
+
     def __init__(
         self,
         job: WindowJob,
@@ -315,6 +317,7 @@ class WindowCupyEngine:
         runtime: Runtime | None = None,
     ):
         _check(job, residency)
+        self.bytes_read = 0
         self._job = job
         self._device = device
         self._allocator = allocator
@@ -362,6 +365,7 @@ class WindowCupyEngine:
         return len(self._pending)
 
     def submit(self, step: WindowStep) -> None:
+        self.bytes_read += step.batch_size * self._job.bytes_of_window
         pending = _Pending(step, self._slot(_Layout(self._job, step, self._source, self._pool is not None).size))
         if self._pool is not None:
             pending.gathered = self._pool.submit(self._gather, step, pending.slot)

@@ -205,11 +205,15 @@ class Cutter:
 class WindowNumpyEngine:
     """Cuts steps when their turn comes; those that take a while, ahead of time, in threads."""
 
+    alive = True
+
     def __init__(self, job: WindowJob, *, threads: int):
         # Glibc gives memory back to the system, to be cleared and mapped again for the next batch, unless something as
         # large was freed before. This takes no memory: nothing is written.
         np.empty(31 << 20, np.uint8)
         self._cutter = Cutter(job)
+        self._bytes_of_window = job.bytes_of_window
+        self.bytes_read = 0
         # To copy what lies in memory takes less time than to hand it from one thread to another.
         ahead = job.series.mapped or not job.plain
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload") if ahead else None
@@ -220,6 +224,7 @@ class WindowNumpyEngine:
         return len(self._results)
 
     def submit(self, step: WindowStep) -> None:
+        self.bytes_read += step.batch_size * self._bytes_of_window
         if self._pool is None:
             self._results.append(functools.partial(self._cutter, step))
         else:

@@ -48,3 +48,17 @@ def of_framework(batch: Any, framework: Framework, device: Device) -> Any:
         return framework.convert(leaf, device, None)
 
     return batch if framework.name == "numpy" else keras.tree.map_structure(convert, batch)
+
+
+def asks_ahead() -> str | None:
+    """The backend, if its trainer asks for batches before it trains on those that it has.
+
+    TensorFlow's reads by `tf.data`, which prefetches; JAX's sends a batch to a GPU while the one before it is used.
+    """
+    name: str = keras.backend.backend()
+    if name == "jax":
+        import jax
+
+        if jax.default_backend() == "cpu" or keras.distribution.distribution() is not None:
+            return None
+    return None if name == "torch" else name

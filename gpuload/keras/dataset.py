@@ -8,6 +8,8 @@ from typing import Any
 import keras
 
 from gpuload.delivery import Framework
+from gpuload.image_pool import ImagePool
+from gpuload.iteration import Position
 from gpuload.keras.backend import backend_framework
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.loader import Loader
@@ -22,6 +24,9 @@ def dataset(loader: Loader, arrange: Callable[..., Any] | None = None) -> Any:
     with its tensorflow backend `gpuload.tensorflow.dataset(loader)`. Either way each epoch of `fit` is one epoch of the
     loader, in its order. `fit(shuffle=True)`, the default, shuffles the batches of a `LoaderDataset` once more; of
     TensorFlow's, it warns that it does not. Images are in Keras' data format, unless the transform says otherwise.
+
+    `loader.state_dict()` tells where `fit` stands; after `loader.load_state_dict`, before or after this call, `fit`
+    goes on there. Within an epoch a `LoaderDataset` needs `fit(shuffle=False)` for it.
 
     Args:
         loader: Of images or windows. Its `framework` is of no account.
@@ -65,14 +70,27 @@ def _for_keras(loader: Loader) -> Loader:
     if isinstance(transform, Augment) and transform.layout is None:
         first = keras.config.image_data_format() == "channels_first"
         transform = transform.replace(layout="CHW" if first else "HWC")
-    return loader.replace(transform=transform, framework="numpy", channels_last=False, sharding=None)
+    return loader.twin(transform=transform, framework="numpy", channels_last=False, sharding=None)
+
+
+class Pass(Position):
+    """How far Keras has come in an epoch of a loader."""
+
+    obstacle: str | None = None
+    """Why that cannot be told."""
+
+    @property
+    def seen(self) -> int:
+        if self.obstacle is not None:
+            raise RuntimeError(self.obstacle)
+        return super().seen
 
 
 class LoaderDataset(PrefetchedDataset):
     """The batches of a loader, for Keras. `self[number]` is that batch of the epoch.
 
-    A pass through the numbers is an epoch of the loader. Keras builds a new model from the first batch of a pass that
-    it then gives up: the epoch of that one comes once more.
+    A pass through the numbers is an epoch of the loader; a look at a first batch, from which Keras builds a new model,
+    is none. Its state is that of the loader, which knows how far the pass has come.
     """
 
     def __init__(self, loader: Loader, arrange: Callable[..., Any] | None = None):
@@ -80,22 +98,70 @@ class LoaderDataset(PrefetchedDataset):
         self.loader = loader
         """Whose `epoch` tells the next pass."""
         self._arrange = arrange
-        self._epoch = loader.epoch
-        self._taken: int | None = None  # Batches of this pass; None before the first.
+        self._pass: Pass | None = None  # Where `self[number]` comes from; None: from the loader's next epoch.
+        self._before: Position | None = None  # Where the loader stood when the pass began.
+        if isinstance(loader.pool, ImagePool):
+            self._bad = loader.pool.bad
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __getitem__(self, number: int) -> Any:
-        # Keras reads `num_batches` at the start of each pass.
-        if self._shuffle_state is not None or self._taken is None:
-            if self._taken != 1 or len(self) == 1:
-                self._epoch, self.loader.epoch = self.loader.epoch, self.loader.epoch + 1
-            self._taken = 0
-            with self.lock:
-                self._drop()
-        self._taken += 1
-        return super().__getitem__(number)
+    def state_dict(self) -> dict[str, Any]:
+        """As of the loader, see `Loader.state_dict` and `ResumableDataset.state_dict`."""
+        return self.loader.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """As of the loader, see `Loader.load_state_dict` and `ResumableDataset.load_state_dict`."""
+        with self.lock:
+            self.loader.load_state_dict(state)
+            self._forget_pass()
+            self._drop()
+            self._pass = None
+
+    def _left(self) -> int:
+        return self._next_pass().count
+
+    @property
+    def _stop(self) -> int:
+        return self._here.count
+
+    @property
+    def _here(self) -> Pass:
+        if self._pass is None:
+            self._pass = self._next_pass()
+        return self._pass
+
+    def _next_pass(self) -> Pass:
+        loader = self.loader
+        found = Pass(loader.order, loader.epoch, loader._seen)
+        # Keras has no use for an epoch without batches.
+        return found if found.count else Pass(loader.order, loader.epoch + 1, 0)
+
+    def _begin_pass(self, counting: bool) -> None:
+        super()._begin_pass(counting=True)  # Also where a program goes through the numbers by itself.
+        self._before, self._pass = self.loader.position, self._next_pass()
+        self._count = self._pass.count
+        self.loader.position = self._pass
+
+    def _counted(self, number: int) -> None:
+        super()._counted(number)
+        here = self._here
+        here.left = here.count - self._taken
+        here.obstacle = self._obstacle()
+        here.finished = not here.left and here.obstacle is None
+
+    def _settle(self) -> None:
+        if self.loader.epoch == self._here.epoch:
+            self.loader.set_epoch(self._here.epoch + 1)
+        super()._settle()
+
+    def on_epoch_end(self) -> None:
+        """As of every data set; called by Keras."""
+        if self._looking and self._taken:
+            self._pass, self.loader.position = None, self._before
+        elif self._pass is not None and not self._pass.left:
+            self._pass.finished = True
+        super().on_epoch_end()
 
     @property
     def _framework(self) -> Framework:
@@ -106,12 +172,12 @@ class LoaderDataset(PrefetchedDataset):
         return _for_keras(self.loader).pool
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[Any]:
-        assert self._pool is not None
-        yield from self._pool.plan(self.loader.order, self.loader.seed, self._epoch, numbers)
+        here, loader = self._here, self.loader
+        yield from self._ready().plan(loader.order, loader.seed, here.epoch, here.start, numbers)
 
-    def _deliver(self, visit: Any, delivered: Any) -> Any:
+    def _deliver(self, visit: Any, made: Any) -> Any:
         assert self._pool is not None
-        (batch,) = self._pool.batches(visit, delivered)
+        (batch,) = self._pool.batches(visit, made)
         if self._arrange is None:
             return batch
         return self._arrange(*batch) if isinstance(batch, tuple) else self._arrange(batch)

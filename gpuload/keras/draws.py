@@ -26,15 +26,15 @@ Columns = dict[str, NDArray[np.float64]]
 class Ranges:
     """The ranges of an ImageDataGenerator, under Keras' names."""
 
-    rotation: float
-    height_shift: Any
-    width_shift: Any
-    shear: float
-    zoom: tuple[float, float]
-    horizontal_flip: bool
-    vertical_flip: bool
-    channel_shift: float
-    brightness: tuple[float, float] | None
+    rotation: float = 0
+    height_shift: Any = 0.0
+    width_shift: Any = 0.0
+    shear: float = 0.0
+    zoom: tuple[float, float] = (1.0, 1.0)
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    channel_shift: float = 0.0
+    brightness: tuple[float, float] | None = None
 
     def draw(self, rng: Any, count: int, height: int, width: int) -> Columns:
         """What `count` images of that size draw. `rng` is a `RandomState`, or `numpy.random` itself."""

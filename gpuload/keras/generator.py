@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from gpuload.engines.image_numpy import brighten, shift_channels, warp
+from gpuload.errors import MAX_PIXELS, ErrorPolicy, OnError
 from gpuload.keras.arrays import NumpyArrayIterator
 from gpuload.keras.draws import NEUTRAL, Parameters, Ranges, is_range, matrices
 from gpuload.keras.files import DataFrameIterator, DirectoryIterator
@@ -22,8 +23,9 @@ from gpuload.plan.augment import EPSILON
 class ImageDataGenerator:
     """Random transforms of images, as Keras 3.15's class of this name, with every argument of it.
 
-    `device`, `engine` and `threads` are gpuload's own, see `gpuload.Loader`. `preprocessing_function` runs in Python on
-    the CPU, in one thread, in the batch's order.
+    The arguments from `device` on are gpuload's own, see `gpuload.Loader`; the flows' `errors` list the bad samples. A
+    batch of a flow asked for by number, as `fit` does, cannot be left out: where `on_error="skip"` leaves nothing of
+    it, RuntimeError is raised. `preprocessing_function` runs in Python on the CPU, in one thread, in the batch's order.
 
     Raises ValueError for arguments that make no sense.
 
@@ -61,6 +63,11 @@ class ImageDataGenerator:
         device: str = "auto",
         engine: str = "auto",
         threads: int | None = None,
+        on_error: OnError = "raise",
+        max_errors: int | float | None = None,
+        errors_log: str | os.PathLike[str] | None = None,
+        max_pixels: int | None = MAX_PIXELS,
+        timeout: float | None = None,
     ):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
@@ -99,6 +106,13 @@ class ImageDataGenerator:
         self.preprocessing_function = preprocessing_function
         self.interpolation_order = interpolation_order
         self.device, self.engine, self.threads = device, engine, threads
+        self.policy = ErrorPolicy(
+            on_error=on_error,
+            max_errors=max_errors,
+            errors_log=errors_log,
+            max_pixels=max_pixels,
+            timeout=timeout,
+        )
         self.mean: Any = None
         self.std: Any = None
         self.zca_whitening_matrix: Any = None

@@ -13,13 +13,16 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from gpuload import checkpoint
 from gpuload.image_pool import ImagePool
 from gpuload.keras.draws import matrices
+from gpuload.keras.origin import Origin, Seeded
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.plan import Step
 from gpuload.plan.checks import checked_int
 from gpuload.plan.crop import DRAWS
 from gpuload.sources import ImageSource
+from gpuload.sources.fingerprint import fingerprint
 from gpuload.sources.folder import SUFFIXES
 
 if TYPE_CHECKING:
@@ -33,6 +36,8 @@ class Position:
     total_batches_seen: int
     batch_index: int
     index_array: NDArray[np.int64] | None
+    origin: Origin | None
+    """Of that order, if it was drawn, and not by NumPy's global generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +47,8 @@ class Visit(Step):
     after: Position
     rng: Any
     """The generator that drew it; at the end of an epoch Keras draws the next order from where it was left."""
-    suffixes: list[int] | None
-    """Of the names under which the images are saved."""
+    suffixes: NDArray[np.int64] | None
+    """[B] of the names under which the images are saved."""
 
 
 class Iterator(PrefetchedDataset):
@@ -51,6 +56,10 @@ class Iterator(PrefetchedDataset):
 
     Each batch is drawn from a generator seeded with `seed` + the number of batches seen before it. Without a seed
     NumPy's global generator draws, so that `numpy.random.seed` has its effect; the draws then run ahead of the batches.
+
+    With a seed, `state_dict()` tells where the iterator stands and `load_state_dict` goes on there: with `next`, by
+    number, and in `fit`, which goes on in the epoch in which it was broken off, in the order that this epoch had. (A
+    `fit` that is not broken off but called once more draws another order first, as with Keras' iterators.)
     """
 
     white_list_formats = SUFFIXES
@@ -107,6 +116,8 @@ class Iterator(PrefetchedDataset):
         self.total_batches_seen = 0
         self.batch_index = 0
         self.index_array: NDArray[np.int64] | None = None
+        self._origin: Origin | None = None
+        self._own: tuple[Any, dict[str, Any]] | None = None  # A pool, and what was told of it.
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
@@ -118,6 +129,8 @@ class Iterator(PrefetchedDataset):
         with self.lock:
             self._renew()
             if self._stream is None or not self._stream.alive or self._numbers is not None:
+                self._forget_pass()
+                self._loaded = None
                 self._restart(self._walk(), None)
             return self._take()
 
@@ -133,47 +146,104 @@ class Iterator(PrefetchedDataset):
         """The next batch; there is always one."""
         return next(self)
 
-    def on_epoch_end(self) -> None:
+    def _end_epoch(self) -> None:
         """Draw the order of the next epoch."""
-        super().on_epoch_end()
-        with self.lock:
-            self._drop()
-            self.index_array = self._permutation(self._rng)
+        self._drop()
+        self.index_array, self._origin = self._order(self._left_generator)
 
     def reset(self) -> None:
         """Make the next batch the first of an epoch."""
         with self.lock:
             self._drop()
+            self._forget_pass()
+            self._loaded = None
             self.batch_index = 0
 
-    def _permutation(self, rng: Any) -> NDArray[np.int64]:
-        return rng.permutation(self.n) if self.shuffle else np.arange(self.n)
+    _places = ("batch", "batches_seen", "batch_index", "order")
+
+    def _identity(self) -> dict[str, Any]:
+        self._renew()
+        pool = self._ready()
+        if self._own is None or self._own[0] is not pool:
+            ranges = self.image_data_generator.ranges
+            bounds = ranges.fields(*self._size)
+            options = {n: words for n, words in checkpoint.describe(self._transform).items() if n not in bounds}
+            identity = {
+                "seed": self.seed,
+                "samples": self.n,
+                "batch_size": self.batch_size,
+                "shuffle": bool(self.shuffle),
+                "source": fingerprint(self.source),
+                "generator": checkpoint.in_words({**options, **checkpoint.describe(ranges)}),
+            }
+            self._own = pool, identity
+        return self._own[1]
+
+    def _place(self, over: bool) -> dict[str, Any]:
+        order = None
+        if self.seed is None:
+            raise RuntimeError(
+                "state_dict() needs a flow with a seed, not seed=None, with which NumPy's global generator draws: its "
+                "state would be too large. Pass seed"
+            )
+        if self.shuffle and (over or self.index_array is not None):
+            origin = _origin_of(self._left_generator) if over else self._origin
+            if origin is None:
+                raise RuntimeError(
+                    "state_dict() cannot tell this epoch's order: NumPy's global generator drew it, as it does in "
+                    "Keras where fit begins before any flow with a seed has made a batch. Make one before, with "
+                    "flow[0], or save from the end of this epoch on"
+                )
+            order = [origin.value, origin.words]
+        seen, index = self.total_batches_seen, self.batch_index
+        return {"batches_seen": seen, "batch_index": index, "order": order}
+
+    def _go_to(self, place: dict[str, Any]) -> None:
+        seen, index = (checked_int(name, place[name], 0) for name in ("batches_seen", "batch_index"))
+        value, words = place["order"] or (None, None)
+        origin = None if value is None else Origin(checked_int("order", value, 0), checked_int("order", words, 0))
+        self._drop()
+        self.total_batches_seen, self.batch_index, self._origin = seen, index, origin
+        self.index_array = None if origin is None else origin.draw(self.n)
+
+    @property
+    def _left_generator(self) -> Any:
+        """What Keras draws the order of the next epoch from: the generator as the last batch has left it."""
+        return np.random if self.seed is None else self._rng
+
+    def _order(self, rng: Any) -> tuple[NDArray[np.int64], Origin | None]:
+        if not self.shuffle:
+            return np.arange(self.n), None
+        origin = _origin_of(rng)
+        return rng.permutation(self.n), origin
 
     def _generator(self, seen: int) -> Any:
-        return np.random if self.seed is None else np.random.RandomState((self.seed + seen) % 2**32)
+        return np.random if self.seed is None else Seeded((self.seed + seen) % 2**32)
 
     def _position(self) -> Position:
-        return Position(self.total_batches_seen, self.batch_index, self.index_array)
+        return Position(self.total_batches_seen, self.batch_index, self.index_array, self._origin)
 
     def _walk(self) -> Steps[Visit]:
         """The batches that `next` yields from here on."""
         here = self._position()
         while True:
             rng = self._generator(here.total_batches_seen)
-            order = here.index_array
+            order, origin = here.index_array, here.origin
             if here.batch_index == 0 or order is None:
-                order = self._permutation(rng)
+                order, origin = self._order(rng)
             first = here.batch_index * self.batch_size % self.n
             following = here.batch_index + 1 if self.n > first + self.batch_size else 0
-            here = Position(here.total_batches_seen + 1, following, order)
+            here = Position(here.total_batches_seen + 1, following, order, origin)
             yield self._visit(rng, order[first : first + self.batch_size], here)
 
     def _visits(self, numbers: Sequence[int]) -> Steps[Visit]:
         here = self._position()
         for number in numbers:
             rng = self._generator(here.total_batches_seen)
-            order = self._permutation(rng) if here.index_array is None else here.index_array
-            here = Position(here.total_batches_seen + 1, here.batch_index, order)
+            order, origin = here.index_array, here.origin
+            if order is None:
+                order, origin = self._order(rng)
+            here = Position(here.total_batches_seen + 1, here.batch_index, order, origin)
             first = number * self.batch_size
             yield self._visit(rng, order[first : first + self.batch_size], here)
 
@@ -191,7 +261,9 @@ class Iterator(PrefetchedDataset):
             brightness=drawn.get("brightness"),
             after=after,
             rng=rng,
-            suffixes=[rng.randint(self._suffix_limit) for _ in indices] if self.save_to_dir else None,
+            suffixes=np.array([rng.randint(self._suffix_limit) for _ in indices]) if self.save_to_dir else None,
+            seed=(self.seed or 0) % 2**32,
+            epoch=after.total_batches_seen,  # Others stand in for the bad samples of each batch.
         )
 
     _suffix_limit = 10_000_000
@@ -212,14 +284,17 @@ class Iterator(PrefetchedDataset):
             device=generator.device,
             engine=generator.engine,
             threads=generator.threads,
+            policy=generator.policy,
         )
 
-    def _deliver(self, visit: Visit, delivered: Any) -> Any:
+    def _deliver(self, visit: Visit, made: Any) -> Any:
+        assert isinstance(self._pool, ImagePool)
         self.total_batches_seen = visit.after.total_batches_seen
         self.batch_index = visit.after.batch_index
-        self.index_array = visit.after.index_array
-        Iterator._rng = visit.rng
-        images = self._cast(delivered)
+        self.index_array, self._origin = visit.after.index_array, visit.after.origin
+        if self.seed is not None:
+            Iterator._rng = visit.rng
+        images = self._cast(self._pool.convert(made))
         if visit.suffixes is not None:
             host = keras.ops.convert_to_numpy(images)
             for image, index, suffix in zip(host, visit.indices, visit.suffixes, strict=True):
@@ -233,6 +308,10 @@ class Iterator(PrefetchedDataset):
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         raise NotImplementedError
+
+
+def _origin_of(rng: Any) -> Origin | None:
+    return Origin.of(rng) if isinstance(rng, Seeded) else None
 
 
 def share_of(generator: ImageDataGenerator | None, subset: str | None) -> tuple[float, float] | None:

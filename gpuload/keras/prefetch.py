@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from keras.utils import PyDataset
 
+from gpuload.bad_samples import BadSamples
 from gpuload.cuda import CPU
 from gpuload.delivery import FRAMEWORKS, Framework
+from gpuload.errors import BadSample
+from gpuload.image_pool import ImagePool
 from gpuload.keras.backend import backend_framework, of_framework
+from gpuload.keras.passes import ResumableDataset
 from gpuload.pool import EnginePool, Stream
 
 log = logging.getLogger("gpuload")
 
 
-class PrefetchedDataset(PyDataset):
+class PrefetchedDataset(ResumableDataset):
     """Answers `self[number]` from batches made ahead: NumPy arrays; in `fit`, `evaluate` and `predict` the arrays of
     Keras' backend, on the device where they were made.
 
@@ -36,17 +38,12 @@ class PrefetchedDataset(PyDataset):
         if kwargs.get("workers", 1) > 1 or kwargs.get("use_multiprocessing"):
             log.info("workers and use_multiprocessing have no effect: batches are made ahead in gpuload's own threads")
         super().__init__(**{**kwargs, "workers": 1, "use_multiprocessing": False})
-        self.lock = threading.Lock()
         self._stream: Stream[Any] | None = None
         self._numbers: deque[int] | None = None  # Of the batches that the stream still has; None: they have none.
         self._pool: EnginePool | None = None
-        self._user: threading.Thread | None = None  # Whose `fit` is in an epoch.
-        self._shuffle_state: Any = None
+        self._bad: BadSamples | None = None
         self._shuffled: list[int] = []
         self._last = -1
-
-    def __len__(self) -> int:
-        raise NotImplementedError
 
     def _open(self) -> EnginePool:
         """The source, transform, device and engine; asked for at the first batch."""
@@ -56,69 +53,95 @@ class PrefetchedDataset(PyDataset):
         """The steps of these batches, drawn from the present state without changing it."""
         raise NotImplementedError
 
-    def _deliver(self, visit: Any, delivered: Any) -> Any:
-        """The batch of a step that was carried out; its arrays are NumPy's, or what the pool delivers."""
+    def _deliver(self, visit: Any, made: Any) -> Any:
+        """The batch of a step that was made; its arrays are NumPy's, or what the pool delivers."""
         raise NotImplementedError
 
     def _renew(self) -> None:
         """Forget what was made ahead, and the pool, where something that they depend on has changed."""
 
     @property
-    def num_batches(self) -> int:
-        """Batches in an epoch."""
-        self._shuffle_state = random.getstate()
-        return len(self)
-
-    def on_epoch_begin(self) -> None:
-        """Hand out the backend's arrays from here on; called by Keras.
-
-        Raises RuntimeError while a `fit`, `evaluate` or `predict` in another thread goes through this data set.
-        """
-        here, user = threading.current_thread(), self._user
-        if user is not None and user is not here and user.is_alive():
-            raise RuntimeError(
-                f"this data set is being consumed by fit, evaluate or predict in thread {user.name!r}: make one for "
-                "each of them"
-            )
-        self._user = here
-
-    def on_epoch_end(self) -> None:
-        """Hand out NumPy arrays again; called by Keras."""
-        self._user = None
+    def errors(self) -> list[BadSample]:
+        """The bad samples that were found, each once."""
+        return [] if self._bad is None else self._bad.found
 
     def __getitem__(self, number: int) -> Any:
-        if not 0 <= number < len(self):
-            raise self._number_error(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
         with self.lock:
             self._renew()
-            if not self._numbers or self._numbers[0] != number:
-                numbers = self._guess(number)
-                self._restart(self._visits(numbers), numbers)
-            self._last = number
-            return self._take()
+            shuffle_state, self._shuffle_state = self._shuffle_state, None
+            begins = shuffle_state is not None and not self._goes_on(number, shuffle_state)
+            if begins:
+                self._begin_pass(counting=self._user is not None)
+            wanted = number + self._offset if self._counting else number
+            if not 0 <= number <= wanted < self._stop:
+                raise self._number_error(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
+            if begins or not self._numbers or self._numbers[0] != wanted:
+                self._ask(self._guess(wanted, shuffle_state))
+            return self._numbered(wanted)
 
-    def _guess(self, number: int) -> Sequence[int]:
-        """The numbers that will be asked for, `number` first."""
-        state, self._shuffle_state = self._shuffle_state, None
-        if state is not None:
-            shuffler = random.Random()
-            shuffler.setstate(state)
-            numbers = list(range(len(self)))
-            shuffler.shuffle(numbers)
-            if numbers[0] == number:
-                self._shuffled = numbers
-                return numbers
+    def __iter__(self) -> Iterator[Any]:
+        with self.lock:
+            self._renew()
+            self._begin_pass(counting=True)
+            self._ask(range(self._offset, self._stop))
+        for number in range(self._offset, self._stop):
+            with self.lock:
+                if not self._numbers or self._numbers[0] != number:
+                    self._ask(range(number, self._stop))
+                batch = self._numbered(number)
+            yield batch
+
+    @property
+    def _stop(self) -> int:
+        """The number after the last one."""
+        return len(self)
+
+    def _numbered(self, number: int) -> Any:
+        """The batch of that number, which the stream has next."""
+        batch = self._take()
+        self._last = number
+        if self._counting:
+            self._counted(number)
+        return batch
+
+    def _goes_on(self, number: int, shuffle_state: Any) -> bool:
+        """Whether that number continues a pass, though somebody has read `num_batches`."""
+        foreseen = self._numbers and self._numbers[0] == number + self._offset
+        return bool(number and foreseen and random.getstate() == shuffle_state)
+
+    def _guess(self, number: int, shuffle_state: Any) -> Sequence[int]:
+        """The numbers that will be asked for, `number` first. `shuffle_state`: if a pass begins, of Python's `random`
+        before somebody may have shuffled them."""
+        if shuffle_state is not None:
+            self._shuffled = []
+            if random.getstate() != shuffle_state:
+                shuffler = random.Random()
+                shuffler.setstate(shuffle_state)
+                numbers = list(range(self._offset, self._stop))
+                shuffler.shuffle(numbers)
+                if numbers[0] == number:
+                    self._shuffled, self._in_order = numbers, False
+                    return numbers
         # With `steps_per_epoch` an epoch ends in the middle of a shuffle, and the next one goes on there.
         if number in self._shuffled and number != self._last + 1:
             return self._shuffled[self._shuffled.index(number) :]
-        return range(number, len(self))
+        return range(number, self._stop)
+
+    def _ready(self) -> EnginePool:
+        if self._pool is None:
+            self._pool = self._open()
+            if isinstance(self._pool, ImagePool):  # What was found by one before it is known to this one.
+                self._bad = self._pool.bad = self._bad or self._pool.bad
+        return self._pool
+
+    def _ask(self, numbers: Sequence[int]) -> None:
+        """Begin these batches."""
+        self._restart(self._visits(numbers), numbers)
 
     def _restart(self, visits: Iterator[Any], numbers: Sequence[int] | None) -> None:
         """Begin these steps. `numbers`: of their batches, where Keras asks by number."""
         self._drop()
-        if self._pool is None:
-            self._pool = self._open()
-        self._stream = Stream(self._pool, visits)
+        self._stream = Stream(self._ready(), visits)
         self._numbers = None if numbers is None else deque(numbers)
 
     def _drop(self) -> None:
@@ -142,8 +165,15 @@ class PrefetchedDataset(PyDataset):
         framework, device = self._framework, self._pool.device
         if device != CPU:
             self._pool.framework = framework
-        if self._numbers is not None:
-            self._numbers.popleft()
-        batch = of_framework(self._deliver(*next(self._stream)), framework, device)
+        number = None if self._numbers is None else self._numbers.popleft()
+        visit, made = next(self._stream)
+        while made is None:  # All of its samples were bad, and skipped.
+            if number is not None:
+                raise RuntimeError(
+                    f"on_error='skip' leaves nothing of batch {number}, whose samples are all bad (see .errors), and "
+                    "whoever asks by number cannot be given none: pass on_error='replace'"
+                )
+            visit, made = next(self._stream)
+        batch = of_framework(self._deliver(visit, made), framework, device)
         # Of arrays that come alone, Keras knows NumPy's only.
         return batch if isinstance(batch, np.ndarray | tuple | list | dict) else (batch,)

@@ -6,13 +6,17 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
+from gpuload import checkpoint
+from gpuload.errors import MAX_PIXELS, ErrorPolicy, OnError
 from gpuload.image_pool import ImagePool
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.plan import Augment, Step
 from gpuload.plan.checks import checked_int
 from gpuload.sources import ImageList
+from gpuload.sources.fingerprint import fingerprint
 
 
 class ImageSequence(PrefetchedDataset):
@@ -20,6 +24,7 @@ class ImageSequence(PrefetchedDataset):
 
     `self[i]` is (images, labels): images [batch_size, height, width, 3] float32 from 0 to 1, as `tf.image.resize` makes
     them (bilinear, pixel centres at the half, no antialiasing), and `labels[i * batch_size : (i + 1) * batch_size]`.
+    `state_dict()` tells how far `fit`, or an iteration, has come in an epoch, and `load_state_dict` goes on there.
 
     Raises ValueError for arguments that make no sense, SampleError for a batch with a file that cannot be read.
     """
@@ -34,6 +39,11 @@ class ImageSequence(PrefetchedDataset):
         device: str = "auto",
         engine: str = "auto",
         threads: int | None = None,
+        on_error: OnError = "raise",
+        max_errors: int | float | None = None,
+        errors_log: str | os.PathLike[str] | None = None,
+        max_pixels: int | None = MAX_PIXELS,
+        timeout: float | None = None,
         **kwargs: Any,
     ):
         """
@@ -43,6 +53,8 @@ class ImageSequence(PrefetchedDataset):
             batch_size: Images in a batch; what is left at the end is left out.
             target_size: (height, width).
             device, engine, threads: As in `gpuload.Loader`.
+            on_error, max_errors, errors_log, max_pixels, timeout: As there; `errors` lists the bad samples. A batch of
+                which "skip" leaves nothing raises RuntimeError, as who asks by number cannot be given none.
             kwargs: Of `keras.utils.PyDataset`; `workers` and `use_multiprocessing` have no effect.
         """
         super().__init__(**kwargs)
@@ -55,7 +67,15 @@ class ImageSequence(PrefetchedDataset):
         self.batch_size = checked_int("batch_size", batch_size, 1)
         self.transform = Augment(size=target_size, antialias=False, fast_idct=True, rescale=1 / 255, layout="HWC")
         self.target_size = target_size
-        self._options: dict[str, Any] = {"device": device, "engine": engine, "threads": threads}
+        policy = ErrorPolicy(
+            on_error=on_error,
+            max_errors=max_errors,
+            errors_log=errors_log,
+            max_pixels=max_pixels,
+            timeout=timeout,
+        )
+        self._options: dict[str, Any] = {"device": device, "engine": engine, "threads": threads, "policy": policy}
+        self._own: dict[str, Any] | None = None
         if len(self) == 0:
             raise ValueError(
                 f"batch_size must be at most the number of image_paths, {len(self.source)}, not {batch_size!r}: "
@@ -65,16 +85,33 @@ class ImageSequence(PrefetchedDataset):
     def __len__(self) -> int:
         return len(self.source) // self.batch_size
 
+    def _identity(self) -> dict[str, Any]:
+        if self._own is None:
+            self._own = {
+                "samples": len(self.source),
+                "batch_size": self.batch_size,
+                "source": fingerprint(self.source),
+                "transform": checkpoint.in_words(checkpoint.describe(self.transform)),
+            }
+        return self._own
+
     def _open(self) -> ImagePool:
         return ImagePool(self.source, self.transform, batch_size=self.batch_size, framework="numpy", **self._options)
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[Step]:
         for number in numbers:
             first = number * self.batch_size
-            yield Step(indices=np.arange(first, first + self.batch_size))
+            rows = np.arange(first, first + self.batch_size)
+            yield Step(indices=rows, positions=rows)
 
-    def _deliver(self, visit: Step, delivered: Any) -> Any:
-        first = int(visit.indices[0])
-        labels = self.labels[first : first + self.batch_size]
+    def _deliver(self, visit: Step, made: Any) -> Any:
+        assert isinstance(self._pool, ImagePool)
+        rows, labels = visit.indices, self.labels
+        if (np.diff(rows) == 1).all():
+            labels = labels[int(rows[0]) : int(rows[-1]) + 1]
+        elif keras.ops.is_tensor(labels):
+            labels = keras.ops.take(labels, rows, axis=0)
+        else:
+            labels = np.asarray(labels)[rows]
         # What a backend is handed shares its memory, and these are the user's.
-        return delivered, labels.copy() if isinstance(labels, np.ndarray) else labels
+        return self._pool.convert(made), labels.copy() if isinstance(labels, np.ndarray) else labels

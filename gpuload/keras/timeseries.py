@@ -11,12 +11,14 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload import checkpoint
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.plan import Window, WindowStep
 from gpuload.plan.checks import checked_int
 from gpuload.plan.windows import Rows
 from gpuload.pool import Stream
 from gpuload.sources import Series
+from gpuload.sources.fingerprint import fingerprint
 from gpuload.window_pool import WindowPool
 
 log = logging.getLogger("gpuload")
@@ -26,8 +28,11 @@ class WindowDataset(PrefetchedDataset):
     """What `timeseries_dataset_from_array` returns: batches by number, one after another, or in `fit`.
 
     `len` is the number of batches. Each iteration, and each epoch of `fit`, shuffles the windows anew where `shuffle`
-    was asked for.
+    was asked for. `state_dict()` tells how far it has come in the iteration begun last, or in `fit`, and
+    `load_state_dict` goes on there.
     """
+
+    _places = ("batch", "shuffles", "seed")
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class WindowDataset(PrefetchedDataset):
         count: int,
         batch_size: int | None,
         seed: int | None,
+        seed_drawn: bool = False,
     ):
         """
         Args:
@@ -44,42 +50,87 @@ class WindowDataset(PrefetchedDataset):
             count: Number of windows.
             batch_size: Windows in a batch. None: they come one by one, without an axis for the batch.
             seed: Of the shuffles; None: windows come in the order of their rows.
+            seed_drawn: Nobody asked for it: a state may bring another.
         """
         super().__init__()
         self._pool: WindowPool | None = pool
         self._targets = targets
         self._size = batch_size
-        self._indices = np.arange(count)
-        self._random = None if seed is None else np.random.RandomState(seed)
-        self._shuffle()
+        self._windows = count
+        self._seed, self._seed_drawn = seed, seed_drawn
+        self._own: dict[str, Any] | None = None
+        self._iteration: dict[str, Any] | None = None  # The place of the one begun last, if it is under way.
+        self._begin(shuffles=1)
 
     def __len__(self) -> int:
-        return -(-len(self._indices) // (self._size or 1))
+        return -(-self._windows // (self._size or 1))
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[WindowStep]:
         size, indices = self._size or 1, self._indices
         return (self._step(indices[number * size : (number + 1) * size]) for number in numbers)
 
-    def _deliver(self, visit: WindowStep, delivered: Any) -> Any:
-        return self._batch(delivered[0], visit.rows)
+    def _deliver(self, visit: WindowStep, made: Any) -> Any:
+        assert self._pool is not None
+        return self._batch(self._pool.batches(visit, made)[0], visit.rows)
 
     def __iter__(self) -> Iterator[Any]:
-        indices = self._indices
-        self._shuffle()
-        return self._batches(indices)
+        with self.lock:
+            self._begin_pass(counting=True)
+            self._settle()
+            place = {"batch": self._offset, **self._place(over=False)}
+            indices, self._iteration = self._indices, place
+            self._forget_pass()
+            self._drop()
+            self._shuffle()
+        return self._batches(indices, place)
 
     def take(self, count: int) -> Iterator[Any]:
         """The first batches of an iteration."""
         return itertools.islice(self, count)
 
-    def on_epoch_end(self) -> None:
-        """Shuffle anew; called by Keras."""
-        super().on_epoch_end()
-        with self.lock:
-            self._drop()
+    def _identity(self) -> dict[str, Any]:
+        if self._own is None:
+            pool = self._pool
+            self._own = {
+                "windows": self._windows,
+                "batch_size": self._size,
+                "shuffle": self._seed is not None,
+                "source": None if pool is None else fingerprint(pool.source),
+                "transform": "" if pool is None else checkpoint.in_words(checkpoint.describe(pool.transform)),
+            }
+        return self._own if self._seed_drawn else {**self._own, "seed": self._seed}
+
+    def _tell(self) -> dict[str, Any]:
+        return super()._tell() if self._iteration is None else self._iteration
+
+    def _place(self, over: bool) -> dict[str, Any]:
+        return {"shuffles": self._shuffles + over, "seed": self._seed}
+
+    def _go_to(self, place: dict[str, Any]) -> None:
+        seed = self._seed if place["seed"] is None else checked_int("seed", place["seed"], 0)
+        shuffles = checked_int("shuffles", place["shuffles"], 1)
+        self._drop()
+        self._iteration = None
+        if (seed, shuffles) != (self._seed, self._shuffles):
+            self._seed = seed
+            self._begin(shuffles)
+
+    def _end_epoch(self) -> None:
+        """Shuffle anew."""
+        self._drop()
+        self._iteration = None
+        self._shuffle()
+
+    def _begin(self, shuffles: int) -> None:
+        """Take the order that comes of so many shuffles."""
+        self._indices = np.arange(self._windows)
+        self._random = None if self._seed is None else np.random.RandomState(self._seed)
+        self._shuffles = 0
+        for _ in range(shuffles):
             self._shuffle()
 
     def _shuffle(self) -> None:
+        self._shuffles += 1
         if self._random is not None:
             self._indices = self._indices.copy()  # An iterator may still go by the one that there was.
             self._random.shuffle(self._indices)
@@ -88,15 +139,21 @@ class WindowDataset(PrefetchedDataset):
         assert self._pool is not None
         return self._pool.windows.step(indices, seed=0, epoch=0, first=0)
 
-    def _batches(self, indices: Rows) -> Iterator[Any]:
+    def _batches(self, indices: Rows, place: dict[str, Any]) -> Iterator[Any]:
         if self._pool is None:
             return
         size = self._size or 1
         most = self._pool.together * size
-        steps = (self._step(indices[first : first + most]) for first in range(0, len(indices), most))
-        for step, batches in Stream(self._pool, steps):
-            for number, inputs in enumerate(batches):
-                yield self._batch(inputs, step.rows[number * size : (number + 1) * size])
+        steps = (
+            self._step(indices[first : first + most]) for first in range(place["batch"] * size, len(indices), most)
+        )
+        for step, made in Stream(self._pool, steps):
+            for number, inputs in enumerate(self._pool.batches(step, made)):
+                batch = self._batch(inputs, step.rows[number * size : (number + 1) * size])
+                place["batch"] += 1
+                if place["batch"] == len(self) and self._iteration is place:
+                    self._iteration = None
+                yield batch
 
     def _batch(self, inputs: Any, rows: Rows) -> Any:
         """One batch as Keras has it, or one sample."""
@@ -178,7 +235,8 @@ def timeseries_dataset_from_array(
     if targets is not None:
         targets = _on_host(targets)[chosen]
         starts = min(starts, len(targets))
-    if shuffle and seed is None:
+    seed_drawn = shuffle and seed is None
+    if seed_drawn:
         seed = int(np.random.randint(10**6))  # noqa: NPY002 - the generator that Keras asks
     pool, count = None, 0
     if starts > 0:
@@ -204,7 +262,7 @@ def timeseries_dataset_from_array(
             max(0, chosen.stop - chosen.start),
             "" if targets is None else f" and their {len(targets)} targets",
         )
-    return WindowDataset(pool, targets, count, batch_size, seed if shuffle else None)
+    return WindowDataset(pool, targets, count, batch_size, seed if shuffle else None, seed_drawn)
 
 
 def _check_indices(start: int | None, end: int | None, rows: int) -> None:

@@ -254,9 +254,10 @@ class Augment:
         """
         assert self.size is not None
         random = self.warps or self.flips or self.draws_channel_shift or self.brightness is not None
-        if not random and self.crop is None:
-            return Step(indices=indices)
         count = len(indices)
+        place: dict[str, Any] = {"seed": seed, "epoch": epoch, "positions": np.arange(first, first + count)}
+        if not random and self.crop is None:
+            return Step(indices=indices, **place)
         raw = philox(seed, epoch, stream=1, block=first * _UNIFORMS // 4).random_raw(count * _UNIFORMS)
         uniforms = (raw >> np.uint64(11)).astype(np.float64).reshape(count, _UNIFORMS) * 2.0**-53
         u = dict(zip(_SLOTS, uniforms.T, strict=False))
@@ -282,4 +283,5 @@ class Augment:
             crops=None if self.crop is None else self.crop.draw(uniforms[:, len(_SLOTS) :]),
             channel_shift=drawn("channel_shift") if self.draws_channel_shift else None,
             brightness=drawn("brightness") if self.brightness is not None else None,
+            **place,
         )

@@ -75,7 +75,7 @@ class Order:
     size: int
     """Number of samples."""
     batch_size: int
-    """Samples in a batch."""
+    """Samples in a batch, of all ranks together."""
     shuffle: bool = False
     """Whether each epoch has an order of its own, drawn from (seed, epoch)."""
     seed: int = 0
@@ -83,7 +83,9 @@ class Order:
     last_batch: LastBatch = "keep"
     """What becomes of a short last batch: `keep` it, `drop` it, or `pad` it with the epoch's first samples."""
     shard: tuple[int, int] = (0, 1)
-    """(rank, count): of each batch, the part of that number out of so many equal ones."""
+    """(rank, count): of each batch, the part of that number out of so many equal ones. In a short last batch parts
+    differ by one sample at most, and none is empty: where it has fewer samples than there are ranks, it begins
+    earlier."""
 
     def __post_init__(self) -> None:
         checked_int("size", self.size, 1)
@@ -96,19 +98,52 @@ class Order:
                 f"last_batch='drop' leaves no batch: batch_size={self.batch_size} is more than the {self.size} "
                 "samples; lower batch_size or use last_batch='keep'"
             )
+        self.check_start(0)
 
     def __len__(self) -> int:
         """Number of batches in an epoch, exactly."""
-        return self.size // self.batch_size if self.last_batch == "drop" else -(-self.size // self.batch_size)
+        return self.left(0)
+
+    def left(self, start: int) -> int:
+        """Number of batches in what is left of an epoch after its first `start` samples."""
+        samples = max(0, self.size - start)
+        return samples // self.batch_size if self.last_batch == "drop" else -(-samples // self.batch_size)
+
+    @property
+    def repeats(self) -> int:
+        """Samples that are seen once more in an epoch, to fill its last batch up."""
+        return len(self) * self.batch_size - self.size if self.last_batch == "pad" else 0
+
+    def check_start(self, start: int) -> None:
+        """Raise ValueError where what is left after `start` samples gives the ranks no equal numbers of batches."""
+        count, samples = self.shard[1], self.size - start
+        if self.last_batch == "keep" and samples > 0 and self.left(start) * count > samples:
+            raise ValueError(
+                f"last_batch='keep' cannot part {samples} samples among {count} ranks in batches of "
+                f"{self.batch_size // count} each so that all have as many, none of them empty: pass last_batch='pad' "
+                "or 'drop'"
+            )
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
         """[size] every sample once, in the order of that epoch."""
         return self._samples(epoch)(np.arange(self.size))
 
+    def bounds(self, number: int, start: int = 0) -> tuple[int, int]:
+        """Positions in the epoch at which batch `number` of what is left after `start` samples begins and ends."""
+        first = start + number * self.batch_size
+        stop = first + self.batch_size
+        if self.last_batch == "keep":
+            ahead = self.left(start) - 1 - number  # Batches that follow.
+            if ahead == 0:
+                first, stop = min(first, self.size - self.shard[1]), self.size
+            elif ahead == 1:
+                stop = min(stop, self.size - self.shard[1])
+        return first, stop
+
     def batches(
         self, epoch: int, start: int = 0, together: int = 1, numbers: Iterable[int] | None = None
     ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Each batch from number `start` on: the position of its first sample in the epoch, and its samples [B].
+        """Each batch of what is left after `start` samples: the position of its first sample, and its samples [B].
 
         Or those of `numbers`, in that order.
 
@@ -117,14 +152,15 @@ class Order:
         """
         rank, count = self.shard
         together = together if count == 1 else 1
-        samples = self._samples(epoch)
-        # A data set smaller than a batch is gone round several times.
-        end = self.size if self.last_batch == "keep" else len(self) * self.batch_size
-        for number in range(start, len(self), together) if numbers is None else numbers:
-            first = number * self.batch_size
-            size = min(together * self.batch_size, end - first)
+        samples, left = self._samples(epoch), self.left(start)
+        for number in range(0, left, together) if numbers is None else numbers:
+            first, stop = self.bounds(number, start)
+            if together > 1:
+                stop = self.bounds(min(number + together, left) - 1, start)[1]
+            size = stop - first
             positions = np.arange(first + size * rank // count, first + size * (rank + 1) // count)
-            yield int(positions[0]), samples(positions if end <= self.size else positions % self.size)
+            # A data set smaller than a batch is gone round several times.
+            yield int(positions[0]), samples(positions if stop <= self.size else positions % self.size)
 
     def _samples(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
         """A function from positions in the epoch to samples."""
@@ -136,3 +172,9 @@ class Order:
         # NumPy promises that this class draws the same in every version (NEP 19). It shuffles in linear time.
         permutation: NDArray[np.int64] = np.random.RandomState(generator).permutation(self.size)
         return permutation.take
+
+
+def substitutes(seed: int, epoch: int, size: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The samples [B] that stand in for those at these positions: another permutation of all, settled by the seed."""
+    keys = philox(seed, epoch, stream=2).random_raw(_ROUNDS)
+    return scattered(positions % size, size, keys)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Doubles = NDArray[np.float64]
 
@@ -30,6 +33,20 @@ class Step:
     """[B] levels added to every channel, clipped to the image's own least and greatest value."""
     brightness: Doubles | None = None
     """[B] factors."""
+    seed: int = 0
+    """With `epoch` and `positions`, of what stands in for samples that cannot be read."""
+    epoch: int = 0
+    positions: NDArray[np.int64] | None = None
+    """[B] where in the epoch each sample stands. None: at 0, 1, ..."""
+
+    def take(self, rows: NDArray[Any]) -> Self:
+        """The step of these samples of the batch alone, by number or as booleans.
+
+        >>> Step(indices=np.array([3, 1, 2])).take(np.array([0, 2])).indices
+        array([3, 2])
+        """
+        columns = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{n: column[rows] for n, column in columns.items() if isinstance(column, np.ndarray)})
 
     def split(self, batch_size: int) -> Iterator[Step]:
         """The same as steps of at most that many samples.
@@ -40,7 +57,9 @@ class Step:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
         for start in range(0, self.batch_size, batch_size):
             rows = slice(start, start + batch_size)
-            part: dict[str, Any] = {n: None if column is None else column[rows] for n, column in columns.items()}
+            part: dict[str, Any] = {
+                name: column[rows] if isinstance(column, np.ndarray) else column for name, column in columns.items()
+            }
             yield Step(**part)
 
     @property

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from gpuload.engines import announce
 from gpuload.image_pool import ImagePool
+from gpuload.iteration import Position
 from gpuload.loader import Loader
 from gpuload.sources import ImageArray
 from gpuload.tensorflow import plugin as dali
@@ -18,7 +19,7 @@ from gpuload.window_pool import WindowPool
 
 
 def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
-    """A `tf.data.Dataset` of the loader's batches, with all of its shapes and dtypes, and its length.
+    """A `tf.data.Dataset` of the loader's batches, with all of their shapes and dtypes, and its length.
 
     Each iteration is one epoch, the one that `loader.epoch` names when its first batch is asked for, and moves that
     number on, as `iter(loader)` does. Leaving it early frees what it holds; several at a time have engines of their
@@ -30,20 +31,30 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
     `dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))` does so ahead of time. Let TensorFlow leave
     memory to DALI, with `tf.config.experimental.set_memory_growth`.
 
-    Without the plugin, a file that cannot be read raises an error that holds the text of the loader's SampleError, and
-    so names it. DALI's plugin raises `tf.errors.InternalError`, which names a file that cannot be opened, but not one
-    that cannot be decoded: iterating over the loader itself does.
+    Without the plugin, what the loader's `on_error` says is done with a file that cannot be read; an error holds the
+    text of the loader's SampleError, and so names it. DALI's plugin raises `tf.errors.InternalError`, which names a
+    file that cannot be opened, but not one that cannot be decoded: iterating over the loader itself does.
+
+    A loader that `load_state_dict` put into the middle of an epoch yields the rest of that first, then whole epochs;
+    the length of such a dataset is unknown, as with on_error="skip". Keras, which takes the length of the first epoch
+    for that of all, is given the rest on its own: `model.fit(dataset(loader), steps_per_epoch=len(iter(loader)))`, and
+    then another dataset.
+
+    `loader.state_dict()` counts what `tf.data` has taken of the loader. That is what it has delivered where it does not
+    read ahead: by itself it does, some batches, if not `options.autotune.enabled = False` in `with_options`; and each
+    `prefetch(n)` takes up to n. How much the plugin has delivered nobody knows: `state_dict` raises RuntimeError in the
+    middle of its epochs.
 
     Args:
         loader: Of images or windows; not an iterator of it.
         plugin: Whether batches are made by DALI's TensorFlow plugin, within `tf.data`, or by the loader, of which a
             Python generator hands them on. None takes the plugin where it is installed and can do the job, and logs
-            once, at INFO, what it took.
+            once, at INFO, what it took. What is done with bad samples, a timeout and a progress bar are the loader's.
 
     Raises:
         TypeError: `loader` is no Loader.
-        ValueError: plugin=True, and the loader's engine is not DALI, or its labels are not numbers; TensorFlow has no
-            tensors of the dtype of labels or targets.
+        ValueError: plugin=True, and the loader's engine is not DALI, its labels are not numbers, or it was asked for
+            what the plugin does not do; TensorFlow has no tensors of the dtype of labels or targets.
         ImportError: plugin=True, and it is not installed, or was built for another TensorFlow.
 
     >>> import numpy as np
@@ -70,10 +81,11 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
         raise ValueError(f"plugin must be True, False or None, not {plugin!r}")
     own = loader
     if loader.framework != "numpy":
-        own = loader.replace(framework="numpy", sharding=None, channels_last=False)
+        own = loader.twin(framework="numpy", sharding=None, channels_last=False)
     spec = _spec(own)
     obstacle = None if plugin is False else dali.obstacle(own, spec, named=plugin is True)
     epochs = _Epochs(loader, own)
+    every_batch = epochs.whole and not (isinstance(own.pool, ImagePool) and own.pool.policy.on_error == "skip")
     # The caller may be in the scope of a GPU or of a distribution strategy, but `tf.data` lives on the host.
     with tf.device("/cpu:0"):
         if plugin is False or obstacle is not None:
@@ -81,8 +93,8 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
             batches = from_generator(epochs.batches, spec)
         else:
             announce(f"tf.data on {own.device} by DALI's TensorFlow plugin")
-            batches = dali.dataset(own, epochs.steps, spec)
-        return batches.apply(tf.data.experimental.assert_cardinality(len(own)))
+            batches = dali.dataset(own, epochs.steps, epochs.ended, spec)
+        return batches.apply(tf.data.experimental.assert_cardinality(len(own))) if every_batch else batches
 
 
 class _Epochs:
@@ -93,25 +105,49 @@ class _Epochs:
         self._loader = loader
         self._own = own
         self._lock = threading.Lock()
+        self.whole = len(iter(loader)) == len(loader)
+        """Whether no epoch begins in its middle."""
+        self._read: Position | None = None  # The epoch whose steps were all read.
 
     def batches(self) -> Iterator[Any]:
         """The batches of the next epoch."""
-        yield from self._own.batches(self._next())
+        position = self._begin()
+        own = self._own.batches(position.epoch, position.start)
+        self._loader.position = own.position
+        yield from own
 
     def steps(self) -> Iterator[Any]:
         """The steps of the next epoch."""
-        yield from self._own.steps(self._next())
+        position = self._loader.position = self._begin()
+        position.left = None
+        yield from self._own.steps(position.epoch, position.start)
+        self._read = position
 
-    def _next(self) -> int:
+    def ended(self) -> Iterator[Any]:
+        """No batch: it is asked for where those of `steps` have come to their end, some time after these were read."""
+        if self._read is not None:
+            self._read.finished = True
+        yield from ()
+
+    def _begin(self) -> Position:
+        loader = self._loader
         with self._lock:
-            epoch, self._loader.epoch = self._loader.epoch, self._loader.epoch + 1
-        return epoch
+            # The dataset has told its length, and may have a loader of its own, whose seed stays.
+            if loader.seed != self._own.seed or (self.whole and len(iter(loader)) < len(loader)):
+                raise RuntimeError(
+                    "loader.load_state_dict was called after this dataset was made: make the dataset after "
+                    "load_state_dict, with gpuload.tensorflow.dataset(loader)"
+                )
+            return loader.begin()
 
 
 def _spec(loader: Loader) -> Any:
     """The `tf.TensorSpec` of each part of a batch of NumPy arrays."""
     order, pool = loader.order, loader.pool
-    batch: Any = None if order.last_batch == "keep" and order.size % order.batch_size else order.batch_size
+    short = order.last_batch == "keep" and order.size % order.batch_size
+    if isinstance(pool, ImagePool):
+        short = short or pool.policy.on_error == "skip"
+    batch: Any = None if short else pool.batch_size
     if isinstance(pool, ImagePool):
         return _spec_of_images(pool, batch)
     return _spec_of_windows(pool, batch)

@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -35,6 +36,8 @@ def obstacle(loader: Loader, spec: Any, *, named: bool) -> str | None:
         reason = f"the plugin runs engine='dali', not {loader.engine!r}"
     elif isinstance(spec, tuple) and spec[1].dtype == tf.string:
         reason = "the plugin takes labels that are numbers, not strings"
+    elif asked := _loaders_own(loader):
+        reason = f"the plugin has no {asked}"
     elif not _installed():
         reason = "DALI's TensorFlow plugin is not installed"
         if named:
@@ -54,6 +57,15 @@ def obstacle(loader: Loader, spec: Any, *, named: bool) -> str | None:
     if named:
         raise ValueError(f"plugin=True, but {reason}: leave plugin out, for a Python generator over the loader")
     return reason
+
+
+def _loaders_own(loader: Loader) -> str | None:
+    """The first option that only the loader carries out, if it was given one."""
+    for name in ("on_error", "max_errors", "errors_log", "timeout", "progress"):
+        value, default = loader.arguments[name], inspect.signature(Loader).parameters[name].default
+        if value != default:
+            return f"{name}={value!r}"
+    return None
 
 
 def _installed() -> bool:
@@ -76,8 +88,9 @@ def _remedy(options: str = "") -> str:
     return "see https://docs.nvidia.com/deeplearning/dali/user-guide/docs/installation.html"
 
 
-def dataset(loader: Loader, steps: Callable[[], Iterator[Step]], spec: Any) -> Any:
-    """A `tf.data.Dataset` of the batches of what `steps` begins, an epoch each time. `spec`: of its elements."""
+def dataset(loader: Loader, steps: Callable[[], Iterator[Step]], ended: Callable[[], Iterator[Any]], spec: Any) -> Any:
+    """A `tf.data.Dataset` of the batches of what `steps` begins, an epoch each time, and of those of `ended`, of which
+    there are none. `spec`: of its elements."""
     pool = loader.pool
     assert isinstance(pool, ImagePool)
     images_spec, labels_spec = spec if isinstance(spec, tuple) else (spec, None)
@@ -106,7 +119,9 @@ def dataset(loader: Loader, steps: Callable[[], Iterator[Step]], spec: Any) -> A
 
     # The plugin begins to read when its iterator is made, and Keras makes iterators that it never asks for a batch. A
     # dataset within another begins when it is asked.
-    return kept(tf.data.Dataset.range(1).flat_map(lambda _: batches).map(finished), inputs)
+    end = from_generator(ended, batches.element_spec)
+    epoch = tf.data.Dataset.range(1).flat_map(lambda _: batches.concatenate(end))
+    return kept(epoch.map(finished), (inputs, end))
 
 
 class _Feed:
@@ -119,6 +134,7 @@ class _Feed:
         self._device = "cpu" if pool.device == CPU else "gpu"
         self._steps = steps
         self._labels_dtype = labels_dtype
+        self._max_pixels = pool.policy.max_pixels
 
     def arrays(self, step: Step) -> dict[str, NDArray[Any]]:
         """All that is fed for a step, [B, ...] each."""
@@ -137,7 +153,8 @@ class _Feed:
         from nvidia.dali import fn, types
 
         row = fn.external_source(name="rows", dtype=types.UINT8, ndim=1)
-        images = graph(self._source, self._transform, self._device, functools.partial(self.rows.given, row))
+        given = functools.partial(self.rows.given, row)
+        images = graph(self._source, self._transform, self._device, given, max_pixels=self._max_pixels)
         images = images.cpu() if self._device == "gpu" else images
         return images if self._source.labels is None else (images, self.rows.bytes(row, "labels"))
 

@@ -1,0 +1,92 @@
+"""Where a loader stands, in a dict that JSON, pickle and PyTorch's checkpoints can hold, and what it must fit."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import MISSING, fields
+from typing import Any
+
+import numpy as np
+
+VERSION = 1
+
+_LONGEST = 40
+
+
+def describe(options: Any) -> dict[str, str]:
+    """The fields of a dataclass that are not as they are by default, in words; long ones as a digest.
+
+    >>> import gpuload
+    >>> describe(gpuload.Augment(size=(64, 64), hflip=0.5))
+    {'size': '(64, 64)', 'hflip': '0.5'}
+    """
+    described = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        if field.default is MISSING or value is not field.default:
+            words = _words(value)
+            if field.default is MISSING or words != _words(field.default):
+                described[field.name] = words
+    return described
+
+
+def in_words(described: dict[str, str]) -> str:
+    """The same as one text, for states: PyTorch's distributed checkpoints read a nested dict name by name, and only the
+    names that the loader has which reads.
+
+    >>> in_words({"size": "(64, 64)", "hflip": "0.5"})
+    'size=(64, 64); hflip=0.5'
+    """
+    return "; ".join(map("=".join, described.items()))
+
+
+def _from_words(words: Any) -> Any:
+    """What `in_words` was given, or whatever else it is."""
+    if isinstance(words, str) and "=" in words:
+        return dict(part.split("=", 1) for part in words.split("; "))
+    return words
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)} {_digest(value.tobytes())}"
+    if isinstance(value, list | tuple):
+        words = f"({', '.join(map(_words, value))})"
+        return words if len(words) <= _LONGEST else _digest(words.encode())
+    if isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        number = float(value)  # 1 and 1.0 are one option.
+        return str(int(number)) if number.is_integer() else repr(number)
+    # A function's own words hold its address, which differs from run to run.
+    words = getattr(value, "__qualname__", None) or repr(value)
+    return words if len(words) <= _LONGEST else _digest(words.encode())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
+
+
+def check(state: Any, own: dict[str, Any]) -> None:
+    """Raise ValueError where a state is none, or is that of something other than `own`, saying what differs."""
+    if not isinstance(state, dict) or "version" not in state:
+        raise ValueError(f"state must be what state_dict() returned, not {state!r}")
+    if state["version"] != VERSION:
+        raise ValueError(f"state must be of version {VERSION}, not {state['version']!r}: another gpuload wrote it")
+    if missing := [name for name in own if name not in state]:
+        raise ValueError(f"state must be what state_dict() of the same kind of loader returned: it has no {missing[0]}")
+    if different := _differences({name: state[name] for name in own}, own):
+        raise ValueError(
+            f"state is of another loader: {'; '.join(different)}. Make the loader as it was, or leave the state out"
+        )
+
+
+def _differences(theirs: dict[str, Any], own: dict[str, Any], prefix: str = "") -> list[str]:
+    found = []
+    for name in [*own, *(name for name in theirs if name not in own)]:
+        here, there = (_from_words(found.get(name, "the default")) for found in (own, theirs))
+        if isinstance(here, dict) or isinstance(there, dict):
+            # Where all options are as they are by default, there is no word.
+            here, there = (found if isinstance(found, dict) else {} for found in (here, there))
+            found += _differences(there, here, f"{prefix}{name}.")
+        elif here != there:
+            found.append(f"{prefix}{name} was {there}, and is {here}")
+    return found

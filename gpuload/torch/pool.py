@@ -1,0 +1,40 @@
+"""What cuts the pieces of an epoch, for our own loader and for PyTorch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import default_collate, get_worker_info
+
+from gpuload.engines import Engine
+from gpuload.torch.dataset import Samples, cut_once
+from gpuload.torch.order import Piece
+from gpuload.window_pool import WindowPool
+
+
+class PiecePool(WindowPool):
+    """Cuts pieces, which know into what batches they are to be parted."""
+
+    def submit(self, engine: Engine, step: Piece) -> Piece:
+        engine.submit(step.step)
+        return step
+
+
+class CutAndCollate:
+    """The `collate_fn` where the user gives none: cuts a batch of a `TimeSeriesDataset` on the loader's device.
+
+    The loader does not need it. It is for those who make PyTorch's own `DataLoader` again of a loader's parts, as
+    Accelerate does: batches are still made where they would be. In worker processes, and for windows without targets
+    and extras, which PyTorch stacks as a list of tensors, it is PyTorch's `default_collate`.
+    """
+
+    pool: PiecePool | None = None
+
+    def __call__(self, samples: Any) -> Any:
+        cuts = isinstance(samples, Samples) and samples.step is not None
+        if self.pool is None or not cuts or get_worker_info() is not None:
+            return default_collate(samples)
+        return list(self.pool.delivered(cut_once(self.pool, samples.step), samples.step.batch_size)[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Threads and a GPU's memory are no luggage.
