@@ -16,7 +16,7 @@ for package in ("psutil", "rich", "skimage", "sklearn", "typer"):
 import typer  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from benchmarks import images, memory, photos, report, window_contenders, windows  # noqa: E402
+from benchmarks import images, photos, report, window_contenders, windows  # noqa: E402
 from gpuload.engines import dali_installed  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -107,12 +107,125 @@ def test_images_refuses(options: dict, message: str, tmp_path: Path, monkeypatch
         images.main(**options)
 
 
-def test_memory_has_a_row_for_each_epoch(folder: Path, tmp_path: Path) -> None:
+def test_memory_has_a_row_for_each_job(tmp_path: Path) -> None:
     out = tmp_path / "memory.json"
-    found = memory.main(epochs=3, data=folder, out=out)
-    assert [row["epoch"] for row in found["rows"]] == [0, 1, 2]
-    assert all(row["images"] == 32 for row in found["rows"])
-    assert json.loads(out.read_text()) == found
+    text = run("memory", "--samples", 1000, "--batches", 500, "--tolerance", 1000, "--out", out)
+    found = json.loads(out.read_text())
+    assert [row["job"] for row in found["rows"]] == ["images", "windows"]
+    assert [row["samples"] for row in found["rows"]] == [1000, 7 * 17325 + 24 * 256]
+    for row in found["rows"]:
+        assert row["spread_percent"] >= 0
+        assert row["job"] in text
+
+
+@needs_dali
+def test_resume_loses_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "resume.json"
+    text = run("resume", "--kills", 3, "--longest", 0.7, "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["job"] for row in rows] == ["images", "1 to 3 ranks", "windows"]
+    for row in rows:
+        assert row["kills"] == 3
+        assert row["samples"] > 0
+        assert (row["lost"], row["twice"], row["differing"]) == (0, 0, 0)
+        assert row["job"] in text
+
+
+def test_resume_tells_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A state that names another place is found out."""
+    from benchmarks import resume
+
+    true = resume.gpuload.Loader.state_dict
+
+    def wrong(loader):
+        state = true(loader)
+        return {**state, "seen": max(0, state["seen"] - 8)}
+
+    monkeypatch.setattr(resume.gpuload.Loader, "state_dict", wrong)
+    resume.pictures(tmp_path)
+    found = resume.measure(resume.Job("windows", tmp_path, "numpy"), tmp_path, 4, (1,), 0.3)
+    assert found["twice"] + found["differing"] > 0
+
+
+@needs_dali
+def test_overhead_has_a_row_for_each_job(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "overhead.json"
+    text = run("overhead", "--rounds", 1, "--seconds", 0.01, "--data", folder, "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["job"].split()[0] for row in rows] == ["images", "images", "windows", "windows"]
+    for row in rows:
+        assert len(row["costs_percent"]["rounds"]) == 1
+        assert row["plain"]["median"] > 0
+    assert "careful" in text
+
+
+@pytest.mark.parametrize("engine", ["numpy", pytest.param("dali", marks=needs_dali)])
+def test_mutated_accounts_for_every_sample(engine: str, tmp_path: Path) -> None:
+    out = tmp_path / "mutated.json"
+    text = run("mutated", "--count", 72, "--engines", engine, "--out", out)
+    found = json.loads(out.read_text())
+    assert [(row["files"], row["on_error"]) for row in found["rows"]] == [
+        ("good", "replace"),
+        ("mixed", "replace"),
+        ("mixed", "skip"),
+    ]
+    good, *mixed = found["rows"]
+    assert (good["reported"], good["delivered"]) == (0, 72)
+    for row in mixed:
+        assert row["reported"] + row["delivered"] == 144
+        assert row["reported"] >= 4 * 7  # Of each kind there are four; seven of them nobody can read.
+        assert (row["lost"], row["odd"], row["refused"]) == ({}, {}, {})
+        assert f"{engine}, {row['on_error']}" in text
+
+
+def test_mutated_tells_what_is_wrong(tmp_path: Path) -> None:
+    """A good sample that is missing, has other pixels or was reported; a damaged one of which nobody knows, or which
+    has pixels all the same."""
+    from benchmarks import mutated
+
+    good = mutated.jpegs(6)
+    kinds = ["good"] * 6 + ["noise", "broken link"]
+    for number, data in enumerate([*good, b"noise"]):
+        mutated.at(tmp_path, number).write_bytes(data)
+    pixels = [mutated.pillow(data, 10**6) for data in good]
+
+    def found(on_error: str, delivered: list[tuple[int, np.ndarray]], reported: list[int]) -> list[str]:
+        labels, arrays = zip(*delivered, strict=True)
+        np.array(labels, np.int64).tofile(tmp_path / "labels")
+        np.stack(arrays).tofile(tmp_path / "images")
+        (tmp_path / "told").write_text(json.dumps({"errors": reported, "peak_bytes": 100}))
+        row = {"engine": "numpy", "files": "mixed", "on_error": on_error, "ended": ""}
+        row |= mutated.check(tmp_path, kinds, on_error, 10**6, tmp_path)
+        return [words.removeprefix(f"numpy, mixed, {on_error}: ") for words in mutated.failures([row], 100)]
+
+    own = list(enumerate(pixels))
+    assert found("skip", own, [6, 7]) == []
+    assert found("replace", [*own, own[1], own[3]], [6, 7]) == []
+    assert found("skip", own[1:], [6, 7]) == ["lost {'good': 1}"]
+    assert found("skip", own[1:], [0, 6, 7]) == ["lost {'good': 1}"]
+    assert found("skip", own, [6]) == ["lost {'broken link': 1}"]
+    assert found("skip", [*own, (6, pixels[0])], [7]) == ["refused {'noise': 1}"]
+    assert found("skip", [(0, 255 - pixels[0]), *own[1:]], [6, 7]) == ["odd {'good': 1}"]
+    assert found("replace", [*own[:5], own[4], own[1], own[3]], [6, 7]) == ["lost {'good': 1}"]
+    assert found("replace", [*own[:5], own[4], own[1], own[3]], [5, 6, 7]) == ["lost {'good': 1}"]
+    with pytest.raises(RuntimeError, match="order"):
+        found("skip", own[::-1], [6, 7])
+
+
+def test_mutated_tells_how_a_process_ended(tmp_path: Path) -> None:
+    from benchmarks import mutated
+
+    folder = tmp_path / "good"
+    mutated.write(folder, 3, 0, damaged=False)
+    job = (folder, 3, "numpy", "replace")
+    assert mutated.run(tmp_path / "whole", 60, *job, 10**6) == ""
+    assert mutated.run(tmp_path / "slow", 0.01, *job, 10**6).startswith("hung: more than 0")
+    assert "none of the 3 samples can be read" in mutated.run(tmp_path / "bad", 60, *job, 1)
+    rows = [{"engine": "numpy", "files": "good", "on_error": "replace", "ended": "hung", "seconds": 1.0}]
+    assert list(mutated.failures(rows, 0)) == ["numpy, good, replace: hung"]
+    whole = {**rows[0], "ended": "", "lost": {}, "odd": {}, "refused": {}, "peak_bytes": 5 * 10**6}
+    found = mutated.failures([whole, {**whole, "files": "mixed", "peak_bytes": 9 * 10**6}], 3 * 10**6)
+    assert list(found) == ["numpy, mixed, replace: 4 MB more at the peak than with good files, above 3"]
 
 
 def test_listing_has_a_row_for_each_walk(tmp_path: Path) -> None:
@@ -239,9 +352,20 @@ def fit_result() -> dict:
     return result("cpu", "torch", 1.0) | {"benchmark": "fit", "rows": [row]}
 
 
+def long_results() -> list[dict]:
+    """Of the programs that measure long runs."""
+    killed = {"job": "windows", "kills": 200, "samples": 12345, "lost": 0, "twice": 1, "differing": 2}
+    memory = {"job": "images", "samples": 10**6, "resident_bytes": [2e8, 2.01e8], "spread_percent": 0.5}
+    memory |= {"threads": [9, 9], "descriptors": [12, 13]}
+    overhead = {"job": "images 64 x 64", "plain": report.spread([2000.0]), "careful": report.spread([1990.0])}
+    overhead |= {"costs_percent": report.spread([-0.5, 0.5, 1.5])}
+    rows = {"resume": killed, "memory": memory, "overhead": overhead}
+    return [result("cpu", "numpy", 1.0) | {"benchmark": name, "rows": [row]} for name, row in rows.items()]
+
+
 def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    names = ("windows", "delivery", "fit")
+    names = ("windows", "delivery", "fit", "resume", "memory", "overhead")
     between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
     for device, name in (("cpu", "keras"), ("cuda", "gpuload")):
@@ -249,10 +373,15 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     report.save(windows_result(), tmp_path / "windows-cpu.json")
     report.save(delivery_result(), tmp_path / "delivery-cpu.json")
     report.save(fit_result(), tmp_path / "fit-cpu.json")
+    for found in long_results():
+        report.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
     report.main(readme, tmp_path)
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
-    assert text.endswith("\n<!-- /benchmark:fit -->\nafter\n")
+    assert text.endswith("\n<!-- /benchmark:overhead -->\nafter\n")
+    assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
+    assert "| images | 1,000,000 | 200.0 to 201.0 | 0.50 % | 9 to 9 | 12 to 13 |" in text
+    assert "| images 64 x 64 | 2,000 | 1,990 | +0.5 % (-0.5 to +1.5) |" in text
     assert "| µs a batch of 32 | images | windows |" in text
     assert "| `jax` | 80 (400) | 9 (9) |" in text
     assert "| torch | 50.0 | 51.0 | 1.02 × (1.00 to 1.05) |" in text

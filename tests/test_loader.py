@@ -197,11 +197,32 @@ def tasks() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def settled() -> int:
+    """Threads, once those of closed loaders have ended."""
+    gc.collect()
+    for _ in range(20):
+        before = tasks()
+        threading.Event().wait(0.05)
+        if tasks() == before:
+            break
+    return tasks()
+
+
+def wait_for(condition) -> None:
+    """A pool's threads end on their own, shortly after they are told to."""
+    for _ in range(100):
+        if condition():
+            return
+        threading.Event().wait(0.05)
+    assert condition()
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux tells them")
 def test_engines_are_used_again_and_freed(place: Place) -> None:
     loader = gpuload.Loader(SOURCE, RANDOM, batch_size=5, **place._asdict())
-    gc.collect()
-    before = tasks()
+    with loader:
+        list(loader)  # Libraries that start threads of their own have started them.
+    before = settled()
     next(iter(loader))
     running = tasks()
     for _ in range(10):
@@ -211,12 +232,7 @@ def test_engines_are_used_again_and_freed(place: Place) -> None:
     assert tasks() <= running
     loader.close()
     gc.collect()
-    # A pool's threads end on their own, shortly after they are told to.
-    for _ in range(100):
-        if tasks() <= before:
-            break
-        threading.Event().wait(0.05)
-    assert tasks() <= before
+    wait_for(lambda: tasks() <= before)
     assert len(list(loader)) == 5  # It can be used again.
 
 
@@ -320,13 +336,53 @@ def test_closed_loaders_leave_nothing(place: Place) -> None:
     engine = weakref.ref(loader._ready[1]._engine)
     del loader
     gc.collect()
-    assert engine() is None
+    wait_for(lambda: engine() is None)  # Threads may be at what was made ahead.
     with gpuload.Loader(SOURCE, RANDOM, batch_size=5, framework="numpy", **place._asdict()) as loader:
         batches = iter(loader)
         next(batches)
         pool = loader.pool
-    del batches
+    with pytest.raises(RuntimeError, match="the loader was closed while it was iterated over: begin another iteration"):
+        next(batches)
     assert not pool._idle
+    assert len(list(loader)) == 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux tells them")
+@pytest.mark.parametrize("ending", ["close", "exception", "forgotten"])
+@pytest.mark.parametrize("kind", ["images", "windows"])
+def test_threads_end_with_the_loader(place: Place, kind: str, ending: str) -> None:
+    """In the middle of an epoch: with `close`, although its iterator is held; after an exception; when forgotten."""
+    options = {"batch_size": 5, **place._asdict()}
+    if kind == "windows":  # Such as are cut in threads.
+        job = gpuload.Series(np.zeros(1000)), gpuload.Window(4, per_sample="center")
+        options["engine"] = "numpy" if place.device == "cpu" else "cupy"
+    else:
+        job = SOURCE, RANDOM
+    with gpuload.Loader(*job, **options) as loader:
+        list(loader)
+    before = settled()
+    loader = gpuload.Loader(*job, **options)
+    batches = iter(loader)
+    next(batches)
+    assert tasks() > before
+    if ending == "close":
+        loader.close()
+        wait_for(lambda: tasks() <= before)
+    elif ending == "exception":
+        del batches
+
+        def train() -> None:
+            with loader:
+                for _ in loader:
+                    raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            train()
+        wait_for(lambda: tasks() <= before)
+    else:
+        del loader, batches
+        gc.collect()
+        wait_for(lambda: tasks() <= before)
 
 
 EXIT = """

@@ -126,7 +126,7 @@ def test_an_order_that_is_not_listed_is_a_permutation_too(size, seed, epoch):
         order = Order(size=size, batch_size=7, shuffle=True, seed=seed)
         indices = order.indices(epoch)
         np.testing.assert_array_equal(np.sort(indices), np.arange(size))
-        pieces = [batch for _, batch in order.batches(epoch, start=min(2, len(order) - 1), together=3)]
+        pieces = [batch for _, batch in order.batches(epoch, start=7 * min(2, len(order) - 1), together=3)]
         np.testing.assert_array_equal(np.concatenate(pieces), indices[min(2, len(order) - 1) * 7 :])
         if size > 100:
             assert (indices != Order(size=size, batch_size=7, shuffle=True, seed=seed).indices(epoch + 1)).any()
@@ -149,7 +149,7 @@ def test_an_order_that_is_not_listed_is_as_even_as_a_shuffle(monkeypatch):
 def test_a_billion_samples_are_shuffled_without_a_list_of_them():
     order = Order(size=10**9, batch_size=4, shuffle=True, seed=1)
     tracemalloc.start()
-    first, batch = next(order.batches(epoch=0, start=200_000_000))
+    first, batch = next(order.batches(epoch=0, start=800_000_000))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert first == 800_000_000
@@ -179,9 +179,10 @@ def test_batches_hold_what_the_last_batch_policy_says(last_batch, data):
     assert [first for first, _ in found] == [number * batch for number in range(len(expected))]
 
     start = data.draw(st.integers(0, len(order) + 2), "start")
-    rest = list(order.batches(4, start=start))
+    rest = list(order.batches(4, start=start * batch))
     assert [indices.tolist() for _, indices in rest] == expected[start:]
     assert [first for first, _ in rest] == [number * batch for number in range(start, len(expected))]
+    assert order.left(start * batch) == len(rest)
 
 
 def test_a_data_set_smaller_than_a_batch_is_gone_round_several_times():

@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib.util
+import json
 import logging
 import os
 import re
@@ -232,6 +233,86 @@ def test_iterators_side_by_side(plugin: bool) -> None:
     assert next(one, None) is next(two, None) is None
 
 
+def stopped(loader: Any, count: int) -> tuple[Any, Any]:
+    """The loader's state after so many batches, and what follows: the rest of the epoch, and the next one."""
+    batches = iter(loader)
+    for _ in range(count):
+        next(batches)
+    state = json.loads(json.dumps(loader.state_dict()))
+    return state, [list(batches), list(loader)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("framework", ["numpy", "tensorflow"])
+def test_the_rest_of_an_epoch_and_whole_ones_after_it(framework: str, count: int, plugin: bool) -> None:
+    """Of a loader that was put into the middle of one, pixel by pixel."""
+    state, follow = stopped(loader_of(MEMORY), count)
+    loader = loader_of(MEMORY, framework=framework)
+    loader.load_state_dict(state)
+    batches = dataset(loader, plugin=plugin)
+    assert batches.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    for expected in follow:
+        found = list(batches)
+        assert len(found) == len(expected)
+        for element, batch in zip(found, expected, strict=True):
+            assert_same(element, batch)
+    assert (loader.state_dict()["epoch"], loader.state_dict()["seen"]) == (2, 0)
+    assert len(dataset(loader, plugin=plugin)) == 3
+
+
+def test_a_state_that_is_loaded_too_late(plugin: bool) -> None:
+    """The length was told; and a seed that the state brings is not that of a loader of the dataset's own."""
+    message = r"load_state_dict was called after this dataset was made: make the dataset after load_state_dict"
+    state, _ = stopped(loader_of(MEMORY), 2)
+    for changes, kept in (({}, state), ({"seed": None, "framework": "tensorflow"}, {**state, "seen": 0})):
+        loader = loader_of(MEMORY, **changes)
+        batches = dataset(loader, plugin=plugin)
+        loader.load_state_dict(kept)
+        with pytest.raises(tf.errors.OpError, match=message):
+            list(batches)
+    # Another epoch is as good as one that set_epoch names.
+    loader = loader_of(MEMORY)
+    batches = dataset(loader, plugin=plugin)
+    loader.load_state_dict({**state, "epoch": 5, "seen": 0})
+    assert labels_of(batches) == epoch(5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_state_counts_what_tf_data_has_taken(count: int) -> None:
+    """Left to itself, it reads ahead."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    loader = loader_of(MEMORY)
+    batches = iter(dataset(loader, plugin=False).map(lambda images, labels: labels).with_options(options))
+    for _ in range(count):
+        next(batches)
+    state = loader.state_dict()
+    assert (state["epoch"], state["seen"]) == (0, min(4 * count, 11))
+    again = loader_of(MEMORY)
+    again.load_state_dict(state)
+    assert [labels.tolist() for _, labels in again] == [labels.numpy().tolist() for labels in batches]
+
+
+@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
+def test_the_plugin_tells_its_state_between_epochs(dali: Place) -> None:
+    """What it reads ahead is not what it has delivered."""
+    loader = loader_of(gpuload.ImageArray(np.repeat(PIXELS, 4, axis=0)), place=dali, prefetch=3)
+    batches = dataset(loader, plugin=True)
+    found = iter(batches)
+    for _ in range(8):
+        next(found)
+        with pytest.raises(
+            RuntimeError, match=r"state_dict\(\) cannot tell how many .* or save at the end of an epoch"
+        ):
+            loader.state_dict()
+    assert len(list(found)) == 3
+    again = loader.replace()
+    again.load_state_dict(loader.state_dict())
+    assert again.epoch == 1
+    for element, batch in zip(dataset(again, plugin=True), loader, strict=True):
+        assert_same(element, batch)
+
+
 def dali_threads() -> int:
     """Threads of all DALI pipelines of this process."""
     names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
@@ -291,10 +372,23 @@ def test_a_broken_file_and_the_plugin(dali: Place, broken: gpuload.ImageList) ->
     loader = loader_of(broken, place=dali, shuffle=False)
     batches = iter(dataset(loader, plugin=True))
     next(batches)
-    with pytest.raises(tf.errors.InternalError, match=r"decoders\.image"):
+    with pytest.raises(tf.errors.InternalError, match=r"fn\.(decoders\.image|peek_image_shape)"):
         next(batches)
     with pytest.raises(gpuload.SampleError, match=r"broken\.jpg"):
         list(loader)
+
+
+@pytest.mark.parametrize("on_error", ["skip", "replace"])
+def test_broken_files_that_are_no_error(place: Place, broken: gpuload.ImageList, on_error: str) -> None:
+    """Skipped, they leave a batch shorter, or out: nobody knows how many come. Replaced, they leave the length."""
+    source = broken.take([*range(8), 5, 5])
+    options = {"place": place, "shuffle": False, "batch_size": 2, "on_error": on_error}
+    expected = list(loader_of(source, **options))
+    batches = dataset(loader_of(source, **options))
+    assert [len(images) for images in expected] == ([2, 2, 1, 2] if on_error == "skip" else [2] * 5)
+    assert batches.cardinality() == (tf.data.UNKNOWN_CARDINALITY if on_error == "skip" else 5)
+    for element, batch in zip(batches, expected, strict=True):
+        assert_same(element, batch)
 
 
 @pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
@@ -302,6 +396,14 @@ def test_a_missing_file_and_the_plugin(dali: Place, tmp_path: Path) -> None:
     source = gpuload.ImageList([tmp_path / "missing.jpg"])
     with pytest.raises(tf.errors.InternalError, match=re.escape(str(tmp_path / "missing.jpg"))):
         list(dataset(loader_of(source, place=dali), plugin=True))
+
+
+@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
+def test_an_image_with_too_many_pixels_and_the_plugin(dali: Place, photos: Path) -> None:
+    source = gpuload.ImageList([photos / "scenery/0.jpg"])
+    assert len(list(dataset(loader_of(source, place=dali), plugin=True))) == 1
+    with pytest.raises(tf.errors.InternalError):
+        list(dataset(loader_of(source, place=dali, max_pixels=100), plugin=True))
 
 
 def test_what_is_made_of_a_dataset(plugin: bool) -> None:
@@ -372,14 +474,22 @@ print(learner.evaluate(held_out, verbose=0)[1], learner.predict(held_out, verbos
 with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
     learner = model()
 print(len(learner.fit(batches, epochs=2, **quiet).history["loss"]))
+train.load_state_dict({**train.replace().state_dict(), "seen": 12})
+steps = []
+count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: steps.append(1))
+rest = {"epochs": 1, "steps_per_epoch": len(iter(train))}
+learner.fit(dataset(train, plugin=PLUGIN), callbacks=[count], **rest, **quiet)
+print(len(steps))
+learner.fit(dataset(train, plugin=PLUGIN), epochs=2, callbacks=[count], **quiet)
+print(len(steps))
 """
 
 
 def test_keras(plugin: bool) -> None:
-    """Each epoch of `fit` is one of the loader, validation included."""
+    """Each epoch of `fit` is one of the loader, validation included; the rest of one is fitted on its own."""
     pytest.importorskip("keras")
     printed = run(KERAS.replace("PLUGIN", str(plugin)), KERAS_BACKEND="tensorflow")
-    assert printed.splitlines() == ["3 3 3", "1.0 (22, 2)", "2"]
+    assert printed.splitlines() == ["3 3 3", "1.0 (22, 2)", "2", "3", "15"]
 
 
 @pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
@@ -393,12 +503,14 @@ def test_the_way_that_is_taken_is_told_once(monkeypatch: pytest.MonkeyPatch, cap
             dataset(loader_of(MEMORY), plugin=False)
             dataset(gpuload.Loader(series, gpuload.Window(3), batch_size=4, device="cpu"))
             dataset(loader_of(gpuload.ImageArray(PIXELS, labels=np.array(list("abcdefghijk")))))
+            dataset(loader_of(MEMORY, on_error="skip"))
     assert [message for message in caplog.messages if message.startswith("tf.data")] == [
         "tf.data on cpu by DALI's TensorFlow plugin",
         "tf.data on cpu by a Python generator, since the plugin runs engine='dali', not 'numpy'",
         "tf.data on cpu by a Python generator",
         "tf.data on cpu by a Python generator, since the plugin makes images, not windows",
         "tf.data on cpu by a Python generator, since the plugin takes labels that are numbers, not strings",
+        "tf.data on cpu by a Python generator, since the plugin has no on_error='skip'",
     ]
 
 
@@ -489,6 +601,15 @@ def test_refusals() -> None:
     ):
         with pytest.raises(ValueError, match=f"^plugin=True, but {reason}: leave plugin out, for a Python generator"):
             named(other)
+    for option, text in (
+        ({"on_error": "replace"}, "on_error='replace'"),
+        ({"max_errors": 3}, "max_errors=3"),
+        ({"errors_log": os.devnull}, f"errors_log={os.devnull!r}"),
+        ({"timeout": 2.5}, r"timeout=2\.5"),
+        ({"progress": "summary"}, "progress='summary'"),
+    ):
+        with pytest.raises(ValueError, match=f"^plugin=True, but the plugin has no {text}: leave plugin out"):
+            named(loader_of(MEMORY, **option))
     dates = gpuload.ImageArray(PIXELS, labels=np.full(11, "2024-01-01", "datetime64[D]"))
     with pytest.raises(
         ValueError, match=r"labels must be of a dtype that TensorFlow has, not datetime64\[D\]: convert"
