@@ -55,17 +55,6 @@ def jobs() -> dict[str, tuple[Any, Any]]:
     }
 
 
-class Made:
-    """An engine whose work is done: it hands on what a real one has made."""
-
-    def __init__(self, results: list[Any]):
-        self._results = deque(results)
-
-    def result(self, stream: int | None = None) -> Any:
-        """The next of them."""
-        return self._results.popleft()
-
-
 class Delivery:
     """One framework's loader, timed without its engine."""
 
@@ -80,14 +69,13 @@ class Delivery:
         engine: Engine = pool.acquire()
         while batches < least:
             some = list(itertools.islice(steps, together))
-            results = []
+            made = deque[Any]()
             for step in some:
                 pool.submit(engine, step)
-                results.append(engine.result(pool.stream))
-            made: Any = Made(results)
+                made.append(engine.result(pool.stream))
             start = time.thread_time()
             for step in some:
-                batches += len(pool.batches(step, pool.deliver(made)))
+                batches += len(pool.batches(step, made.popleft()))
             spent += time.thread_time() - start
         pool.release(engine, pool.generation)
         if self.loader.device != "cpu":

@@ -225,11 +225,49 @@ def fit_table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def resume_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.resume` in Markdown."""
+    lines = ["| killed and resumed | kills | samples | lost | twice | with other pixels |", "| --- |" + " ---: |" * 5]
+    for row in report["rows"]:
+        figures = (f"{row[name]:,}" for name in ("kills", "samples", "lost", "twice", "differing"))
+        lines.append(f"| {row['job']} | " + " | ".join(figures) + " |")
+    return "\n".join([_machine(report), "", *lines])
+
+
+def memory_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.memory` in Markdown."""
+    lines = ["| a long run | samples | resident MB | spread | threads | descriptors |", "| --- |" + " ---: |" * 5]
+    for row in report["rows"]:
+        least, most = (pick(row["resident_bytes"]) / 1e6 for pick in (min, max))
+        constant = ("{} to {}".format(*row[name]) for name in ("threads", "descriptors"))
+        lines.append(
+            f"| {row['job']} | {row['samples']:,} | {least:.1f} to {most:.1f} | {row['spread_percent']:.2f} % | "
+            + " | ".join(constant)
+            + " |"
+        )
+    return "\n".join([_machine(report), "", *lines])
+
+
+def overhead_table(report: dict[str, Any]) -> str:
+    """A report of `benchmarks.overhead` in Markdown."""
+    lines = ["| samples per second | plain | careful | costs |", "| --- |" + " ---: |" * 3]
+    for row in report["rows"]:
+        costs = row["costs_percent"]
+        lines.append(
+            f"| {row['job']} | {row['plain']['median']:,.0f} | {row['careful']['median']:,.0f} | "
+            f"{costs['median']:+.1f} % ({costs['least']:+.1f} to {costs['greatest']:+.1f}) |"
+        )
+    return "\n".join([_machine(report), "", *lines])
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "images": images_table,
     "windows": windows_table,
     "delivery": delivery_table,
     "fit": fit_table,
+    "resume": resume_table,
+    "memory": memory_table,
+    "overhead": overhead_table,
 }
 """Of each benchmark that has a table in the README."""
 
