@@ -2,12 +2,14 @@
 #   PYTHON=python3.12   which Python makes .venv (only while there is none)
 #   ACCEL=cpu           cpu, cuda12 or cuda13, in place of what nvidia-smi reports
 #   ARGS="-k plan -x"   further arguments for demo, test and bench
+#   JOBS=4              processes that run the tests side by side; each takes up to 2 GB
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,7 +40,7 @@ PLUGIN := nvidia-dali-tf-plugin-$(if $(filter cuda12,$(ACCEL)),cuda120,cuda130)
 STAMP := $(VENV)/.installed-$(ACCEL)
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test lint format bench soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,7 +50,7 @@ demo: $(STAMP)-demo  ## train a small network on augmented digits
 	$(BIN)/gpuload demo $(ARGS)
 
 test: $(STAMP)-test  ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(STAMP)-test  ## check style, format and types
 	$(BIN)/python -m ruff check .
@@ -59,11 +61,17 @@ format: $(STAMP)-test  ## repair style and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: $(STAMP)-bench  ## measure images and windows per second, delivery, and Keras' fit
+bench: $(STAMP)-bench  ## measure images and windows per second, delivery, Keras' fit, the cost of care
 	$(BIN)/python -m benchmarks.images $(ARGS)
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.delivery
 	$(BIN)/python -m benchmarks.fit
+	$(BIN)/python -m benchmarks.overhead
+
+soak: $(STAMP)-bench  ## kill and resume, damage files, and watch the memory of long runs
+	$(BIN)/python -m benchmarks.resume
+	$(BIN)/python -m benchmarks.mutated
+	$(BIN)/python -m benchmarks.memory
 
 clean:  ## remove caches, build output and the demo's files; .venv stays
 	rm -rf build dist gpuload-demo .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage
