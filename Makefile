@@ -29,12 +29,7 @@ $(error ACCEL must be cpu, cuda12 or cuda13, but is '$(ACCEL)'. Leave it out to 
 endif
 
 # The DALI builds for CUDA 12 and CUDA 13 share one folder: the other one has to go before ours comes.
-OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 nvidia-dali-tf-plugin-cuda130 cupy-cuda13x,\
-	nvidia-dali-cuda120 nvidia-dali-tf-plugin-cuda120 cupy-cuda12x)
-
-# DALI's TensorFlow plugin compiles against the TensorFlow that is there, for up to a minute, and is built anew where it does not load
-# (pip keeps what it built, for whichever TensorFlow). gpuload.tensorflow does without it too.
-PLUGIN := nvidia-dali-tf-plugin-$(if $(filter cuda12,$(ACCEL)),cuda120,cuda130)
+OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 cupy-cuda13x,nvidia-dali-cuda120 cupy-cuda12x)
 
 # One empty file for each set of extras installed; a change to what is asked for makes it old.
 STAMP := $(VENV)/.installed-$(ACCEL)
@@ -85,11 +80,6 @@ $(STAMP)-%: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "ACCEL=$(ACCEL) ($(ACCEL_REASON)): installing .[$(ACCEL),$*] into $(VENV)"
 	@$(PIP) uninstall -qq -y $(OTHER_CUDA)
 	$(PIP) install -c constraints.txt -e ".[$(ACCEL),$*]"
-	@if $(BIN)/python -c "import tensorflow, nvidia.dali" 2>/dev/null && ! $(BIN)/python -c "import nvidia.dali.plugin.tf" 2>/dev/null; then \
-		$(PIP) install -q setuptools packaging && $(PIP) install -q -c constraints.txt --no-build-isolation --no-deps --no-cache-dir \
-			--force-reinstall $(PLUGIN) \
-		|| echo "warning: $(PLUGIN) was not built (it needs g++ and binutils): gpuload.tensorflow goes through Python" >&2; \
-	fi
 	@for stamp in $(VENV)/.installed-*; do \
 		case $$stamp in $(STAMP)-*) ;; *) rm -f "$$stamp" ;; esac; \
 	done

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from gpuload import delivery, engines
 from gpuload.bad_samples import BadSamples
+from gpuload.cache import CachePolicy, DiskCache, HostCache
+from gpuload.cache.choose import check, kept, open_cache
 from gpuload.errors import ErrorPolicy, SampleError
 from gpuload.plan import Augment, Order, Step
 from gpuload.plan.order import substitutes
@@ -41,11 +43,13 @@ class ImagePool(EnginePool):
         threads: int | None = None,
         channels_last: bool = False,
         policy: ErrorPolicy | None = None,
+        caching: CachePolicy | None = None,
     ):
         """
         Args:
             channels_last: PyTorch's memory format: images [B, C, H, W] whose channels lie side by side.
             policy: What counts as a bad sample, and what becomes of it.
+            caching: Where decoded images are kept.
         """
         super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
         transform = sized(source, transform)
@@ -64,12 +68,43 @@ class ImagePool(EnginePool):
         self._label_dtype = None if source.labels is None else _label_dtype(source.labels, self.framework)
         self.policy = policy or ErrorPolicy()
         self.bad = BadSamples(self.policy, len(source))
+        self.caching = caching or CachePolicy()
+        check(self.caching, source, self.transform, self.device)
+        self._cache: HostCache | DiskCache | None = None
+        self._borrowed = False  # It is another pool's.
         self._opened: weakref.WeakSet[Any] = weakref.WeakSet()
         self._stages: dict[str, float] = {}
         self._timed = -TIMED_EVERY  # When these were measured.
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def cache(self) -> HostCache | DiskCache | None:
+        """Decoded images, for all engines of the pool; opened when it is first asked for."""
+        if self._cache is None and not self._borrowed:
+            self._cache = open_cache(
+                self.caching,
+                self.source,
+                self.transform,
+                engine=self.engine,
+                device=self.device,
+                max_pixels=self.policy.max_pixels,
+            )
+        return self._cache
+
+    def close(self) -> None:
+        """Also lets go of decoded images."""
+        super().close()
+        cache, self._cache = self._cache, None
+        if cache is not None and not self._borrowed:
+            cache.close()
+
+    def borrow(self, other: ImagePool) -> None:
+        """Use the decoded images and the bad samples of a pool for the same source, and the same first half of the
+        transform."""
+        self.bad = other.bad
+        self._cache, self._borrowed = other.cache, True
 
     def open_engine(self) -> engines.Engine:
         engine = engines.open_engine(
@@ -80,6 +115,8 @@ class ImagePool(EnginePool):
             engine=self.engine,
             threads=self.threads,
             policy=self.policy,
+            cache=self.cache,
+            kept=None if self.caching.cache_size is None else kept(self.caching, self.transform),
         )
         self._opened.add(engine)
         return engine
@@ -87,8 +124,8 @@ class ImagePool(EnginePool):
     def stages(self) -> dict[str, float]:
         """As of every pool: `read_ms`, `decode_ms` with the resize, and `augment_ms`.
 
-        NumPy's threads tell what they spent. DALI does not: now and then a few samples, by chance, are made stage by
-        stage beside it.
+        NumPy's threads tell what they spent, and so does what augments after DALI. DALI does not: now and then a few
+        samples, by chance, are read and decoded beside it.
         """
         if self.engine == "numpy":
             made = sum(engine.samples for engine in self._opened)
@@ -104,7 +141,8 @@ class ImagePool(EnginePool):
             indices = np.random.default_rng().integers(len(self.source), size=min(TIMED_SAMPLES, self.batch_size))
             found = stage_seconds(self.source, self.transform, self.device, indices, policy=self.policy)
             self._stages = {f"{stage}_ms": 1000 * seconds for stage, seconds in found.items()} or self._stages
-        return self._stages
+        seconds, made = (sum(engine.augmented[n] for engine in self._opened) for n in (0, 1))
+        return {**self._stages, "augment_ms": 1000 * seconds / made} if made else self._stages
 
     def plan(
         self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None

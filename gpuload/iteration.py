@@ -45,19 +45,14 @@ class Position:
         """Samples of the epoch that were seen before."""
         self.count = order.left(start)
         """Batches from there to the end of the epoch."""
-        self.left: int | None = self.count
-        """Of these, how many are still to come. None: somebody takes them who does not tell."""
+        self.left = self.count
+        """Of these, how many are still to come."""
         self.finished = False
         """Whether the end was told."""
 
     @property
     def seen(self) -> int:
         """Samples of the epoch that were seen, by all ranks."""
-        if self.left is None:
-            raise RuntimeError(
-                "state_dict() cannot tell how many batches DALI's TensorFlow plugin has delivered: pass "
-                "gpuload.tensorflow.dataset(loader, plugin=False), or save at the end of an epoch"
-            )
         delivered = self.count - self.left
         stop = self._order.bounds(delivered - 1, self.start)[1] if delivered else self.start
         return min(stop, self._order.size)
@@ -85,7 +80,6 @@ class Batches:
         """Batches still to come."""
         if self.position is None:
             return self._loader.order.left(self._loader._seen)
-        assert self.position.left is not None
         return self.position.left
 
     def __next__(self) -> Any:
@@ -96,7 +90,7 @@ class Batches:
         try:
             if not self._here:
                 self._make()
-            self.position.left -= 1  # type: ignore[union-attr, operator]
+            self.position.left -= 1  # type: ignore[union-attr]
             return self._here.popleft()
         finally:
             self._in_use.release()

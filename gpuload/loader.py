@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gpuload import checkpoint, ranks
+from gpuload.cache import CachePolicy
+from gpuload.cache.policy import Cache, Limit
 from gpuload.errors import MAX_PIXELS, BadSample, ErrorPolicy, OnError
 from gpuload.image_pool import ImagePool
 from gpuload.iteration import Batches, Position, Sampler
@@ -82,6 +84,9 @@ class Loader:
         errors_log: str | os.PathLike[str] | None = None,
         max_pixels: int | None = MAX_PIXELS,
         timeout: float | None = None,
+        cache: Cache = "auto",
+        cache_limit: Limit = None,
+        cache_size: tuple[int, int] | None = None,
         progress: bool | str = False,
     ):
         """
@@ -118,6 +123,16 @@ class Loader:
             errors_log: A file to which each bad sample is added, as a line of JSON.
             max_pixels: An image whose header claims more is a bad sample, and not decoded. By default Pillow's limit.
             timeout: Seconds that reading a batch may take before files in it that block are bad samples. None: any.
+            cache: Where decoded and resized images are kept for the epochs to come, which then neither read nor decode;
+                the batches are the same. "auto": in the host's memory, as many as fit; "host" the same, by name; None:
+                nowhere; or the path of a file, for later runs and for all processes of a machine: it is made where
+                there is none, and an image whose file has changed since is decoded again. What is in memory is kept
+                until the loader is closed, whatever becomes of the files.
+            cache_limit: Bytes that it may take, or as a float a share of the memory, or of the disk, that is free.
+                None: a quarter of the memory; of a disk, what it needs.
+            cache_size: With `RandomResizedCrop`, which leaves nothing to keep: (height, width) that images are resized
+                to and kept at. Each crop is then cut out of that image, whatever aspect ratio it had before, and
+                resized once more. On the CPU.
             progress: True shows a bar while batches are taken, and a line at the end of each epoch; "summary" the line
                 alone. The bar needs rich. Of several ranks, the first shows them.
         """
@@ -187,9 +202,12 @@ class Loader:
             raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
         if given["residency"] != "auto":
             raise ValueError(f"residency={given['residency']!r} is for a Series, not for images: leave it out")
-        policy = ErrorPolicy(**{field.name: given[field.name] for field in dataclasses.fields(ErrorPolicy)})
-        options = self._options(count)
-        return ImagePool(given["source"], transform, channels_last=given["channels_last"], policy=policy, **options)
+        policy, caching = (
+            kind(**{field.name: given[field.name] for field in dataclasses.fields(kind)})
+            for kind in (ErrorPolicy, CachePolicy)
+        )
+        options = {**self._options(count), "policy": policy, "caching": caching}
+        return ImagePool(given["source"], transform, channels_last=given["channels_last"], **options)
 
     def _windows(self, count: int) -> WindowPool:
         given, window = self.arguments, self.arguments["transform"]
@@ -201,7 +219,7 @@ class Loader:
             raise ValueError(
                 "layout='LBC' has time along the first axis, which sharding spreads: pass layout='BLC' or 'BCL'"
             )
-        for field in dataclasses.fields(ErrorPolicy):
+        for field in (*dataclasses.fields(ErrorPolicy), *dataclasses.fields(CachePolicy)):
             if given[field.name] != field.default:
                 raise ValueError(f"{field.name} is for images that are read from files, not for a Series: leave it out")
         options = self._options(count)
@@ -272,11 +290,9 @@ class Loader:
         if checked_int("epoch", epoch, 0) != self.epoch:
             self.epoch, self._seen = epoch, 0
 
-    def steps(self, epoch: int, start: int = 0) -> Iterator[Any]:
-        """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn.
-
-        `start`: without its first so many samples."""
-        return self.pool.plan(self.order, self.seed, epoch, start)
+    def steps(self, epoch: int) -> Iterator[Any]:
+        """The plan of one epoch, a `Step` or `WindowStep` each: what is asked of the engine, all numbers drawn."""
+        return self.pool.plan(self.order, self.seed, epoch)
 
     def batches(self, epoch: int, start: int = 0) -> Batches:
         """The batches of one epoch, whichever comes next; `start`: without its first so many samples."""
@@ -313,6 +329,7 @@ class Loader:
             "last_batch": self.order.last_batch,
             "source": fingerprint(self.source),
             "transform": checkpoint.in_words(checkpoint.describe(self.arguments["transform"])),
+            "cache_size": self.arguments["cache_size"] and str(tuple(self.arguments["cache_size"])),
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -321,8 +338,6 @@ class Loader:
         Batches that were made ahead do not count. Ranks in step have the same state. Small, and takes microseconds, but
         for the first, which looks at the source; JSON and pickle can hold it, `torch.distributed.checkpoint` and
         torchdata's conventions know it. In the middle of an epoch, of the iteration that was begun last.
-
-        Raises RuntimeError where DALI's TensorFlow plugin takes the batches, which nobody counts.
         """
         position = self.position
         if position is None or position.finished:
@@ -389,11 +404,12 @@ class Loader:
         return loader
 
     def twin(self, **changes: Any) -> Loader:
-        """As `replace`, to be iterated over in this loader's place: it tells its bad samples and its figures here."""
+        """As `replace`, to be iterated over in this loader's place: with its cache, and its bad samples and figures are
+        told here."""
         loader = self.replace(**changes)
         loader.meter = self.meter
         if isinstance(loader.pool, ImagePool) and isinstance(self.pool, ImagePool):
-            loader.pool.bad = self.pool.bad
+            loader.pool.borrow(self.pool)
         return loader
 
     def close(self) -> None:

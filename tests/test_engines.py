@@ -32,7 +32,7 @@ from gpuload import (
     delivery,
     engines,
 )
-from gpuload.engines.image_dali import unsupported
+from gpuload.engines.image_engine import unsupported
 from gpuload.engines.image_numpy import NumpyOps
 
 REFERENCE = {"engine": "numpy", "device": "cpu"}
@@ -389,8 +389,6 @@ def test_an_error_of_the_function_costs_its_own_batch():
 # "nearest", and images in memory), on 98% where a smooth filter resizes them.
 #
 # Where the rest comes from:
-# - Warps of order 0: a position on the boundary of two pixels falls to either side in float32 (DALI) and float64
-#   (SciPy). The same holds at the rim of the image for "constant" and "wrap".
 # - Smooth resizing: at the border Pillow leaves out what lies outside of the image and shares out its weight, DALI
 #   repeats the border's pixel. Inside, Pillow rounds and clips to whole levels between its two passes, DALI after both.
 #   A warp that shows much of what lies outside repeats those border pixels: then 85%.
@@ -401,7 +399,7 @@ SIZES = [(64, 32), (32, 64)]
 SCALING = {"rescale": None, "per_sample": None, "mean": None, "std": None, "dtype": "float32", "layout": "HWC"}
 
 
-def assert_agree(source, transform, place, seed=3, least=None):
+def assert_agree(source, transform, place, seed=3):
     """The contract on levels; and everything that only scales them, exactly, so that no gain blurs the contract."""
     levels = transform.replace(**SCALING)
     expected = images(source, levels, seed=seed).astype(float)
@@ -412,7 +410,11 @@ def assert_agree(source, transform, place, seed=3, least=None):
         # A factor multiplies a difference; fractions are cut off before and after, where 127.9999 and 128 differ by 1.
         allowed = allowed * max(1.0, transform.brightness[1]) + 1.0
     exact = isinstance(source, ImageArray) or transform.interpolation == "nearest"
-    least = least or (0.995 if exact else 0.85 if transform.warps else 0.98)
+    least = 0.995 if exact else 0.85 if transform.warps else 0.98
+    if isinstance(source, ImageArray) and transform.brightness is None:
+        # Nothing is decoded: positions are SciPy's own, and what lies between two pixels is computed in float32, whose
+        # last digit of 255 is 1.5e-5, a few times over.
+        allowed, least = 1e-3, 1.0
     difference = abs(found - expected)
     share = (difference <= allowed).mean()
     assert share >= least, f"{share:.4f} of all values agree, {difference.max()} is the largest difference: {transform}"
@@ -483,6 +485,7 @@ ALONE = [
     *({**WARP, "fill_mode": "constant", "fill_value": value, "warp_order": 1} for value in (0, 77.7, -300)),
     {**WARP, "fill_mode": "constant", "fill_value": 255, "warp_order": 0},
     {"hflip": 0.5, "warp_order": 3, "fill_mode": "wrap"},
+    *({"zoom": (1, 9), "rotation": 180, "fill_mode": mode} for mode in ("reflect", "wrap")),
     {"channel_shift": 80},
     {"channel_shift": (40, 90)},
     {"brightness": (0, 3)},
@@ -682,10 +685,7 @@ def check(source, transform, place, seed):
     """Agreement, or the refusal that `unsupported` announces."""
     obstacle = unsupported(source, transform)
     if obstacle is None:
-        # A matrix drawn freely may put whole rows and columns of pixels on a boundary: 7% of 37 x 23. What smooth
-        # resizing leaves comes on top.
-        least = 0.85 if transform.warps and transform.warp_order == 0 else None
-        assert_agree(source, transform, place, seed, least)
+        assert_agree(source, transform, place, seed)
         return
     event("refused")
     with pytest.raises(ValueError, match="cannot do"):
@@ -751,14 +751,6 @@ REFUSED = {
     **{
         f"order {order}": ({"rotation": 5, "warp_order": order}, source, f"warp_order={order}")
         for order, source in zip((2, 3, 4, 5), ("files", "uint8", "files", "float32"), strict=True)
-    },
-    **{
-        mode: (
-            {"zoom": (1, 9), "fill_mode": mode},
-            "uint8",
-            f"fill_mode='{mode}' with a warp that reads more than 2 images beyond the border",
-        )
-        for mode in ("reflect", "wrap")
     },
     "function": ({"function": np.negative}, "files", "function, which runs in Python"),
     "zca": ({"size": (3, 2), "zca": np.eye(18)}, "files", "zca"),
@@ -830,7 +822,8 @@ def pile(photos, tmp_path):
 
 def pile_loader(pile, place, **options):
     transform = Augment(size=(24, 32), rotation=30, hflip=0.5)
-    options = {"batch_size": BATCH, "seed": 2, "framework": "numpy", **on(place), **options}
+    # Files are read in each epoch.
+    options = {"batch_size": BATCH, "seed": 2, "framework": "numpy", "cache": None, **on(place), **options}
     return Loader(ImageList(pile, labels=np.arange(len(pile))), transform, **options)
 
 
@@ -1298,18 +1291,18 @@ def test_a_batch_belongs_to_its_user(place):
     np.testing.assert_array_equal(source.images, before)
 
 
-def test_dalis_result_is_delivered_without_a_copy(dali):
+def test_the_result_is_delivered_without_a_copy(dali):
     if dali.device != "cpu":
         pytest.skip("NumPy has no GPU memory: the batch is copied to the host")
     source = memory()
     bench = Bench(dali, source, Augment(size=source.images.shape[1:3]))
     bench.submit(0)
-    tensor = bench.engine.result()
-    batch = delivery.to_numpy(tensor, bench.device)
-    assert batch.ctypes.data == tensor.data_ptr()
+    made = bench.engine.result()
+    batch = delivery.to_numpy(made, bench.device)
+    assert batch.ctypes.data == made.ctypes.data
     expected = source.images[:3].astype(np.float32)
-    # The array keeps its memory where the tensor and the engine are gone.
-    del tensor
+    # The array keeps its memory where the engine is gone.
+    del made
     bench.submit(1, 0, 1)
     bench.engine.close()
     np.testing.assert_array_equal(batch, expected)

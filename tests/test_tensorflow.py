@@ -1,13 +1,8 @@
 """The `tf.data` door: the loader's own batches, their specs, epochs, what is freed, errors, Keras, strategies."""
 
-import functools
 import gc
-import importlib.util
 import json
-import logging
 import os
-import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -21,7 +16,6 @@ import pytest
 from conftest import Place
 
 import gpuload
-from gpuload import engines
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
@@ -31,24 +25,11 @@ from gpuload.tensorflow import dataset  # noqa: E402
 for _gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(_gpu, True)  # DALI needs some as well.
 
-PLUGIN = (
-    importlib.util.find_spec("nvidia") is not None and importlib.util.find_spec("nvidia.dali_tf_plugin") is not None
-)
-WAYS = [pytest.param(False, id="generator"), pytest.param(True, id="plugin")]
-
-DALI, NUMPY = Place("dali", "cpu"), Place("numpy", "cpu")
+DALI = Place("dali", "cpu")
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (11, 12, 10, 3), dtype=np.uint8)
 MEMORY = gpuload.ImageArray(PIXELS, labels=np.arange(11))
 RANDOM = gpuload.Augment(size=(12, 10), rotation=20, zoom=0.2, hflip=0.5, rescale=1 / 255)
-
-
-@pytest.fixture(params=WAYS)
-def plugin(request: pytest.FixtureRequest) -> bool:
-    """Both ways."""
-    if request.param and not PLUGIN:
-        pytest.skip("DALI's TensorFlow plugin is not installed")
-    return request.param
 
 
 @pytest.fixture
@@ -72,9 +53,9 @@ def assert_same(element: Any, batch: Any) -> None:
         np.testing.assert_array_equal(values, array)
 
 
-def assert_epochs(loader: Any, plugin: bool, epochs: int = 2) -> Any:
+def assert_epochs(loader: Any, epochs: int = 2) -> Any:
     """The dataset has the loader's batches, epoch by epoch, as it says beforehand."""
-    batches = dataset(loader, plugin=plugin)
+    batches = dataset(loader)
     reference = loader.replace(framework="numpy")
     assert len(batches) == len(reference)
     for epoch in range(epochs):
@@ -98,6 +79,7 @@ LABELS: dict[str, Callable[[int], Any]] = {
     "bytes": lambda size: np.arange(size, dtype=np.uint8).reshape(size, 1),
     "doubles": lambda size: np.linspace(0, 1, size * 6).reshape(size, 2, 3),
     "big-endian": lambda size: np.arange(size, dtype=">i2"),
+    "strings": lambda size: np.array(list("abcdefghijklmnopqrstuvwxyz"[:size])),
 }
 TRANSFORMS = {
     "warp": RANDOM,
@@ -109,25 +91,23 @@ TRANSFORMS = {
 }
 
 
-def test_images(place: Place, plugin: bool, files: gpuload.ImageFolder) -> None:
+def test_images(place: Place, files: gpuload.ImageFolder) -> None:
     """23 images in batches of 4: five whole ones and one of three."""
-    if plugin and place.engine == "numpy":
-        pytest.skip("the plugin is DALI's")
-    batches = assert_epochs(loader_of(files, place=place), plugin)
+    batches = assert_epochs(loader_of(files, place=place))
     images, labels = batches.element_spec
     assert (images.shape.as_list(), images.dtype) == ([None, 12, 10, 3], tf.float32)
     assert (labels.shape.as_list(), labels.dtype) == ([None], tf.int32)
 
 
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_transforms(name: str, dali: Place, plugin: bool, files: gpuload.ImageFolder) -> None:
-    assert_epochs(loader_of(files, TRANSFORMS[name], dali), plugin)
+def test_transforms(name: str, dali: Place, files: gpuload.ImageFolder) -> None:
+    assert_epochs(loader_of(files, TRANSFORMS[name], dali))
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_labels(name: str, plugin: bool) -> None:
+def test_labels(name: str) -> None:
     source = gpuload.ImageArray(PIXELS, labels=LABELS[name](len(PIXELS)))
-    batches = dataset(loader_of(source), plugin=plugin)
+    batches = dataset(loader_of(source))
     expected = list(loader_of(source))
     for element, batch in zip(batches, expected, strict=True):
         if isinstance(batch, tuple):  # TensorFlow has one order of bytes.
@@ -136,22 +116,20 @@ def test_labels(name: str, plugin: bool) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_images_in_memory(dtype: Any, dali: Place, plugin: bool) -> None:
+def test_images_in_memory(dtype: Any, dali: Place) -> None:
     """Also those with a number of channels that no file has."""
     images = RNG.uniform(0, 255, (11, 12, 10, 2)).astype(dtype)
     transform = gpuload.Augment(rotation=20, vflip=0.5)
-    assert_epochs(loader_of(gpuload.ImageArray(images), transform, dali), plugin)
+    assert_epochs(loader_of(gpuload.ImageArray(images), transform, dali))
 
 
 @pytest.mark.parametrize(
     ("last_batch", "batch_size", "expected"),
     [("keep", 4, None), ("drop", 4, 4), ("pad", 4, 4), ("keep", 11, 11), ("keep", 20, None), ("pad", 20, 20)],
 )
-def test_the_axis_of_samples_is_known_where_it_can_be(
-    last_batch: str, batch_size: int, expected: int | None, plugin: bool
-) -> None:
+def test_the_axis_of_samples_is_known_where_it_can_be(last_batch: str, batch_size: int, expected: int | None) -> None:
     loader = loader_of(MEMORY, batch_size=batch_size, last_batch=last_batch)
-    images, labels = assert_epochs(loader, plugin).element_spec
+    images, labels = assert_epochs(loader).element_spec
     assert images.shape[0] == labels.shape[0] == expected
 
 
@@ -178,7 +156,7 @@ def test_windows(name: str, last_batch: str, device: str) -> None:
     loader = gpuload.Loader(series, window, batch_size=5, shuffle=True, seed=1, last_batch=last_batch, device=device)
     if name == "names" and device != "cpu":
         loader = loader.replace(framework="numpy")
-    batches = assert_epochs(loader, plugin=False)
+    batches = assert_epochs(loader)
     inputs = tf.nest.flatten(batches.element_spec)[0]
     short = last_batch == "keep" and loader.order.size % 5
     assert inputs.shape[1 if window.layout == "LBC" else 0] == (None if short else 5)
@@ -187,15 +165,15 @@ def test_windows(name: str, last_batch: str, device: str) -> None:
 def test_a_series_without_channels() -> None:
     series = gpuload.Series(np.arange(20.0), targets=np.arange(20))
     window = gpuload.Window(3, per_sample="center", extras=["mean"])
-    assert_epochs(gpuload.Loader(series, window, batch_size=4, seed=1, device="cpu"), plugin=False)
+    assert_epochs(gpuload.Loader(series, window, batch_size=4, seed=1, device="cpu"))
 
 
 @pytest.mark.parametrize("framework", ["torch", "tensorflow", "jax", "dlpack"])
-def test_the_framework_of_the_loader_is_set_aside(framework: str, plugin: bool) -> None:
+def test_the_framework_of_the_loader_is_set_aside(framework: str) -> None:
     """Images are in NumPy's layout and labels of the source's dtype, whatever the loader itself yields."""
     if framework != "dlpack":
         pytest.importorskip(framework)
-    batches = assert_epochs(loader_of(MEMORY, framework=framework), plugin, epochs=1)
+    batches = assert_epochs(loader_of(MEMORY, framework=framework), epochs=1)
     assert batches.element_spec[0].shape.as_list() == [None, 12, 10, 3]
 
 
@@ -209,10 +187,10 @@ def epoch(number: int) -> list[list[int]]:
     return [labels.tolist() for _, labels in loader]
 
 
-def test_epochs(plugin: bool) -> None:
+def test_epochs() -> None:
     """Each iteration is the loader's next epoch, an early end included; the number is one for all that read it."""
     loader = loader_of(MEMORY)
-    batches = dataset(loader, plugin=plugin)
+    batches = dataset(loader)
     for _ in batches:
         break
     assert loader.epoch == 1
@@ -225,8 +203,8 @@ def test_epochs(plugin: bool) -> None:
     assert loader.epoch == 11, "an iterator that was asked for nothing takes no epoch"
 
 
-def test_iterators_side_by_side(plugin: bool) -> None:
-    batches = dataset(loader_of(MEMORY), plugin=plugin)
+def test_iterators_side_by_side() -> None:
+    batches = dataset(loader_of(MEMORY))
     one, two = iter(batches), iter(batches)
     pairs = [(next(one)[1].numpy().tolist(), next(two)[1].numpy().tolist()) for _ in range(3)]
     assert [list(labels) for labels in zip(*pairs, strict=True)] == [epoch(0), epoch(1)]
@@ -244,12 +222,12 @@ def stopped(loader: Any, count: int) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("framework", ["numpy", "tensorflow"])
-def test_the_rest_of_an_epoch_and_whole_ones_after_it(framework: str, count: int, plugin: bool) -> None:
+def test_the_rest_of_an_epoch_and_whole_ones_after_it(framework: str, count: int) -> None:
     """Of a loader that was put into the middle of one, pixel by pixel."""
     state, follow = stopped(loader_of(MEMORY), count)
     loader = loader_of(MEMORY, framework=framework)
     loader.load_state_dict(state)
-    batches = dataset(loader, plugin=plugin)
+    batches = dataset(loader)
     assert batches.cardinality() == tf.data.UNKNOWN_CARDINALITY
     for expected in follow:
         found = list(batches)
@@ -257,22 +235,22 @@ def test_the_rest_of_an_epoch_and_whole_ones_after_it(framework: str, count: int
         for element, batch in zip(found, expected, strict=True):
             assert_same(element, batch)
     assert (loader.state_dict()["epoch"], loader.state_dict()["seen"]) == (2, 0)
-    assert len(dataset(loader, plugin=plugin)) == 3
+    assert len(dataset(loader)) == 3
 
 
-def test_a_state_that_is_loaded_too_late(plugin: bool) -> None:
+def test_a_state_that_is_loaded_too_late() -> None:
     """The length was told; and a seed that the state brings is not that of a loader of the dataset's own."""
     message = r"load_state_dict was called after this dataset was made: make the dataset after load_state_dict"
     state, _ = stopped(loader_of(MEMORY), 2)
     for changes, kept in (({}, state), ({"seed": None, "framework": "tensorflow"}, {**state, "seen": 0})):
         loader = loader_of(MEMORY, **changes)
-        batches = dataset(loader, plugin=plugin)
+        batches = dataset(loader)
         loader.load_state_dict(kept)
         with pytest.raises(tf.errors.OpError, match=message):
             list(batches)
     # Another epoch is as good as one that set_epoch names.
     loader = loader_of(MEMORY)
-    batches = dataset(loader, plugin=plugin)
+    batches = dataset(loader)
     loader.load_state_dict({**state, "epoch": 5, "seen": 0})
     assert labels_of(batches) == epoch(5)
 
@@ -283,7 +261,7 @@ def test_a_state_counts_what_tf_data_has_taken(count: int) -> None:
     options = tf.data.Options()
     options.autotune.enabled = False
     loader = loader_of(MEMORY)
-    batches = iter(dataset(loader, plugin=False).map(lambda images, labels: labels).with_options(options))
+    batches = iter(dataset(loader).map(lambda images, labels: labels).with_options(options))
     for _ in range(count):
         next(batches)
     state = loader.state_dict()
@@ -293,26 +271,6 @@ def test_a_state_counts_what_tf_data_has_taken(count: int) -> None:
     assert [labels.tolist() for _, labels in again] == [labels.numpy().tolist() for labels in batches]
 
 
-@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
-def test_the_plugin_tells_its_state_between_epochs(dali: Place) -> None:
-    """What it reads ahead is not what it has delivered."""
-    loader = loader_of(gpuload.ImageArray(np.repeat(PIXELS, 4, axis=0)), place=dali, prefetch=3)
-    batches = dataset(loader, plugin=True)
-    found = iter(batches)
-    for _ in range(8):
-        next(found)
-        with pytest.raises(
-            RuntimeError, match=r"state_dict\(\) cannot tell how many .* or save at the end of an epoch"
-        ):
-            loader.state_dict()
-    assert len(list(found)) == 3
-    again = loader.replace()
-    again.load_state_dict(loader.state_dict())
-    assert again.epoch == 1
-    for element, batch in zip(dataset(again, plugin=True), loader, strict=True):
-        assert_same(element, batch)
-
-
 def dali_threads() -> int:
     """Threads of all DALI pipelines of this process."""
     names = (path.read_text() for path in Path("/proc/self/task").glob("*/comm"))
@@ -320,11 +278,11 @@ def dali_threads() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc, which Linux has")
-def test_an_iteration_that_is_left_frees_what_it_holds(plugin: bool) -> None:
+def test_an_iteration_that_is_left_frees_what_it_holds(files: gpuload.ImageFolder) -> None:
     gc.collect()
     before = dali_threads()
-    loader = loader_of(MEMORY, threads=3, batch_size=1)
-    batches = dataset(loader, plugin=plugin)
+    loader = loader_of(files, threads=3, batch_size=1, cache=None)  # Which decodes in every epoch.
+    batches = dataset(loader)
     labels_of(batches)
     standing = dali_threads()
     iterators = [iter(batches) for _ in range(3)]
@@ -343,7 +301,7 @@ def test_an_iteration_that_is_left_frees_what_it_holds(plugin: bool) -> None:
 
 def test_the_dataset_must_be_kept() -> None:
     """What TensorFlow itself keeps of a dataset does not suffice, and says so."""
-    variant = tf.data.experimental.to_variant(dataset(loader_of(MEMORY), plugin=False))
+    variant = tf.data.experimental.to_variant(dataset(loader_of(MEMORY)))
     gc.collect()
     spec = (tf.TensorSpec((None, 12, 10, 3)), tf.TensorSpec((None,), tf.int64))
     with pytest.raises(tf.errors.OpError, match=r"this tf\.data\.Dataset was deleted: keep it"):
@@ -360,22 +318,10 @@ def broken(tmp_path: Path, photos: Path) -> gpuload.ImageList:
 
 
 def test_a_broken_file(place: Place, broken: gpuload.ImageList) -> None:
-    batches = iter(dataset(loader_of(broken, place=place, shuffle=False), plugin=False))
+    batches = iter(dataset(loader_of(broken, place=place, shuffle=False)))
     next(batches)
     with pytest.raises(tf.errors.UnknownError, match=r"SampleError: cannot read '.*broken.jpg' \(sample 5\)"):
         next(batches)
-
-
-@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
-def test_a_broken_file_and_the_plugin(dali: Place, broken: gpuload.ImageList) -> None:
-    """Its error has no name, but comes for that batch; the loader then tells which file it is."""
-    loader = loader_of(broken, place=dali, shuffle=False)
-    batches = iter(dataset(loader, plugin=True))
-    next(batches)
-    with pytest.raises(tf.errors.InternalError, match=r"fn\.(decoders\.image|peek_image_shape)"):
-        next(batches)
-    with pytest.raises(gpuload.SampleError, match=r"broken\.jpg"):
-        list(loader)
 
 
 @pytest.mark.parametrize("on_error", ["skip", "replace"])
@@ -391,24 +337,9 @@ def test_broken_files_that_are_no_error(place: Place, broken: gpuload.ImageList,
         assert_same(element, batch)
 
 
-@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
-def test_a_missing_file_and_the_plugin(dali: Place, tmp_path: Path) -> None:
-    source = gpuload.ImageList([tmp_path / "missing.jpg"])
-    with pytest.raises(tf.errors.InternalError, match=re.escape(str(tmp_path / "missing.jpg"))):
-        list(dataset(loader_of(source, place=dali), plugin=True))
-
-
-@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
-def test_an_image_with_too_many_pixels_and_the_plugin(dali: Place, photos: Path) -> None:
-    source = gpuload.ImageList([photos / "scenery/0.jpg"])
-    assert len(list(dataset(loader_of(source, place=dali), plugin=True))) == 1
-    with pytest.raises(tf.errors.InternalError):
-        list(dataset(loader_of(source, place=dali, max_pixels=100), plugin=True))
-
-
-def test_what_is_made_of_a_dataset(plugin: bool) -> None:
+def test_what_is_made_of_a_dataset() -> None:
     loader = loader_of(MEMORY)
-    batches = dataset(loader, plugin=plugin)
+    batches = dataset(loader)
     doubled = batches.map(lambda images, labels: (images, labels * 2)).prefetch(2)
     assert labels_of(doubled.take(2)) == (np.array(epoch(0)[:2]) * 2).tolist()
     assert len(doubled.take(2)) == 2
@@ -425,10 +356,10 @@ def test_what_is_made_of_a_dataset(plugin: bool) -> None:
     assert loader.epoch == 4
 
 
-def test_strategy(plugin: bool) -> None:
+def test_strategy() -> None:
     strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
     with strategy.scope():
-        batches = dataset(loader_of(MEMORY), plugin=plugin)
+        batches = dataset(loader_of(MEMORY))
     spread = strategy.experimental_distribute_dataset(batches)
     for number in range(2):
         assert labels_of(spread) == epoch(number)
@@ -464,7 +395,7 @@ def model():
     model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
 
-batches, held_out = dataset(train, plugin=PLUGIN), dataset(test, plugin=PLUGIN)
+batches, held_out = dataset(train), dataset(test)
 quiet = {"verbose": 0, "shuffle": False}
 learner = model()
 history = learner.fit(batches, epochs=3, validation_data=held_out, class_weight={0: 1.0, 1: 2.0}, **quiet).history
@@ -478,109 +409,36 @@ train.load_state_dict({**train.replace().state_dict(), "seen": 12})
 steps = []
 count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, **__: steps.append(1))
 rest = {"epochs": 1, "steps_per_epoch": len(iter(train))}
-learner.fit(dataset(train, plugin=PLUGIN), callbacks=[count], **rest, **quiet)
+learner.fit(dataset(train), callbacks=[count], **rest, **quiet)
 print(len(steps))
-learner.fit(dataset(train, plugin=PLUGIN), epochs=2, callbacks=[count], **quiet)
+learner.fit(dataset(train), epochs=2, callbacks=[count], **quiet)
 print(len(steps))
 """
 
 
-def test_keras(plugin: bool) -> None:
+def test_keras() -> None:
     """Each epoch of `fit` is one of the loader, validation included; the rest of one is fitted on its own."""
     pytest.importorskip("keras")
-    printed = run(KERAS.replace("PLUGIN", str(plugin)), KERAS_BACKEND="tensorflow")
+    printed = run(KERAS, KERAS_BACKEND="tensorflow")
     assert printed.splitlines() == ["3 3 3", "1.0 (22, 2)", "2", "3", "15"]
-
-
-@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
-def test_the_way_that_is_taken_is_told_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(engines, "_announced", set())
-    series = gpuload.Series(np.arange(9.0))
-    with caplog.at_level(logging.INFO, "gpuload"):
-        for _ in range(2):
-            dataset(loader_of(MEMORY))
-            dataset(loader_of(MEMORY, place=NUMPY))
-            dataset(loader_of(MEMORY), plugin=False)
-            dataset(gpuload.Loader(series, gpuload.Window(3), batch_size=4, device="cpu"))
-            dataset(loader_of(gpuload.ImageArray(PIXELS, labels=np.array(list("abcdefghijk")))))
-            dataset(loader_of(MEMORY, on_error="skip"))
-    assert [message for message in caplog.messages if message.startswith("tf.data")] == [
-        "tf.data on cpu by DALI's TensorFlow plugin",
-        "tf.data on cpu by a Python generator, since the plugin runs engine='dali', not 'numpy'",
-        "tf.data on cpu by a Python generator",
-        "tf.data on cpu by a Python generator, since the plugin makes images, not windows",
-        "tf.data on cpu by a Python generator, since the plugin takes labels that are numbers, not strings",
-        "tf.data on cpu by a Python generator, since the plugin has no on_error='skip'",
-    ]
-
-
-BLOCKER = """
-import logging, sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name == "BLOCKED":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Blocker())
-"""
-WITHOUT_PLUGIN = """
-import numpy as np, gpuload
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-from gpuload.tensorflow import dataset
-loader = gpuload.Loader(gpuload.ImageArray(np.zeros((4, 2, 2, 3), np.uint8)), gpuload.Augment(), batch_size=2)
-print(len(list(dataset(loader))))
-try:
-    dataset(loader, plugin=True)
-except ImportError as error:
-    print(error)
-"""
-
-
-def test_the_plugin_is_optional() -> None:
-    if not engines.dali_installed():
-        pytest.skip("NVIDIA DALI is not installed")
-    printed = run(BLOCKER.replace("BLOCKED", "nvidia.dali_tf_plugin") + WITHOUT_PLUGIN).splitlines()
-    assert printed[:3] == [
-        "images on cpu with DALI",
-        "tf.data on cpu by a Python generator, since DALI's TensorFlow plugin is not installed",
-        "2",
-    ]
-    assert re.fullmatch(
-        r"plugin=True, but DALI's TensorFlow plugin is not installed: pip install --no-build-isolation "
-        r"nvidia-dali-tf-plugin-cuda1[23]0==[\d.]+",
-        printed[3],
-    )
-
-
-@pytest.mark.skipif(not PLUGIN, reason="DALI's TensorFlow plugin is not installed")
-def test_a_plugin_that_was_built_for_another_tensorflow(tmp_path: Path) -> None:
-    """Here its library is none at all, which TensorFlow refuses in the same way."""
-    found = importlib.util.find_spec("nvidia.dali_tf_plugin.dali_tf_plugin")
-    assert found is not None
-    assert found.origin is not None
-    package = tmp_path / "dali_tf_plugin"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    shutil.copy(found.origin, package)
-    (package / "libdali_tf_current.so").write_bytes(b"no library")
-    first = f"import logging, sys, nvidia; nvidia.__path__ = [{str(tmp_path)!r}, *nvidia.__path__]\n"
-    printed = run(first + WITHOUT_PLUGIN).splitlines()
-    broken = rf"DALI's TensorFlow plugin, as it is installed, does not load in TensorFlow {re.escape(tf.__version__)}"
-    assert re.fullmatch(rf"tf\.data on cpu by a Python generator, since {broken}", printed[1])
-    assert printed[2] == "2"
-    options = "--force-reinstall --no-deps --no-cache-dir --no-build-isolation"
-    assert re.fullmatch(rf"plugin=True, but {broken}: pip install {options} nvidia-dali-tf-plugin-\S+", printed[3])
 
 
 def test_tensorflow_is_optional() -> None:
     program = """
+    import sys
+
+    class Blocker:
+        def find_spec(self, name, path=None, target=None):
+            if name == "tensorflow":
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Blocker())
     try:
         import gpuload.tensorflow
     except ImportError as error:
         print(error)
     """
-    assert run(BLOCKER.replace("BLOCKED", "tensorflow") + textwrap.dedent(program)) == (
+    assert run(program) == (
         "gpuload.tensorflow needs TensorFlow, which is not installed: pip install 'gpuload[tensorflow]'\n"
     )
 
@@ -591,25 +449,6 @@ def test_refusals() -> None:
         TypeError, match=r"loader must be a gpuload\.Loader, .*Batches object.*: pass the Loader itself"
     ):
         dataset(iter(loader))
-    with pytest.raises(ValueError, match="plugin must be True, False or None, not 'yes'"):
-        dataset(loader, plugin="yes")
-    series = gpuload.Loader(gpuload.Series(np.arange(9.0)), gpuload.Window(3), batch_size=4, device="cpu")
-    named = functools.partial(dataset, plugin=True)
-    for other, reason in (
-        (series, "the plugin makes images, not windows"),
-        (loader_of(MEMORY, place=NUMPY), "the plugin runs engine='dali', not 'numpy'"),
-    ):
-        with pytest.raises(ValueError, match=f"^plugin=True, but {reason}: leave plugin out, for a Python generator"):
-            named(other)
-    for option, text in (
-        ({"on_error": "replace"}, "on_error='replace'"),
-        ({"max_errors": 3}, "max_errors=3"),
-        ({"errors_log": os.devnull}, f"errors_log={os.devnull!r}"),
-        ({"timeout": 2.5}, r"timeout=2\.5"),
-        ({"progress": "summary"}, "progress='summary'"),
-    ):
-        with pytest.raises(ValueError, match=f"^plugin=True, but the plugin has no {text}: leave plugin out"):
-            named(loader_of(MEMORY, **option))
     dates = gpuload.ImageArray(PIXELS, labels=np.full(11, "2024-01-01", "datetime64[D]"))
     with pytest.raises(
         ValueError, match=r"labels must be of a dtype that TensorFlow has, not datetime64\[D\]: convert"

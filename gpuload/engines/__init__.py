@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from gpuload.cuda import CPU, Device, is_auto, resolve
 from gpuload.errors import ErrorPolicy
 from gpuload.plan import Augment
-from gpuload.sources import ImageSource, Series
+from gpuload.sources import ImageArray, ImageSource, Series
 
 log = logging.getLogger("gpuload")
 _announced: set[str] = set()
@@ -19,8 +19,9 @@ _announced: set[str] = set()
 class Engine(Protocol):
     """Runs steps in the order in which they are submitted, in threads of its own."""
 
-    bytes_read: int
-    """From files, or out of a series, so far."""
+    @property
+    def bytes_read(self) -> int:
+        """From files, or out of a series, so far."""
 
     @property
     def pending(self) -> int:
@@ -74,7 +75,7 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
     took; what was named is taken, or raises. Raises ValueError for unknown names and for a job that the named engine or
     device cannot do, RuntimeError for a CUDA device that is not there, ImportError where DALI is not installed.
     """
-    from gpuload.engines.image_dali import unsupported
+    from gpuload.engines.image_engine import unsupported
 
     if engine not in ("auto", "dali", "numpy"):
         raise ValueError(f"engine must be one of auto, dali, numpy, not {engine!r}")
@@ -158,15 +159,31 @@ def open_engine(
     engine: str,
     threads: int | None = None,
     policy: ErrorPolicy | None = None,
+    cache: Any = None,
+    kept: Augment | None = None,
 ) -> Engine:
-    """A new engine, as `choose` chose it. `threads`: for decoding; None takes all CPUs of the process. `policy`: what
-    counts as a bad sample."""
+    """A new engine, as `choose` chose it.
+
+    Args:
+        threads: For decoding; None takes all CPUs of the process.
+        policy: What counts as a bad sample.
+        cache: Keeps decoded images.
+        kept: The transform whose first half makes these, where they are of another size than batches.
+    """
     threads = threads or available_cpus()
     policy = policy or ErrorPolicy()
     if engine == "numpy":
         from gpuload.engines.image_numpy import NumpyEngine
 
-        return NumpyEngine(source, transform, threads=threads, policy=policy)
-    from gpuload.engines.image_dali import DaliEngine
+        return NumpyEngine(source, transform, threads=threads, policy=policy, cache=cache, kept=kept)
+    from gpuload.engines.image_engine import HostImageEngine
 
-    return DaliEngine(source, transform, batch_size=batch_size, device=device, threads=threads, policy=policy)
+    def decoder() -> Any:
+        from gpuload.engines.image_dali import DaliDecoder
+
+        assert not isinstance(source, ImageArray)
+        return DaliDecoder(
+            source, kept or transform, batch_size=batch_size, device=device, threads=threads, policy=policy
+        )
+
+    return HostImageEngine(source, transform, decoder=decoder, cache=cache, threads=threads, recuts=kept is not None)

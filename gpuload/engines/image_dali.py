@@ -1,4 +1,4 @@
-"""The fast engine: one NVIDIA DALI graph, in which the device is an argument."""
+"""The fast decoder: one NVIDIA DALI graph, in which the device is an argument."""
 
 from __future__ import annotations
 
@@ -19,81 +19,34 @@ from numpy.typing import NDArray
 from gpuload.cuda import CPU, Device
 from gpuload.engines.dali_examine import obstacles
 from gpuload.engines.dali_resize import breaks_ties, decode, resize, resize_nearest
-from gpuload.engines.dali_warp import augment, tiles
 from gpuload.engines.reading import Daemon, NotAFileError, in_words, read_all
-from gpuload.errors import MAX_PIXELS, BadSample, ErrorPolicy, SampleError
+from gpuload.errors import BadSample, ErrorPolicy, SampleError
 from gpuload.plan import Augment, Step
-from gpuload.sources import ImageArray, ImageSource
-
-MOST_TILES = 2
-"""How often `reflect` and `wrap` may repeat the image to either side before the graph would cost too much."""
+from gpuload.sources import FileSource
 
 
-def unsupported(source: ImageSource, transform: Augment) -> str | None:
-    """The first thing that this engine cannot do for this job, in words, or None. Needs no DALI."""
-    if transform.color == "rgba":
-        return "color='rgba'"
-    if transform.interpolation in ("box", "hamming") and not isinstance(source, ImageArray):
-        return f"interpolation={transform.interpolation!r}"
-    if not isinstance(source, ImageArray) and transform.crop is not None and breaks_ties(transform):
-        return "interpolation='nearest' with a crop, but for sizes that are powers of two"
-    if transform.warps and transform.warp_order > 1:
-        return f"warp_order={transform.warp_order}"
-    if transform.warps and transform.fill_mode in ("reflect", "wrap") and max(tiles(transform)) > MOST_TILES:
-        return (
-            f"fill_mode={transform.fill_mode!r} with a warp that reads more than {MOST_TILES} images beyond the border"
-        )
-    if transform.function is not None:
-        return "function, which runs in Python"
-    if transform.zca is not None:
-        return "zca"
-    if transform.brightness is not None:
-        if isinstance(source, ImageArray) and (source.images.dtype != np.uint8 or source.images.shape[3] not in (1, 3)):
-            return f"brightness of {source.images.dtype} images of {source.images.shape[3]} channels"
-        if transform.warps and transform.fill_mode == "constant" and not 0 <= transform.fill_value <= 255:
-            return f"brightness with fill_value={transform.fill_value!r}, which is no level from 0 to 255"
-    return None
-
-
-Given = Callable[..., Any]
-"""Name, DALI dtype and number of axes of an input (and `layout`) -> its node, on the CPU; `feeds` fills it."""
-
-
-def feeds(source: ImageSource, transform: Augment, step: Step) -> dict[str, NDArray[Any]]:
+def feeds(source: FileSource, step: Step) -> dict[str, NDArray[Any]]:
     """The graph's inputs for a step, by name: [B, ...] each, `paths` uint8 [B, longest], filled up with blanks."""
-    fed: dict[str, NDArray[Any]] = {}
-    if isinstance(source, ImageArray):
-        images = source.images[step.indices]
-        fed["images"] = np.ascontiguousarray(images, np.uint8 if images.dtype == np.uint8 else np.float32)
-    else:
-        # Two arrays cost DALI far less of Python's time than one array for each name.
-        paths = source.paths(step.indices)
-        lengths = np.array([len(path) for path in paths], np.int32)
-        longest = int(lengths.max())
-        padded = b"".join([path.ljust(longest) for path in paths])
-        fed["paths"] = np.frombuffer(padded, np.uint8).reshape(len(paths), -1)
-        fed["lengths"] = lengths[:, np.newaxis]
-        if step.crops is not None:
-            fed["crops"] = step.crops
-    if step.matrices is not None and transform.warps:
-        fed["matrices"] = step.matrices.astype(np.float32)
-    elif step.matrices is not None:
-        fed["hflip"] = (step.matrices[:, 0, 0] < 0).astype(np.int32)
-        fed["vflip"] = (step.matrices[:, 1, 1] < 0).astype(np.int32)
-    for name in ("channel_shift", "brightness"):
-        if (drawn := getattr(step, name)) is not None:
-            fed[name] = drawn.astype(np.float32)
+    # Two arrays cost DALI far less of Python's time than one array for each name.
+    paths = source.paths(step.indices)
+    lengths = np.array([len(path) for path in paths], np.int32)
+    longest = int(lengths.max())
+    padded = b"".join([path.ljust(longest) for path in paths])
+    fed: dict[str, NDArray[Any]] = {"paths": np.frombuffer(padded, np.uint8).reshape(len(paths), -1)}
+    fed["lengths"] = lengths[:, np.newaxis]
+    if step.crops is not None:
+        fed["crops"] = step.crops
     return fed
 
 
-def pipeline(source: ImageSource, transform: Augment, outputs: Callable[[], Any], **options: Any) -> Any:
-    """A DALI pipeline of what a function that calls `graph` returns; `options` are those of `nvidia.dali.Pipeline`."""
+def pipeline(transform: Augment, outputs: Callable[[], Any], **options: Any) -> Any:
+    """A DALI pipeline of what a function returns that calls `resized`. `options`: of `nvidia.dali.Pipeline`."""
     from nvidia.dali import pipeline_def
 
     return pipeline_def(
         outputs,
         # Costs a rewriting of the graph's source code, so only where there is a condition on data.
-        enable_conditionals=not isinstance(source, ImageArray) and breaks_ties(transform),
+        enable_conditionals=breaks_ties(transform),
         # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
         prefetch_queue_depth=1,
         exec_dynamic=True,
@@ -101,98 +54,43 @@ def pipeline(source: ImageSource, transform: Augment, outputs: Callable[[], Any]
     )()
 
 
-def graph(
-    source: ImageSource,
-    transform: Augment,
-    device: str,
-    given: Given,
-    *,
-    files: Any = None,
-    max_pixels: int | None = MAX_PIXELS,
-) -> Any:
-    """What is delivered, on the `device` ("cpu" or "gpu"), from the inputs that are `given`. `files`: the node of what
-    `encoded` reads, where it is used for more than this."""
-    from nvidia.dali.pipeline import do_not_convert
-
-    images = resized(source, transform, device, given, files=files, max_pixels=max_pixels)
-    return do_not_convert(augmented)(images, transform, device, given)
-
-
-def encoded(given: Given) -> Any:
-    """The files whose paths are given: uint8 [bytes] each."""
+def encoded() -> Any:
+    """The files whose paths are fed: uint8 [bytes] each."""
     from nvidia.dali import fn, types
 
-    padded, length = given("paths", types.UINT8, 1), given("lengths", types.INT32, 1)
+    padded, length = external("paths", types.UINT8, 1), external("lengths", types.INT32, 1)
     paths = fn.slice(padded, start=[0], shape=length, axes=[0])
     # A file that is mapped into memory and then cannot be read, since it became shorter or its disk fails, ends the
     # process. To read the files takes less time, too.
     return fn.io.file.read(paths, dont_use_mmap=True)
 
 
-def resized(
-    source: ImageSource, transform: Augment, device: str, given: Given, *, files: Any, max_pixels: int | None
-) -> Any:
-    """Images of the transform's size and colour, HWC."""
-    from nvidia.dali.pipeline import do_not_convert
-
-    # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
-    images, box = do_not_convert(_images)(source, transform, device, given, files, max_pixels)
-    if box is not None:
-        if transform.size is not None and breaks_ties(transform):
-            images = resize_nearest(images, transform.size, device)
-        else:
-            images = do_not_convert(resize)(images, box, transform)
-    return images
-
-
-def _images(
-    source: ImageSource, transform: Augment, device: str, given: Given, files: Any, max_pixels: int | None
-) -> tuple[Any, dict[str, Any] | None]:
-    """Images HWC, and where they are still to be resized, the boxes that are."""
-    from nvidia.dali import types
-
-    if isinstance(source, ImageArray):
-        dtype = types.UINT8 if source.images.dtype == np.uint8 else types.FLOAT
-        images = given("images", dtype, 3, layout="HWC")
-        return (images.gpu() if device == "gpu" else images), None
-    crops = given("crops", types.FLOAT64, 1) if transform.crop is not None else None
-    return decode(encoded(given) if files is None else files, transform, crops, device, max_pixels)
-
-
-def augmented(images: Any, transform: Augment, device: str, given: Given) -> Any:
-    """Images of the transform's size, HWC, to the batch that is delivered."""
-    from nvidia.dali import types
-
-    def level(name: str) -> Any:
-        node = given(name, types.FLOAT, 0)
-        return node.gpu() if device == "gpu" else node
-
-    only_flips = transform.flips and not transform.warps
-    return augment(
-        images,
-        transform,
-        device,
-        matrices=given("matrices", types.FLOAT, 2) if transform.warps else None,
-        hflip=given("hflip", types.INT32, 0) if only_flips else None,
-        vflip=given("vflip", types.INT32, 0) if only_flips else None,
-        channel_shift=level("channel_shift") if transform.draws_channel_shift else None,
-        brightness=level("brightness") if transform.brightness is not None else None,
-    )
-
-
-def _outputs(source: ImageSource, transform: Augment, device: str, max_pixels: int | None) -> Any:
-    """What the engine's pipeline makes: images, and the sizes of their files where they come from files."""
-    if isinstance(source, ImageArray):
-        return graph(source, transform, device, external)
-    files = encoded(external)
-    return graph(source, transform, device, external, files=files, max_pixels=max_pixels), files.shape()
-
-
-def external(name: str, dtype: Any, ndim: int, layout: str | None = None) -> Any:
+def external(name: str, dtype: Any, ndim: int) -> Any:
     """An input that a pipeline is fed under its name."""
     from nvidia.dali import fn
 
-    return fn.external_source(name=name, dtype=dtype, ndim=ndim, layout=layout)
+    return fn.external_source(name=name, dtype=dtype, ndim=ndim)
+
+
+def resized(files: Any, transform: Augment, device: str, max_pixels: int | None) -> Any:
+    """Encoded files to images of the transform's size and colour, HWC, on the `device` ("cpu" or "gpu"): uint8, or
+    float32 where they are not to be antialiased."""
+    from nvidia.dali import types
+    from nvidia.dali.pipeline import do_not_convert
+
+    # DALI rewrites what this function calls, to find conditions on its data. There is one: in `resize_nearest`.
+    crops = external("crops", types.FLOAT64, 1) if transform.crop is not None else None
+    images, box = do_not_convert(decode)(files, transform, crops, device, max_pixels)
+    if breaks_ties(transform):
+        assert transform.size is not None
+        return resize_nearest(images, transform.size, device)
+    return do_not_convert(resize)(images, box, transform)
+
+
+def _outputs(transform: Augment, device: str, max_pixels: int | None) -> Any:
+    """What the decoder's pipeline makes: images, and the sizes of their files."""
+    files = encoded()
+    return resized(files, transform, device, max_pixels), files.shape()
 
 
 STREAM_PER_THREAD = 2
@@ -208,8 +106,8 @@ class _Hangs(Exception):
         self.samples = samples
 
 
-class DaliEngine:
-    """Runs a DALI pipeline whose inputs are the step's file names and drawn numbers.
+class DaliDecoder:
+    """Runs a DALI pipeline that reads, decodes and resizes the files of a step.
 
     DALI reads in threads of its own. They hang where a file blocks, and so does whoever ends the pipeline. With a
     `timeout` in the policy, a pipeline that hangs is told from a slow one, and is left behind.
@@ -220,7 +118,7 @@ class DaliEngine:
 
     def __init__(
         self,
-        source: ImageSource,
+        source: FileSource,
         transform: Augment,
         *,
         batch_size: int,
@@ -233,11 +131,11 @@ class DaliEngine:
         self._device = device
         self._policy = policy
         self._another = functools.partial(
-            DaliEngine, source, transform, batch_size=batch_size, device=device, threads=threads, policy=policy
+            DaliDecoder, source, transform, batch_size=batch_size, device=device, threads=threads, policy=policy
         )
-        outputs = functools.partial(_outputs, source, transform, "cpu" if device == CPU else "gpu", policy.max_pixels)
+        outputs = functools.partial(_outputs, transform, "cpu" if device == CPU else "gpu", policy.max_pixels)
         options = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
-        self._pipe = pipeline(source, transform, outputs, **options)
+        self._pipe = pipeline(transform, outputs, **options)
         self._pipe.build()
         self._steps: deque[Step] = deque()
         self._stale = 0
@@ -246,7 +144,7 @@ class DaliEngine:
         """The outputs of the first step, where the daemon waits for them."""
         self.bytes_read = 0
         """Of the files of all batches that DALI has made, used or not; one that fails counts for nothing."""
-        if policy.timeout is not None and not isinstance(source, ImageArray):
+        if policy.timeout is not None:
             self._daemon = Daemon()
         _close_at_exit()
         _running.add(self)
@@ -260,12 +158,13 @@ class DaliEngine:
         return self._pipe is not None
 
     def submit(self, step: Step) -> None:
-        for name, array in feeds(self._source, self._transform, step).items():
+        for name, array in feeds(self._source, step).items():
             self._pipe.feed_input(name, array)
         self._pipe.schedule_run()
         self._steps.append(step)
 
     def result(self, stream: int | None = None) -> Any:
+        """The oldest step's images [B, H, W, C], a DALI tensor."""
         step = self._steps[self._stale]
         try:
             self._catch_up()
@@ -358,15 +257,12 @@ class DaliEngine:
 
     def _explained(self, error: RuntimeError, step: Step) -> Exception:
         """The error with the names of the files, which DALI's has not: each file of the batch is tried on its own."""
-        if isinstance(self._source, ImageArray):
-            return error
         bad = self._bad(step, obstacles(self._paths(step), self._transform, self._device, self._policy))
         # Where no file at all can be read, the trouble is more likely with the device, or with memory.
         whole = len(bad) == step.batch_size > 1 and any(sample.reason.startswith("DALI") for sample in bad)
         return SampleError(bad, step.batch_size) if bad and not whole else error
 
     def _paths(self, step: Step) -> list[str]:
-        assert not isinstance(self._source, ImageArray)
         return [self._source.path(int(index)) for index in step.indices]
 
     def _bad(self, step: Step, reasons: Iterable[str | None]) -> list[BadSample]:
@@ -375,7 +271,7 @@ class DaliEngine:
         return [BadSample(int(index), path, reason) for index, path, reason in found if reason is not None]
 
 
-_running: weakref.WeakSet[DaliEngine] = weakref.WeakSet()
+_running: weakref.WeakSet[DaliDecoder] = weakref.WeakSet()
 
 
 def _abandon_in_child() -> None:

@@ -77,6 +77,20 @@ def decode(
         return np.asarray(image).reshape(image.height, image.width, -1)
 
 
+def recut(pixels: NDArray[np.uint8], transform: Augment, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """[H, W, C] of the transform's size: what its crop cuts out of an image that was resized before, [h, w, C]."""
+    assert transform.size is not None
+    assert transform.crop is not None
+    height, width, channels = pixels.shape
+    drawn = transform.crop.box(float(height), float(width), transform.size, draws, cast(Ops, NumpyOps))
+    top, left, high, wide = map(float, drawn)
+    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    size, box = (transform.size[1], transform.size[0]), (left, top, left + wide, top + high)
+    return np.asarray(picture.resize(size, FILTERS[transform.interpolation], box=box)).reshape(
+        *transform.size, channels
+    )
+
+
 def _fast_jpeg(image: Image.Image, data: bytes) -> Image.Image:
     """The image as libjpeg's fast transform decodes it, as nearly as Pillow can.
 
@@ -188,10 +202,22 @@ STAGES = ("read", "decode", "augment")
 class NumpyEngine:
     """Decodes and augments image by image in a pool of threads; Pillow and SciPy release the interpreter's lock."""
 
-    def __init__(self, source: ImageSource, transform: Augment, *, threads: int, policy: ErrorPolicy):
+    def __init__(
+        self,
+        source: ImageSource,
+        transform: Augment,
+        *,
+        threads: int,
+        policy: ErrorPolicy,
+        cache: Any = None,
+        kept: Augment | None = None,
+    ):
+        """`kept`: the transform whose first half makes what the cache keeps, where its size is another."""
         self._source = source
         self._transform = transform
         self._policy = policy
+        self._cache = cache
+        self._kept = kept
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
         # A user's function is called in one thread and in the batch's order: it need not be safe for threads.
         self._caller = ThreadPoolExecutor(1, thread_name_prefix="gpuload-function") if transform.function else None
@@ -211,13 +237,18 @@ class NumpyEngine:
 
     def submit(self, step: Step) -> None:
         out = empty((step.batch_size, *self._shape), OUTPUT_DTYPES[self._transform.dtype])
+        kept: list[Any] = [None] * step.batch_size
+        if self._cache is not None and not isinstance(self._source, ImageArray):
+            found = self._cache.rows(step.indices)
+            images_there = self._cache.images
+            kept = [images_there[row] if row >= 0 else None for row in found.tolist()]
         if self._caller is None:
             images: list[Future[Any]] = [
-                self._pool.submit(self._sample, step, row, out[row]) for row in range(step.batch_size)
+                self._pool.submit(self._sample, step, row, kept[row], out[row]) for row in range(step.batch_size)
             ]
             scaled = None
         else:
-            images = [self._pool.submit(self._moved, step, row) for row in range(step.batch_size)]
+            images = [self._pool.submit(self._moved, step, row, kept[row]) for row in range(step.batch_size)]
             scaled = self._caller.submit(self._in_order, images, out)
         self._batches.append(_Batch(step, images, scaled, out))
 
@@ -261,18 +292,22 @@ class NumpyEngine:
             with self._counting:
                 self.seconds[stage] += time.perf_counter() - start
 
-    def _sample(self, step: Step, row: int, out: NDArray[Any]) -> None:
-        self._finished(self._moved(step, row), out)
+    def _sample(self, step: Step, row: int, kept: Any, out: NDArray[Any]) -> None:
+        self._finished(self._moved(step, row, kept), out)
 
     def _in_order(self, images: list[Future[Floats]], out: NDArray[Any]) -> None:
         for row, image in enumerate(images):
             if image.exception() is None:
                 self._finished(image.result(), out[row])
 
-    def _moved(self, step: Step, row: int) -> Floats:
-        """One image of the step, read, warped and recoloured: [H, W, C], levels from 0 to 255."""
-        image = self._decoded(step, row)
+    def _moved(self, step: Step, row: int, kept: Any) -> Floats:
+        """One image of the step, read, warped and recoloured: [H, W, C], levels from 0 to 255. `kept`: as it was
+        decoded before."""
+        image = self._decoded(step, row) if kept is None else kept
         with self._spent("augment"):
+            if self._kept is not None and step.crops is not None:
+                image = recut(image, self._transform, step.crops[row])
+            image = np.asarray(image, np.float32)
             if step.matrices is not None:
                 image = warp(image, step.matrices[row], self._transform)
             if step.channel_shift is not None:
@@ -281,10 +316,11 @@ class NumpyEngine:
                 image = brighten(image, float(step.brightness[row]))
         return image
 
-    def _decoded(self, step: Step, row: int) -> Floats:
+    def _decoded(self, step: Step, row: int) -> NDArray[Any]:
         index = int(step.indices[row])
         if isinstance(self._source, ImageArray):
-            return np.asarray(self._source.images[index], np.float32)
+            image: NDArray[Any] = self._source.images[index]
+            return image
         path, draws = self._source.path(index), None if step.crops is None else step.crops[row]
         try:
             with self._spent("read"):
@@ -292,9 +328,13 @@ class NumpyEngine:
             with self._counting:
                 self.bytes_read += len(data)
             with self._spent("decode"):
-                return decode(data, self._transform, draws, self._policy.max_pixels).astype(np.float32)
+                image = decode(data, self._kept or self._transform, draws, self._policy.max_pixels)
         except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
             raise SampleError([BadSample(index, path, in_words(error))], 1) from error
+        # Greys of more than 8 bits fit into no cache of bytes.
+        if self._cache is not None and image.dtype == self._cache.images.dtype:
+            self._cache.put(step.indices[row : row + 1], image[np.newaxis])
+        return image
 
     def _finished(self, image: Floats, out: NDArray[Any]) -> None:
         transform = self._transform

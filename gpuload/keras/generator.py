@@ -11,6 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from gpuload.cache import CachePolicy
+from gpuload.cache.policy import Cache, Limit
 from gpuload.engines.image_numpy import brighten, shift_channels, warp
 from gpuload.errors import MAX_PIXELS, ErrorPolicy, OnError
 from gpuload.keras.arrays import NumpyArrayIterator
@@ -68,6 +70,8 @@ class ImageDataGenerator:
         errors_log: str | os.PathLike[str] | None = None,
         max_pixels: int | None = MAX_PIXELS,
         timeout: float | None = None,
+        cache: Cache = "auto",
+        cache_limit: Limit = None,
     ):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
@@ -113,6 +117,7 @@ class ImageDataGenerator:
             max_pixels=max_pixels,
             timeout=timeout,
         )
+        self.caching = CachePolicy(cache=cache, cache_limit=cache_limit)
         self.mean: Any = None
         self.std: Any = None
         self.zca_whitening_matrix: Any = None

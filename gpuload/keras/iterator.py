@@ -285,6 +285,7 @@ class Iterator(PrefetchedDataset):
             engine=generator.engine,
             threads=generator.threads,
             policy=generator.policy,
+            caching=generator.caching,
         )
 
     def _deliver(self, visit: Visit, made: Any) -> Any:

@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from gpuload import checkpoint
+from gpuload.cache import CachePolicy
+from gpuload.cache.policy import Cache, Limit
 from gpuload.errors import MAX_PIXELS, ErrorPolicy, OnError
 from gpuload.image_pool import ImagePool
 from gpuload.keras.prefetch import PrefetchedDataset
@@ -44,6 +46,8 @@ class ImageSequence(PrefetchedDataset):
         errors_log: str | os.PathLike[str] | None = None,
         max_pixels: int | None = MAX_PIXELS,
         timeout: float | None = None,
+        cache: Cache = "auto",
+        cache_limit: Limit = None,
         **kwargs: Any,
     ):
         """
@@ -55,6 +59,7 @@ class ImageSequence(PrefetchedDataset):
             device, engine, threads: As in `gpuload.Loader`.
             on_error, max_errors, errors_log, max_pixels, timeout: As there; `errors` lists the bad samples. A batch of
                 which "skip" leaves nothing raises RuntimeError, as who asks by number cannot be given none.
+            cache, cache_limit: As there. Pixels are kept as float32 here, since this resize does not round them.
             kwargs: Of `keras.utils.PyDataset`; `workers` and `use_multiprocessing` have no effect.
         """
         super().__init__(**kwargs)
@@ -74,7 +79,9 @@ class ImageSequence(PrefetchedDataset):
             max_pixels=max_pixels,
             timeout=timeout,
         )
-        self._options: dict[str, Any] = {"device": device, "engine": engine, "threads": threads, "policy": policy}
+        caching = CachePolicy(cache=cache, cache_limit=cache_limit)
+        self._options: dict[str, Any] = {"device": device, "engine": engine, "threads": threads}
+        self._options |= {"policy": policy, "caching": caching}
         self._own: dict[str, Any] | None = None
         if len(self) == 0:
             raise ValueError(

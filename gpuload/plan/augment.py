@@ -229,24 +229,6 @@ class Augment:
         assert self.size is not None
         return (self.size[1] / 2, self.size[0] / 2) if self.center is None else self.center
 
-    def reach(self) -> tuple[float, float]:
-        """How far in (y, x), at the most, the warp reads beyond the border, in heights and widths of the image."""
-        assert self.size is not None
-        extent = {name: max(map(abs, self._ranges[name])) for name in _GEOMETRY}
-        lengths = np.array(self.size[::-1], float)
-        before, after = np.array(self.pivot), lengths - self.pivot
-        shift = np.array([extent["width_shift"], extent["height_shift"]]) * lengths
-        far = np.maximum(np.abs(before), np.abs(after))
-        if extent["rotation"] or extent["shear"]:
-            # Norm of the shear matrix: its squared singular values are 1 ± sin(angle).
-            stretch = self._ranges["zoom_x"][1] * math.sqrt(1 + math.sin(math.radians(min(extent["shear"], 90.0))))
-            beyond = math.hypot(*far) * stretch + math.hypot(*shift) - np.minimum(before, after)
-        else:
-            grown = [np.maximum(before * z - before, after * z - after) for z in self._ranges["zoom_x"]]
-            beyond = np.maximum(*grown) + shift
-        x, y = np.maximum(beyond, 0.0) / lengths
-        return float(y), float(x)
-
     def step(self, indices: NDArray[np.int64], *, seed: int, epoch: int, first: int) -> Step:
         """The step for samples `indices` [B], which stand at positions `first`, `first` + 1, ... of that epoch.
 

@@ -26,7 +26,7 @@ def fingerprint(source: FileSource | ImageArray | Series) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     if isinstance(source, FileSource):
-        digest.update(source._names.blob.data)
+        _add_names(digest, source)
         _add(digest, source.labels)
     elif isinstance(source, ImageArray):
         _add(digest, source.images)
@@ -36,6 +36,17 @@ def fingerprint(source: FileSource | ImageArray | Series) -> str:
         for array in (source.values, source.targets, source.segments, source.bounds):
             _add(digest, array)
     return digest.hexdigest()
+
+
+def fingerprint_of_names(source: FileSource) -> str:
+    """The same of the file names alone."""
+    digest = hashlib.blake2b(digest_size=8)
+    _add_names(digest, source)
+    return digest.hexdigest()
+
+
+def _add_names(digest: Any, source: FileSource) -> None:
+    digest.update(source._names.blob.data)
 
 
 def _add(digest: Any, array: Any) -> None:

@@ -8,17 +8,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpuload.engines import announce
 from gpuload.image_pool import ImagePool
-from gpuload.iteration import Position
 from gpuload.loader import Loader
 from gpuload.sources import ImageArray
-from gpuload.tensorflow import plugin as dali
 from gpuload.tensorflow.generator import from_generator
 from gpuload.window_pool import WindowPool
 
 
-def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
+def dataset(loader: Loader) -> Any:
     """A `tf.data.Dataset` of the loader's batches, with all of their shapes and dtypes, and its length.
 
     Each iteration is one epoch, the one that `loader.epoch` names when its first batch is asked for, and moves that
@@ -31,9 +28,8 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
     `dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))` does so ahead of time. Let TensorFlow leave
     memory to DALI, with `tf.config.experimental.set_memory_growth`.
 
-    Without the plugin, what the loader's `on_error` says is done with a file that cannot be read; an error holds the
-    text of the loader's SampleError, and so names it. DALI's plugin raises `tf.errors.InternalError`, which names a
-    file that cannot be opened, but not one that cannot be decoded: iterating over the loader itself does.
+    What the loader's `on_error` says is done with a file that cannot be read; an error of TensorFlow holds the text of
+    the loader's SampleError, which names the file.
 
     A loader that `load_state_dict` put into the middle of an epoch yields the rest of that first, then whole epochs;
     the length of such a dataset is unknown, as with on_error="skip". Keras, which takes the length of the first epoch
@@ -42,20 +38,14 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
 
     `loader.state_dict()` counts what `tf.data` has taken of the loader. That is what it has delivered where it does not
     read ahead: by itself it does, some batches, if not `options.autotune.enabled = False` in `with_options`; and each
-    `prefetch(n)` takes up to n. How much the plugin has delivered nobody knows: `state_dict` raises RuntimeError in the
-    middle of its epochs.
+    `prefetch(n)` takes up to n.
 
     Args:
         loader: Of images or windows; not an iterator of it.
-        plugin: Whether batches are made by DALI's TensorFlow plugin, within `tf.data`, or by the loader, of which a
-            Python generator hands them on. None takes the plugin where it is installed and can do the job, and logs
-            once, at INFO, what it took. What is done with bad samples, a timeout and a progress bar are the loader's.
 
     Raises:
         TypeError: `loader` is no Loader.
-        ValueError: plugin=True, and the loader's engine is not DALI, its labels are not numbers, or it was asked for
-            what the plugin does not do; TensorFlow has no tensors of the dtype of labels or targets.
-        ImportError: plugin=True, and it is not installed, or was built for another TensorFlow.
+        ValueError: TensorFlow has no tensors of the dtype of labels or targets.
 
     >>> import numpy as np
     >>> import gpuload
@@ -77,23 +67,15 @@ def dataset(loader: Loader, *, plugin: bool | None = None) -> Any:
             f"loader must be a gpuload.Loader, which can be iterated again and again, not {loader!r}: pass the Loader "
             "itself"
         )
-    if plugin not in (None, True, False):
-        raise ValueError(f"plugin must be True, False or None, not {plugin!r}")
     own = loader
     if loader.framework != "numpy":
         own = loader.twin(framework="numpy", sharding=None, channels_last=False)
     spec = _spec(own)
-    obstacle = None if plugin is False else dali.obstacle(own, spec, named=plugin is True)
     epochs = _Epochs(loader, own)
     every_batch = epochs.whole and not (isinstance(own.pool, ImagePool) and own.pool.policy.on_error == "skip")
     # The caller may be in the scope of a GPU or of a distribution strategy, but `tf.data` lives on the host.
     with tf.device("/cpu:0"):
-        if plugin is False or obstacle is not None:
-            announce(f"tf.data on {own.device} by a Python generator" + (f", since {obstacle}" if obstacle else ""))
-            batches = from_generator(epochs.batches, spec)
-        else:
-            announce(f"tf.data on {own.device} by DALI's TensorFlow plugin")
-            batches = dali.dataset(own, epochs.steps, epochs.ended, spec)
+        batches = from_generator(epochs.batches, spec)
         return batches.apply(tf.data.experimental.assert_cardinality(len(own))) if every_batch else batches
 
 
@@ -107,29 +89,9 @@ class _Epochs:
         self._lock = threading.Lock()
         self.whole = len(iter(loader)) == len(loader)
         """Whether no epoch begins in its middle."""
-        self._read: Position | None = None  # The epoch whose steps were all read.
 
     def batches(self) -> Iterator[Any]:
         """The batches of the next epoch."""
-        position = self._begin()
-        own = self._own.batches(position.epoch, position.start)
-        self._loader.position = own.position
-        yield from own
-
-    def steps(self) -> Iterator[Any]:
-        """The steps of the next epoch."""
-        position = self._loader.position = self._begin()
-        position.left = None
-        yield from self._own.steps(position.epoch, position.start)
-        self._read = position
-
-    def ended(self) -> Iterator[Any]:
-        """No batch: it is asked for where those of `steps` have come to their end, some time after these were read."""
-        if self._read is not None:
-            self._read.finished = True
-        yield from ()
-
-    def _begin(self) -> Position:
         loader = self._loader
         with self._lock:
             # The dataset has told its length, and may have a loader of its own, whose seed stays.
@@ -138,7 +100,10 @@ class _Epochs:
                     "loader.load_state_dict was called after this dataset was made: make the dataset after "
                     "load_state_dict, with gpuload.tensorflow.dataset(loader)"
                 )
-            return loader.begin()
+            begun = loader.begin()
+        batches = self._own.batches(begun.epoch, begun.start)
+        loader.position = batches.position
+        yield from batches
 
 
 def _spec(loader: Loader) -> Any:

@@ -23,10 +23,6 @@ def from_generator(method: Callable[[], Iterator[Any]], spec: Any) -> Any:
             raise RuntimeError("this tf.data.Dataset was deleted: keep it for as long as anything reads from it")
         yield from found()
 
-    return kept(tf.data.Dataset.from_generator(generator, output_signature=spec), method)
-
-
-def kept(dataset: Any, needed: Any) -> Any:
-    """The dataset, which now keeps alive what it needs. Datasets that are made from it keep it in their turn."""
-    dataset._gpuload = needed
+    dataset = tf.data.Dataset.from_generator(generator, output_signature=spec)
+    dataset._gpuload = method  # Keeps the object alive. Datasets that are made from this one keep it in their turn.
     return dataset

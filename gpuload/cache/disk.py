@@ -1,0 +1,312 @@
+"""Images kept in a file, for later runs and for all processes of a machine.
+
+The file is a page of header, one record a slot, and the images, one after another; it is sparse, and takes disk for
+what is in it. An image is written before its record, each by one call, so that whoever is killed in between leaves no
+record that is wrong. A slot that was written is never written again while the file is in use: readers map it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import math
+import mmap
+import os
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpuload.cache.policy import Limit
+
+log = logging.getLogger("gpuload")
+
+MAGIC = b"gpuload pixels 1\n"
+PAGE = 4096
+RECORD = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("size", "<i8"), ("changed", "<i8"), ("spare", "<i8")])
+"""`checksum`: CRC-32 of the image. `size`, `changed`: bytes of the file it was made of, and when that was changed last,
+in nanoseconds."""
+EMPTY, VALID, SPOILT = 0, 1, 2
+"""States of a slot. Spoilt: its file has changed since, or its checksum is wrong; whoever next opens the file alone
+makes it empty."""
+_FRESH = 10**9
+"""Nanoseconds for which a file that was changed is left alone: the clock of some file systems is that coarse."""
+
+Indices = NDArray[np.int64]
+Stat = tuple[int, int]
+
+
+class DiskCache:
+    """Images of one size in a file, mapped into memory.
+
+    What it holds is told by a key; a file with another key is made anew. Each image is checked when a process first
+    reads it: against its checksum, and its file's size and time. Whatever fails - no space, no permission, damage - is
+    logged once, and the image counts as not there.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        key: dict[str, Any],
+        paths: Callable[[Indices], list[bytes]],
+        size: int,
+        shape: tuple[int, ...],
+        dtype: DTypeLike,
+        limit: Limit = None,
+    ):
+        """
+        Args:
+            path: Of the file; its folder must be there.
+            key: All that settles what an image is, but for its file's content.
+            paths: From numbers of samples to their files.
+            size, shape, dtype: Samples in the data set; of an image.
+            limit: Bytes that the file may have, or a share of the disk that is free. None: what it needs.
+
+        Raises ValueError where something else lies at `path`: it is left alone.
+        """
+        self.path = path
+        self._paths = paths
+        self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        capacity = size
+        if limit is not None:
+            each = self._bytes + RECORD.itemsize
+            capacity = min(size, max(0, _bytes_allowed(path, limit) - 2 * PAGE) // each)
+        self._start = PAGE + -(-capacity * RECORD.itemsize // PAGE) * PAGE
+        self._end = self._start + capacity * self._bytes
+        self._header = {**key, "capacity": capacity, "shape": list(shape), "dtype": np.dtype(dtype).name}
+        self._header = json.loads(json.dumps(self._header))  # As it is read again: lists, no tuples.
+        self.count = 0
+        """Images that this process has read from it, or has put there."""
+        self._told: set[str] = set()
+        self._filling = threading.Lock()
+        self._stats: dict[int, Stat] = {}  # Of samples that are being decoded, from before they were read.
+        self._file: int | None = None
+        self._writes = False
+        self.capacity = 0
+        """Images that it can hold: those of the samples with the least numbers. 0 where there is no file."""
+        self.images: NDArray[Any] = np.empty((0, *shape), dtype)
+        """[capacity, ...] of which those are valid that `rows` names."""
+        self._records: NDArray[Any] = np.empty(0, RECORD)
+        self._checked = np.zeros(0, bool)
+        if os.path.lexists(path) and not os.path.isfile(path):
+            raise ValueError(f"cache={path!r} must be the path of a file, or where one can be made: it is none")
+        if not os.path.isdir(os.path.dirname(path) or "."):
+            raise ValueError(f"cache={path!r} must lie in a folder that is there: make {os.path.dirname(path)!r} first")
+        if capacity:
+            self._open(shape, dtype, capacity)
+
+    def _open(self, shape: tuple[int, ...], dtype: DTypeLike, capacity: int) -> None:
+        try:
+            if not self._usable():
+                self._make()
+            self._file, self._writes = self._opened()
+            self._claim()
+            mapped = mmap.mmap(self._file, self._end, access=mmap.ACCESS_READ)
+        except OSError as error:
+            self._tell("open", f"cannot be used ({error}): images are decoded in each epoch")
+            self.close()
+            return
+        self._records = np.frombuffer(mapped, RECORD, capacity, PAGE)
+        count = capacity * math.prod(shape)
+        self.images = np.frombuffer(mapped, dtype, count, self._start).reshape(capacity, *shape)
+        self._checked = np.zeros(capacity, bool)
+        self.capacity = capacity
+
+    def _usable(self) -> bool:
+        """Whether the file is there, and holds what it should. Raises ValueError where it is no cache at all."""
+        try:
+            with open(self.path, "rb") as file:
+                page = file.read(PAGE)
+                length = os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return False
+        if length == 0:  # As tempfile makes them.
+            return False
+        if not page.startswith(MAGIC):
+            raise ValueError(
+                f"cache={self.path!r} must be a file that gpuload wrote, or none: what is there is something else, and "
+                "is left as it is; pass another path"
+            )
+        try:
+            header = json.loads(page[len(MAGIC) :].rstrip(b"\0"))
+            different = sorted(name for name in header | self._header if header.get(name) != self._header.get(name))
+        except ValueError:
+            self._tell("header", "is damaged: it is made anew")
+            return False
+        if different:
+            name = different[0]
+            self._tell(
+                "key",
+                f"holds other images ({name} was {header.get(name)!r}, and is {self._header.get(name)!r}): it is made "
+                "anew; give each loader a path of its own",
+            )
+            return False
+        if length != self._end:
+            self._tell("length", "was cut short: it is made anew")
+            return False
+        return True
+
+    def _make(self) -> None:
+        """Put an empty one there. Who has the one before open keeps it."""
+        page = MAGIC + json.dumps(self._header).encode()
+        if len(page) > PAGE:
+            raise OSError(errno.E2BIG, "the description of its content is too long")
+        new = f"{self.path}.{os.getpid()}-{threading.get_ident()}.new"
+        try:
+            with open(new, "xb") as file:
+                file.write(page.ljust(PAGE, b"\0"))
+                file.truncate(self._end)
+            os.replace(new, self.path)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+
+    def _opened(self) -> tuple[int, bool]:
+        """The file, and whether it can be written to."""
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CLOEXEC), True
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
+            self._tell("write", f"cannot be written to ({error}): what is in it is used")
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), False
+
+    def _claim(self) -> None:
+        """Say that the file is in use, until it is closed; alone with it, empty what is spoilt."""
+        assert self._file is not None
+        try:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                if self._writes:
+                    data = os.pread(self._file, self._start - PAGE, PAGE)
+                    states = np.frombuffer(data[: len(data) // RECORD.itemsize * RECORD.itemsize], RECORD)["state"]
+                    if (states > SPOILT).any():
+                        self._tell("damage", "is damaged: it has records that nobody wrote; they are emptied")
+                    for index in np.flatnonzero(states > VALID).tolist():
+                        self._record(index, EMPTY)
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+        except OSError as error:  # A file system without locks: what is spoilt stays so.
+            log.debug("cache=%r cannot be locked: %s", self.path, error)
+
+    def rows(self, indices: Indices) -> Indices:
+        """[B] where in `images` these samples are, or -1."""
+        if self._file is None or not self._whole():
+            return np.full(len(indices), -1)
+        within = np.minimum(indices, self.capacity - 1)
+        known = (within == indices) & self._checked[within]
+        if not known.all():
+            wanted = indices[(within == indices) & ~known]
+            for index, path in zip(wanted.tolist(), self._paths(wanted), strict=True):
+                self._check(index, path)
+            known = (within == indices) & self._checked[within]
+        return np.where(known, indices, -1)
+
+    def _whole(self) -> bool:
+        """Whether the file still has its length: to read what is mapped beyond its end would end the process."""
+        assert self._file is not None
+        if os.fstat(self._file).st_size == self._end:
+            return True
+        self._tell("length", "was cut short while it was used: images are decoded in each epoch")
+        self.close()
+        return False
+
+    def _check(self, index: int, path: bytes) -> None:
+        """See whether the image is there and right. Where it is not, remember how its file is, before it is read."""
+        try:
+            found = os.stat(path)
+        except OSError:
+            return
+        stat = found.st_size, found.st_mtime_ns
+        record = self._records[index]
+        state, checksum, *told = (int(record[name]) for name in ("state", "checksum", "size", "changed"))
+        if state == VALID:
+            if tuple(told) != stat:
+                self._tell("stale", f"has images of files that have changed since, such as {os.fsdecode(path)!r}")
+            elif zlib.crc32(self.images[index]) != checksum:
+                self._tell("damage", f"is damaged: the image of sample {index} is not what was written; it is decoded")
+            else:
+                self._checked[index] = True
+                self.count += 1
+                return
+            self._record(index, SPOILT)
+        elif state not in (EMPTY, SPOILT):
+            self._tell("damage", f"is damaged: nobody wrote the record of sample {index}; it is decoded")
+        elif state == EMPTY and time.time_ns() - stat[1] > _FRESH:
+            self._stats[index] = stat
+
+    def put(self, indices: Indices, images: NDArray[Any]) -> None:
+        """Keep the images [B, ...] of these samples, for which `rows` was asked before their files were read."""
+        with self._filling:
+            for index, image in zip(indices.tolist(), images, strict=True):
+                stat = self._stats.pop(index, None)
+                if stat is not None and self._writes and not self._checked[index]:
+                    self._write(index, np.ascontiguousarray(image), stat)
+
+    def _write(self, index: int, image: NDArray[Any], stat: Stat) -> None:
+        assert self._file is not None
+        where = (RECORD.itemsize, PAGE + index * RECORD.itemsize)
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, *where)
+        except OSError:  # Another process is at it.
+            return
+        try:
+            if int(self._records["state"][index]) != EMPTY:
+                return
+            data = image.reshape(-1).view(np.uint8).data
+            written = os.pwrite(self._file, data, self._start + index * self._bytes)
+            if written != self._bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._record(index, VALID, zlib.crc32(data), *stat)
+            self._checked[index] = True
+            self.count += 1
+        except OSError as error:
+            self._tell("space", f"cannot take more images ({error}): what is in it is used, the others are decoded")
+            self._writes = False
+        finally:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, *where)
+
+    def _record(self, index: int, state: int, *rest: int) -> None:
+        if self._writes and self._file is not None:
+            record = np.array([(state, *rest, *[0] * (4 - len(rest)))], RECORD)
+            os.pwrite(self._file, record.tobytes(), PAGE + index * RECORD.itemsize)
+
+    def _tell(self, kind: str, words: str) -> None:
+        """Log it, once."""
+        if kind not in self._told:
+            self._told.add(kind)
+            log.warning("cache=%r %s", self.path, words)
+
+    def close(self) -> None:
+        """Let the file go."""
+        file, self._file, self.capacity = self._file, None, 0
+        self._writes = False
+        self._records, self.images = self._records[:0].copy(), self.images[:0].copy()
+        if file is not None:
+            os.close(file)
+
+    def __del__(self) -> None:
+        if getattr(self, "_file", None) is not None:
+            self.close()
+
+
+def _bytes_allowed(path: str, limit: int | float) -> int:
+    if not isinstance(limit, float):
+        return limit
+    try:
+        found = os.statvfs(os.path.dirname(path) or ".")
+        there = os.stat(path).st_blocks * 512 if os.path.isfile(path) else 0
+    except OSError:
+        return 0
+    # Rounded, so that the next run, with a little more or less free, finds its own file.
+    share = int(limit * (found.f_bavail * found.f_frsize + there))
+    return share >> max(0, share.bit_length() - 4) << max(0, share.bit_length() - 4)

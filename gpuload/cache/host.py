@@ -1,0 +1,88 @@
+"""Images kept in the host's memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gpuload.cache.free import free_memory
+from gpuload.cache.policy import SHARE, Limit
+from gpuload.engines.memory import empty
+
+log = logging.getLogger("gpuload")
+
+_AGAIN = 2**26
+"""Bytes after which it is looked again whether as much may still be taken: others take memory too."""
+
+Indices = NDArray[np.int64]
+
+
+class HostCache:
+    """Images of one size in the host's memory; the system hands it out as they come.
+
+    >>> cache = HostCache(10, (2, 2, 3), "uint8", limit=60)
+    >>> cache.put(np.array([1, 7]), np.ones((2, 2, 2, 3), np.uint8))
+    >>> cache.rows(np.array([0, 1, 7])).tolist()  # Of 10 images, the first 5 fit.
+    [-1, 1, -1]
+    >>> cache.images[1].sum(), cache.count
+    (np.uint64(12), 1)
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...], dtype: DTypeLike, limit: Limit = None):
+        """
+        Args:
+            size: Samples of the data set.
+            shape: Of an image.
+            limit: Bytes, or a share of the memory that is free at any time; None: a quarter.
+        """
+        self._share = SHARE if limit is None else limit if isinstance(limit, float) else None
+        self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        most = int(self._share * free_memory()) if self._share is not None else int(limit or 0)
+        self.capacity = min(size, most // self._bytes)
+        """Images that it can hold: those of the samples with the least numbers."""
+        self.images: NDArray[Any] = empty((self.capacity, *shape), dtype)
+        """[capacity, ...] of which those are valid that `rows` names."""
+        self.count = 0
+        """Images that it holds."""
+        self._there = np.zeros(self.capacity, bool)
+        self._looked = 0  # Bytes up to which it is settled that they may be taken.
+        self._full = False  # Others have taken the memory that there was.
+        self._filling = threading.Lock()
+
+    def rows(self, indices: Indices) -> Indices:
+        """[B] where in `images` these samples are, or -1."""
+        if not self.count:
+            return np.full(len(indices), -1)
+        within = np.minimum(indices, self.capacity - 1)
+        rows: Indices = np.where((within == indices) & self._there[within], indices, -1)
+        return rows
+
+    def put(self, indices: Indices, images: NDArray[Any]) -> None:
+        """Keep the images [B, ...] of these samples, as far as there is room."""
+        with self._filling:
+            for index, image in zip(indices.tolist(), images, strict=True):
+                if index < self.capacity and not self._there[index] and self._room():
+                    self.images[index] = image
+                    self._there[index] = True
+                    self.count += 1
+
+    def _room(self) -> bool:
+        """Whether one more image may be kept."""
+        used = self.count * self._bytes
+        if self._share is None or (used + self._bytes <= self._looked and not self._full):
+            return True
+        if not self._full and used + _AGAIN > self._share * (free_memory() + used):
+            log.info("the cache is full: %d images in %.1f GB of memory", self.count, used / 1e9)
+            self._full = True
+        self._looked = used + _AGAIN
+        return not self._full
+
+    def close(self) -> None:
+        """Free the memory, when nobody reads it any more."""
+        self.capacity = self.count = 0
+        self._there, self.images = self._there[:0], self.images[:0].copy()

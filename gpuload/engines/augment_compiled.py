@@ -1,0 +1,253 @@
+"""What numba compiles for `augment_numba`: one batch, image by image and row by row; imported when it is needed."""
+
+# mypy: disable-error-code="no-untyped-def"
+
+import functools
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+FILL_MODES = {"nearest": 0, "constant": 1, "reflect": 2, "wrap": 3}
+PER_SAMPLE = {None: 0, "center": 1, "standardize": 2}
+
+
+class Constants(NamedTuple):
+    """What is the same for all images of a job."""
+
+    fill_mode: int
+    order: int
+    """Of the interpolation: 0 or 1."""
+    fill_value: np.float32
+    rescale: np.float32
+    per_sample: int
+    epsilon: np.float32
+    mean: NDArray[np.float32]
+    """[C], or [0] for none."""
+    std: NDArray[np.float32]
+    whole: bool
+    """Whether levels are rounded, and clipped to 0..255."""
+    planes: tuple[int, ...]
+    """0, 1, ..., one a channel: the compiler gets to know how many there are. Empty: any number."""
+
+
+class Drawn(NamedTuple):
+    """What was drawn for a batch: [B] each, or nothing."""
+
+    matrices: NDArray[np.float64]
+    """[B, 2, 3]"""
+    channel_shift: NDArray[np.float32]
+    brightness: NDArray[np.float32]
+
+    def part(self, start: int, stop: int) -> "Drawn":
+        """Of these images alone."""
+        return Drawn(self.matrices[start:stop], self.channel_shift[start:stop], self.brightness[start:stop])
+
+
+# Without fastmath, so that each sum and product is rounded as SciPy and NumPy round it.
+compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
+
+
+@compiled(inline="always")
+def folded(p, n, mode):
+    """A position where it is in the image, by SciPy's arithmetic; of `constant` the caller asks before."""
+    if mode <= 1:
+        return min(max(p, 0.0), n - 1.0)
+    if n == 1:
+        return 0.0
+    if mode == 2:
+        if p < 0:
+            if p < -2.0 * n:
+                p += 2.0 * n * int(-p / (2.0 * n))
+            p = p + 2.0 * n if p < -n else -p - 1.0
+        elif p > n - 1.0:
+            p -= 2.0 * n * int(p / (2.0 * n))
+            if p >= n:
+                p = 2.0 * n - p - 1.0
+        return p
+    if p < 0:
+        p += (n - 1.0) * (int(-p / (n - 1.0)) + 1)
+    elif p > n - 1.0:
+        p -= (n - 1.0) * int(p / (n - 1.0))
+    return p
+
+
+@compiled(inline="always")
+def neighbours(p, n, order):
+    """The pixel before a position, the one after it, and how far it is between them."""
+    if order == 0:
+        i = min(max(int(np.floor(p + 0.5)), 0), n - 1)
+        return i, i, np.float32(0)
+    floor = np.floor(p)
+    i = int(floor)
+    return min(max(i, 0), n - 1), min(max(i + 1, 0), n - 1), np.float32(p - floor)
+
+
+@compiled(inline="always")
+def count(planes, channels):
+    """Channels of an image that has `channels`."""
+    return len(planes) if len(planes) else channels
+
+
+@compiled
+def read_row(image, matrix, y, job, blend, line):
+    """Row y of the warped image, [W, C]. `blend`: [W, C] to work with."""
+    height, width, channels = image.shape[0], image.shape[1], count(job.planes, image.shape[2])
+    mode, order = job.fill_mode, job.order
+    # As SciPy adds them up.
+    x0 = matrix[0, 0] * 0.5 + matrix[0, 1] * 0.5 + matrix[0, 2] - 0.5
+    y0 = matrix[1, 0] * 0.5 + matrix[1, 1] * 0.5 + matrix[1, 2] - 0.5
+    x_of_row, y_of_row = matrix[0, 1] * y, matrix[1, 1] * y
+    if matrix[1, 0] == 0.0:
+        # The whole row lies between two rows of the image, which are blended first.
+        p = y_of_row + y0
+        if mode == 1 and (p < 0.0 or p > height - 1.0):
+            for x in range(width):
+                for c in range(channels):
+                    line[x, c] = job.fill_value
+            return
+        above, below, share = neighbours(folded(p, height, mode), height, order)
+        for x in range(width):
+            for c in range(channels):
+                level = np.float32(image[above, x, c])
+                blend[x, c] = level + (np.float32(image[below, x, c]) - level) * share
+        for x in range(width):
+            p = x_of_row + matrix[0, 0] * x + x0
+            if mode == 1 and (p < 0.0 or p > width - 1.0):
+                for c in range(channels):
+                    line[x, c] = job.fill_value
+                continue
+            left, right, share = neighbours(folded(p, width, mode), width, order)
+            for c in range(channels):
+                line[x, c] = blend[left, c] + (blend[right, c] - blend[left, c]) * share
+        return
+    for x in range(width):
+        px, py = x_of_row + matrix[0, 0] * x + x0, y_of_row + matrix[1, 0] * x + y0
+        if mode == 1 and (px < 0.0 or px > width - 1.0 or py < 0.0 or py > height - 1.0):
+            for c in range(channels):
+                line[x, c] = job.fill_value
+            continue
+        left, right, share_x = neighbours(folded(px, width, mode), width, order)
+        above, below, share_y = neighbours(folded(py, height, mode), height, order)
+        for c in range(channels):
+            level = np.float32(image[above, left, c])
+            first = level + (np.float32(image[below, left, c]) - level) * share_y
+            level = np.float32(image[above, right, c])
+            second = level + (np.float32(image[below, right, c]) - level) * share_y
+            line[x, c] = first + (second - first) * share_x
+
+
+@compiled
+def colour_row(line, job, shift, low, high, brightness):
+    """In place. `shift` stays within `low` and `high`; a brightness below 0 is none."""
+    width, channels = line.shape[0], count(job.planes, line.shape[1])
+    if shift != 0:
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] = min(max(line[x, c] + shift, low), high)
+    if brightness >= 0:
+        for x in range(width):
+            for c in range(channels):
+                level = np.trunc(line[x, c]) * brightness
+                line[x, c] = np.floor(min(max(level, np.float32(0)), np.float32(255)))
+    if job.rescale != 1:
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] *= job.rescale
+
+
+@compiled
+def finish_row(line, job, center, spread, out):
+    """Normalized, and written. `center`, `spread`: of the image; a spread of 0 is none."""
+    width, channels = line.shape[0], count(job.planes, line.shape[1])
+    if center != 0:
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] -= center
+    if spread != 0:
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] /= spread
+    if len(job.mean):
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] -= job.mean[c]
+    if len(job.std):
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] /= job.std[c]
+    if job.whole:
+        for x in range(width):
+            for c in range(channels):
+                line[x, c] = min(max(np.rint(line[x, c]), np.float32(0)), np.float32(255))
+    for x in range(width):
+        for c in range(channels):
+            out[x, c] = line[x, c]
+
+
+@compiled
+def augment_image(image, n, drawn, job, out):
+    """Image n of a batch: [H, W, C] to [H, W, C]."""
+    height, width, channels = image.shape[0], image.shape[1], count(job.planes, image.shape[2])
+    shift = drawn.channel_shift[n] if len(drawn.channel_shift) else np.float32(0)
+    brightness = drawn.brightness[n] if len(drawn.brightness) else np.float32(-1)
+    low, high = np.float32(np.inf), np.float32(-np.inf)
+    center, spread = np.float32(0), np.float32(0)
+    at_once = shift == 0 and job.per_sample == 0
+    # Else all rows have to be there before the first is finished.
+    lines = np.empty((1 if at_once else height, width, channels), np.float32)
+    blend = np.empty((width, channels), np.float32)
+    for y in range(height):
+        line = lines[0] if at_once else lines[y]
+        if len(drawn.matrices):
+            read_row(image, drawn.matrices[n], y, job, blend, line)
+        else:
+            for x in range(width):
+                for c in range(channels):
+                    line[x, c] = np.float32(image[y, x, c])
+        if at_once:
+            colour_row(line, job, shift, low, high, brightness)
+            finish_row(line, job, center, spread, out[y])
+    if at_once:
+        return
+    if shift != 0:
+        for y in range(height):
+            for x in range(width):
+                for c in range(channels):
+                    low, high = min(low, lines[y, x, c]), max(high, lines[y, x, c])
+    for y in range(height):
+        colour_row(lines[y], job, shift, low, high, brightness)
+    if job.per_sample:
+        total = 0.0
+        for y in range(height):
+            for x in range(width):
+                for c in range(channels):
+                    total += lines[y, x, c]
+        center = np.float32(total / lines.size)
+    if job.per_sample == 2:
+        squares = 0.0
+        for y in range(height):
+            for x in range(width):
+                for c in range(channels):
+                    squares += (np.float64(lines[y, x, c]) - center) ** 2
+        spread = np.float32(np.sqrt(squares / lines.size)) + job.epsilon
+    for y in range(height):
+        finish_row(lines[y], job, center, spread, out[y])
+
+
+def augment(store: Any, fresh: Any, rows: Any, drawn: Drawn, job: Constants, out: Any) -> None:
+    """A batch: see `NumbaAugmenter.start`. `out`: [B, H, W, C] float32."""
+    for n in range(len(rows)):
+        # Two calls, since an array that may be written to and one that may not are of two types.
+        if rows[n] >= 0:
+            augment_image(store[rows[n]], n, drawn, job, out[n])
+        else:
+            augment_image(fresh[~rows[n]], n, drawn, job, out[n])
+
+
+try:
+    # numba keeps what it compiled beside this file, or in the user's cache folder.
+    kernel: Any = compiled(cache=True)(augment)
+except RuntimeError:  # There is none that it could write to.
+    kernel = compiled(augment)
