@@ -1,4 +1,7 @@
-"""The command line: `gpuload demo`. What it needs beyond the library, Typer included, is imported when it is used."""
+"""The command line: `gpuload demo` and `gpuload tune`.
+
+What they need beyond the library, Typer included, is imported when it is used.
+"""
 
 from __future__ import annotations
 
@@ -86,6 +89,23 @@ def application() -> typer.Typer:
             from gpuload.demo.images import show as show_images
 
             show_images(out, epochs=IMAGE_EPOCHS if epochs is None else epochs, **options)
+
+    @app.command()
+    def tune(
+        directory: Path = typer.Argument(exists=True, file_okay=False, help="Images in folders, one a class."),
+        size: int = typer.Option(224, min=1, help="Height and width that they are resized to."),
+        batch_size: int = typer.Option(64, min=1, help="Images in a batch."),
+        device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+        rounds: int = typer.Option(3, min=1, help="How often each setting is tried."),
+        seconds: float = typer.Option(2.0, help="For how long, each time."),
+    ) -> None:
+        """Try how many threads, and how many batches ahead, decode the most images on this machine.
+
+        Shows all that was tried, the fastest first, and the arguments for gpuload.Loader.
+        """
+        from gpuload.tune import show
+
+        show(directory, size=size, batch_size=batch_size, device=device, rounds=rounds, seconds=seconds)
 
     return app
 

@@ -169,7 +169,7 @@ def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) ->
     try:
         import cupy
     except ImportError:
-        raise ImportError("windows on a GPU need CuPy, which is not installed: pip install 'gpuload[cuda13]'") from None
+        raise ImportError("kernels on a GPU need CuPy, which is not installed: pip install 'gpuload[cuda13]'") from None
     code = kernel_source(file).read_text()
     try:
         with cupy.cuda.Device(device.index):
@@ -184,7 +184,7 @@ def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) ->
         if "nvrtc" not in str(error).lower():
             raise
         raise ImportError(
-            f"windows on a GPU need NVIDIA's compiler library NVRTC, which CuPy does not find ({error}): "
+            f"kernels on a GPU need NVIDIA's compiler library NVRTC, which CuPy does not find ({error}): "
             "pip install 'gpuload[cuda13]'"
         ) from error
 

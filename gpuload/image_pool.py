@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from gpuload import delivery, engines
 from gpuload.bad_samples import BadSamples
-from gpuload.cache import CachePolicy, DiskCache, HostCache
+from gpuload.cache import CachePolicy, DeviceCache, DiskCache, HostCache
 from gpuload.cache.choose import check, kept, open_cache
+from gpuload.cuda import CPU
 from gpuload.errors import ErrorPolicy, SampleError
 from gpuload.plan import Augment, Order, Step
 from gpuload.plan.order import substitutes
@@ -25,6 +26,9 @@ SAMPLES_DRAWN_AT_ONCE = 1024
 TIMED_SAMPLES = 4
 """From which DALI's stages are told, once in so many seconds: a tenth of a second's work."""
 TIMED_EVERY = 60.0
+
+
+AnyCache = HostCache | DiskCache | DeviceCache
 
 
 class ImagePool(EnginePool):
@@ -70,7 +74,7 @@ class ImagePool(EnginePool):
         self.bad = BadSamples(self.policy, len(source))
         self.caching = caching or CachePolicy()
         check(self.caching, source, self.transform, self.device)
-        self._cache: HostCache | DiskCache | None = None
+        self._cache: AnyCache | None = None
         self._borrowed = False  # It is another pool's.
         self._opened: weakref.WeakSet[Any] = weakref.WeakSet()
         self._stages: dict[str, float] = {}
@@ -80,7 +84,7 @@ class ImagePool(EnginePool):
         return len(self.source)
 
     @property
-    def cache(self) -> HostCache | DiskCache | None:
+    def cache(self) -> AnyCache | None:
         """Decoded images, for all engines of the pool; opened when it is first asked for."""
         if self._cache is None and not self._borrowed:
             self._cache = open_cache(
@@ -116,6 +120,7 @@ class ImagePool(EnginePool):
             threads=self.threads,
             policy=self.policy,
             cache=self.cache,
+            allocator=self.framework.allocator or delivery.CUPY,
             kept=None if self.caching.cache_size is None else kept(self.caching, self.transform),
         )
         self._opened.add(engine)
@@ -209,7 +214,10 @@ class ImagePool(EnginePool):
 
     def convert(self, images: Any) -> Any:
         """An engine's images as the framework's array."""
-        images = self.framework.convert(images, self.device, self.transform.dtype)
+        if self.device == CPU:
+            images = self.framework.convert(images, self.device, self.transform.dtype)
+        elif self.framework.allocator is None:  # Else they are in it already, as they are on a GPU, bfloat16 too.
+            images = self.framework.convert(images, self.device, None)
         return images.permute(0, 3, 1, 2) if self.channels_last else images
 
     def batches(self, step: Step, made: Any) -> list[Any]:

@@ -202,7 +202,7 @@ def test_closing_lets_go_of_it(files: list[Path], place: Place) -> None:
     batches.set_epoch(0)
     before = read(batches)
     assert_same(epochs(batches, 1), first)
-    assert read(batches) == 2 * before
+    assert read(batches) > 1.5 * before
 
 
 # The host's memory ----------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from gpuload import cuda, delivery
-from gpuload.engines import window_cupy, window_kernel
+from gpuload.engines import cupy_runtime, window_cupy, window_kernel
 from gpuload.engines.window_cupy import WindowCupyEngine
 from gpuload.engines.window_kernel import COPY, WINDOW, Launcher
 from gpuload.engines.window_numpy import Cutter, WindowNumpyEngine
@@ -218,7 +218,7 @@ def builds():
         pytest.skip("g++ is not installed")
     if not cuda_host.SANITIZER:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(cuda_host.built, variants()))
+            list(pool.map(functools.partial(cuda_host.built, "window.cu"), variants()))
 
 
 @pytest.fixture
@@ -533,7 +533,7 @@ def test_no_more_buffers_than_a_few_wait_for_the_device(series, residency):
     for n in range(60):
         engine.submit(steps_of(job, batch=4, seed=n))
         cuts.append(engine.result(7))
-    assert runtime.pinned_buffers <= 1 + window_cupy._SPARE
+    assert runtime.pinned_buffers <= 1 + cupy_runtime.SPARE
     runtime.finish(7)
     for n, cut in enumerate(cuts):
         step = steps_of(job, batch=4, seed=n)
@@ -735,7 +735,7 @@ def test_devices_are_counted_without_beginning_cuda(tmp_path, libraries, visible
 
 def test_a_kernel_without_cupy_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with pytest.raises(ImportError, match=r"windows on a GPU need CuPy, .*: pip install 'gpuload\[cuda13\]'"):
+    with pytest.raises(ImportError, match=r"kernels on a GPU need CuPy, .*: pip install 'gpuload\[cuda13\]'"):
         cuda.kernel("window.cu", "window_copy", ("-DNOT_COMPILED_YET",), cuda.Device(0))
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
+from collections.abc import Callable
 
+import numpy as np
+
+from gpuload.cache.device import ArrayImages, DeviceCache, HostImages
 from gpuload.cache.disk import DiskCache
 from gpuload.cache.host import HostCache
 from gpuload.cache.policy import CachePolicy
@@ -56,37 +61,62 @@ def kept(policy: CachePolicy, transform: Augment) -> Augment:
 
 def open_cache(
     policy: CachePolicy, source: ImageSource, transform: Augment, *, engine: str, device: Device, max_pixels: int | None
-) -> HostCache | DiskCache | None:
+) -> HostCache | DiskCache | DeviceCache | None:
     """The cache of decoded images that `policy` asks for; None where there is to be none, or there is no room for any.
+    On a GPU a `DeviceCache`, whatever there is room for.
 
     `engine`, `device`: what decodes.
     """
-    if policy.cache is None or isinstance(source, ImageArray):
-        return None
-    transform = kept(policy, transform)
-    if isinstance(transform.crop, RandomResizedCrop):
+    found = kept(policy, transform)
+    if isinstance(source, ImageArray):
+        if device == CPU:
+            return None
+        dtype = np.dtype(np.uint8 if source.images.dtype == np.uint8 else np.float32)
+        image_bytes = math.prod(source.images.shape[1:]) * dtype.itemsize
+        return _on_device(policy, len(source), image_bytes, device, lambda first: ArrayImages(source.images))
+    shape, dtype_name = found.stored
+    if policy.cache is not None and found.draws_crop:
         log.info("images are decoded in each epoch, since RandomResizedCrop cuts another part out of them each time")
-        return None
-    assert transform.size is not None
-    shape = (*transform.size, transform.channels)
-    floating = not transform.antialias and transform.interpolation == "bilinear"
-    dtype = "float32" if floating else "uint8"
-    if policy.path is not None:
-        key = {
-            "files": fingerprint_of_names(source),
-            "samples": len(source),
-            "decoder": f"{_decoder(engine)} on {'cpu' if device == CPU else 'gpu'}",
-            "max_pixels": max_pixels,
-            **{name: getattr(transform, name) for name in ("interpolation", "antialias", "fast_idct", "color")},
-            "crop": repr(transform.crop),
-        }
-        return DiskCache(policy.path, key, source.paths, len(source), shape, dtype, policy.cache_limit)
-    cache = HostCache(len(source), shape, dtype, policy.cache_limit)
-    if cache.capacity < len(source):
-        log.info(
-            "the cache has room for %d of %d images; the others are decoded in each epoch", cache.capacity, len(source)
-        )
-    return cache if cache.capacity else None
+        policy = CachePolicy(cache=None)
+
+    def on_host(first: int) -> HostCache | DiskCache | None:
+        """That of the samples from `first` on."""
+        if policy.cache in (None, "device"):
+            return None
+        if policy.path is not None:
+            key = {
+                "files": fingerprint_of_names(source),
+                "samples": len(source),
+                "decoder": f"{_decoder(engine)} on {'cpu' if device == CPU else 'gpu'}",
+                "max_pixels": max_pixels,
+                **{name: getattr(found, name) for name in ("interpolation", "antialias", "fast_idct", "color")},
+                "crop": repr(found.crop),
+            }
+            return DiskCache(policy.path, key, source.paths, len(source), shape, dtype_name, policy.cache_limit)
+        cache = HostCache(len(source), shape, dtype_name, policy.cache_limit, first)
+        if cache.capacity < len(source) - first:
+            log.info(
+                "the cache has room for %d of %d images; the others are decoded in each epoch",
+                first + cache.capacity,
+                len(source),
+            )
+        return cache if cache.capacity else None
+
+    if device == CPU:
+        return on_host(0)
+    return _on_device(policy, len(source), math.prod(shape) * np.dtype(dtype_name).itemsize, device, on_host)
+
+
+def _on_device(
+    policy: CachePolicy, size: int, image_bytes: int, device: Device, on_host: Callable[[int], HostImages | None]
+) -> DeviceCache:
+    """`on_host`: makes what holds the images of samples from a number on, on the host."""
+    from gpuload.engines.cupy_runtime import CupyRuntime
+
+    keeps = policy.cache in ("auto", "device")
+    cache = DeviceCache(size if keeps else 0, image_bytes, CupyRuntime(device), limit=policy.cache_limit)
+    cache.host = on_host(cache.capacity)
+    return cache
 
 
 def _decoder(engine: str) -> str:

@@ -33,18 +33,20 @@ class HostCache:
     (np.uint64(12), 1)
     """
 
-    def __init__(self, size: int, shape: tuple[int, ...], dtype: DTypeLike, limit: Limit = None):
+    def __init__(self, size: int, shape: tuple[int, ...], dtype: DTypeLike, limit: Limit = None, first: int = 0):
         """
         Args:
             size: Samples of the data set.
             shape: Of an image.
             limit: Bytes, or a share of the memory that is free at any time; None: a quarter.
+            first: Number of the first sample that it is for.
         """
         self._share = SHARE if limit is None else limit if isinstance(limit, float) else None
         self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
         most = int(self._share * free_memory()) if self._share is not None else int(limit or 0)
-        self.capacity = min(size, most // self._bytes)
-        """Images that it can hold: those of the samples with the least numbers."""
+        self.capacity = min(max(0, size - first), most // self._bytes)
+        """Images that it can hold: those of the samples with the least numbers, from `first` on."""
+        self._first = first
         self.images: NDArray[Any] = empty((self.capacity, *shape), dtype)
         """[capacity, ...] of which those are valid that `rows` names."""
         self.count = 0
@@ -58,17 +60,18 @@ class HostCache:
         """[B] where in `images` these samples are, or -1."""
         if not self.count:
             return np.full(len(indices), -1)
-        within = np.minimum(indices, self.capacity - 1)
-        rows: Indices = np.where((within == indices) & self._there[within], indices, -1)
+        numbers = indices - self._first
+        within = np.clip(numbers, 0, self.capacity - 1)
+        rows: Indices = np.where((within == numbers) & self._there[within], numbers, -1)
         return rows
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
         """Keep the images [B, ...] of these samples, as far as there is room."""
         with self._filling:
-            for index, image in zip(indices.tolist(), images, strict=True):
-                if index < self.capacity and not self._there[index] and self._room():
-                    self.images[index] = image
-                    self._there[index] = True
+            for row, image in zip((indices - self._first).tolist(), images, strict=True):
+                if 0 <= row < self.capacity and not self._there[row] and self._room():
+                    self.images[row] = image
+                    self._there[row] = True
                     self.count += 1
 
     def _room(self) -> bool:

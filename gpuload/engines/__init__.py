@@ -90,17 +90,21 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
         raise ValueError(f"engine='numpy' runs on the CPU, not on {place}: pass device='cpu', or engine='dali'")
     if named_gpu and obstacle:
         raise ValueError(f"device={device!r} cannot do {obstacle}: pass device='cpu', or leave that option out")
-    if named_gpu and not dali_installed():
-        raise ImportError(f"device={device!r} needs NVIDIA DALI, which is not installed: pip install 'gpuload[cuda13]'")
+    for name, there in (("NVIDIA DALI", dali_installed()), ("CuPy", cupy_installed())):
+        if named_gpu and not there:
+            raise ImportError(f"device={device!r} needs {name}, which is not installed: pip install 'gpuload[cuda13]'")
     if engine == "auto":
         engine = "dali" if dali_installed() and not obstacle else "numpy"
-    if engine == "numpy":
+    lacks_cupy = place != CPU and not cupy_installed()
+    if engine == "numpy" or lacks_cupy:
         place = CPU
     said = f"images on {place} with {'DALI' if engine == 'dali' else 'NumPy, SciPy and Pillow'}"
     if engine == "numpy" and obstacle:
         said += f", since DALI cannot do {obstacle}"
     elif engine == "numpy" and not dali_installed():
         said += ", since DALI is not installed"
+    elif lacks_cupy:
+        said += ", since CuPy is not installed"
     announce(said)
     return place, engine
 
@@ -160,6 +164,7 @@ def open_engine(
     threads: int | None = None,
     policy: ErrorPolicy | None = None,
     cache: Any = None,
+    allocator: Any = None,
     kept: Augment | None = None,
 ) -> Engine:
     """A new engine, as `choose` chose it.
@@ -167,7 +172,8 @@ def open_engine(
     Args:
         threads: For decoding; None takes all CPUs of the process.
         policy: What counts as a bad sample.
-        cache: Keeps decoded images.
+        cache: Keeps decoded images. On a GPU there must be one.
+        allocator: On a GPU, makes the arrays of batches.
         kept: The transform whose first half makes these, where they are of another size than batches.
     """
     threads = threads or available_cpus()
@@ -176,7 +182,6 @@ def open_engine(
         from gpuload.engines.image_numpy import NumpyEngine
 
         return NumpyEngine(source, transform, threads=threads, policy=policy, cache=cache, kept=kept)
-    from gpuload.engines.image_engine import HostImageEngine
 
     def decoder() -> Any:
         from gpuload.engines.image_dali import DaliDecoder
@@ -185,5 +190,11 @@ def open_engine(
         return DaliDecoder(
             source, kept or transform, batch_size=batch_size, device=device, threads=threads, policy=policy
         )
+
+    if device != CPU:
+        from gpuload.engines.image_gpu import DeviceImageEngine
+
+        return DeviceImageEngine(source, transform, decoder=decoder, cache=cache, device=device, allocator=allocator)
+    from gpuload.engines.image_engine import HostImageEngine
 
     return HostImageEngine(source, transform, decoder=decoder, cache=cache, threads=threads, recuts=kept is not None)

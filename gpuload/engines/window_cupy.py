@@ -9,195 +9,24 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload import cuda
 from gpuload.cuda import Device
 from gpuload.delivery import Allocator
-from gpuload.engines.window_kernel import SOURCE, THREADS, Drawn, Launch, Launcher, Outputs, Place
+from gpuload.engines.cupy_runtime import ALIGNED, Bytes, CupyRuntime, Runtime, Slot, Staging
+from gpuload.engines.window_kernel import SOURCE, Drawn, Launcher, Outputs, Place
 from gpuload.engines.window_numpy import gatherer
 from gpuload.engines.windows import Cut, WindowJob
 from gpuload.plan.windows import Rows, WindowStep
 from gpuload.sources import Series
 
-Bytes = NDArray[np.uint8]
-
-_ALIGNED = 256
-"""Bytes at whose multiples the parts of a staging buffer begin."""
 _PIECE = 2**18
 """Bytes gathered at once: a piece is copied twice, the second time out of the processor's cache."""
 _UPLOAD = 2**26
 """Bytes of a series copied to the device at once."""
-_SPARE = 4
-"""Staging buffers beside those of pending steps, before a step waits until the GPU has read one."""
-
-
-class Memory(Protocol):
-    """Memory on the device; freed with the last reference to it."""
-
-    pointer: int
-
-
-class Pinned(Memory, Protocol):
-    """Memory of the host that the device reads by itself."""
-
-    array: Bytes
-
-
-class Runtime(Protocol):
-    """What the engine asks of a device. Streams are `cudaStream_t` as numbers; errors are raised."""
-
-    name: str
-    """Tells one device's memory from another's."""
-    threads: int
-    """Of a block, at most; a power of two."""
-
-    def stream(self) -> int:
-        """A stream of the runtime's own."""
-
-    def allocating(self, stream: int) -> contextlib.AbstractContextManager[Any]:
-        """While it lasts, CuPy hands out memory for work on that stream of the runtime's own."""
-
-    def free_bytes(self) -> int:
-        """Memory of the device that is free."""
-
-    def memory(self, size: int) -> Memory:
-        """`size` bytes on the device."""
-
-    def pinned(self, size: int) -> Pinned:
-        """`size` bytes on the host."""
-
-    def upload(self, to: int, data: NDArray[Any]) -> None:
-        """Copy an array in one piece to an address on the device; returns when that is done."""
-
-    def copy(self, to: int, source: Pinned, size: int, stream: int) -> None:
-        """Queue a copy of the first `size` bytes to an address on the device."""
-
-    def event(self) -> Any:
-        """A new event."""
-
-    def record(self, event: Any, stream: int) -> None:
-        """Let the event happen when all that is queued on the stream is done."""
-
-    def happened(self, event: Any) -> bool:
-        """Whether the event has happened, or was never recorded."""
-
-    def wait(self, event: Any) -> None:
-        """Return when the event has happened."""
-
-    def kernel(self, name: str, options: tuple[str, ...]) -> Any:
-        """A kernel of `kernels/window.cu`, compiled."""
-
-    def launch(self, kernel: Any, launch: Launch, stream: int) -> None:
-        """Queue a launch."""
-
-    def finish(self, stream: int) -> None:
-        """Return when all that is queued on the stream is done."""
-
-
-class _CupyMemory:
-    def __init__(self, memory: Any):
-        self._memory = memory
-        self.pointer = int(memory.ptr)
-
-
-class _CupyPinned(_CupyMemory):
-    def __init__(self, memory: Any, size: int):
-        super().__init__(memory)
-        self.array: Bytes = np.frombuffer(memory, np.uint8, size)
-
-
-class _Stream(NamedTuple):
-    """A stream that somebody else made, as CuPy's launches want it: all that they look at is `ptr`."""
-
-    ptr: int
-
-
-class CupyRuntime:
-    """A CUDA device, through CuPy."""
-
-    threads = THREADS
-
-    def __init__(self, device: Device):
-        import cupy
-
-        self.name = str(device)
-        self._cupy = cupy
-        self._device = device
-        self._runtime = cupy.cuda.runtime
-        with self._here():
-            self._own = cupy.cuda.Stream(non_blocking=True)
-
-    def _here(self) -> Any:
-        return self._cupy.cuda.Device(self._device.index)
-
-    def stream(self) -> int:
-        return int(self._own.ptr)
-
-    @contextlib.contextmanager
-    def allocating(self, stream: int) -> Any:
-        with self._here(), self._own:
-            yield
-
-    def free_bytes(self) -> int:
-        with self._here():
-            free, _ = self._runtime.memGetInfo()
-            # What CuPy's pool holds and does not use is free for us as well.
-            return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
-
-    def memory(self, size: int) -> Memory:
-        # CuPy keeps what is freed for the stream that was current: no work of other streams waits for this memory.
-        with self._here(), self._own:
-            return _CupyMemory(self._cupy.cuda.alloc(size))
-
-    def pinned(self, size: int) -> Pinned:
-        with self._here():
-            return _CupyPinned(self._cupy.cuda.alloc_pinned_memory(size), size)
-
-    def upload(self, to: int, data: NDArray[Any]) -> None:
-        with self._here():
-            stream = self.stream()
-            self._runtime.memcpyAsync(to, data.ctypes.data, data.nbytes, self._runtime.memcpyHostToDevice, stream)
-            self._runtime.streamSynchronize(stream)
-
-    def copy(self, to: int, source: Pinned, size: int, stream: int) -> None:
-        with self._here():
-            self._runtime.memcpyAsync(to, source.pointer, size, self._runtime.memcpyHostToDevice, stream)
-
-    def event(self) -> Any:
-        with self._here():
-            return self._cupy.cuda.Event(disable_timing=True)
-
-    def record(self, event: Any, stream: int) -> None:
-        with self._here():
-            self._runtime.eventRecord(event.ptr, stream)
-
-    def happened(self, event: Any) -> bool:
-        return bool(event.done)
-
-    def wait(self, event: Any) -> None:
-        event.synchronize()
-
-    def kernel(self, name: str, options: tuple[str, ...]) -> Any:
-        return cuda.kernel(SOURCE, name, options, self._device)
-
-    def launch(self, kernel: Any, launch: Launch, stream: int) -> None:
-        with self._here():
-            # CuPy passes a NumPy array of one element by value.
-            kernel(
-                (launch.grid,),
-                (launch.block,),
-                (launch.parameters,),
-                shared_mem=launch.shared,
-                stream=_Stream(stream),
-            )
-
-    def finish(self, stream: int) -> None:
-        with self._here():
-            self._runtime.streamSynchronize(stream)
 
 
 @dataclass(frozen=True)
@@ -268,23 +97,12 @@ def _gather_into(array: NDArray[Any], length: int, dilation: int) -> Callable[[R
     return copy
 
 
-class _Slot:
-    """A buffer on the host and one on the device, for what a step brings along."""
-
-    def __init__(self, runtime: Runtime, size: int):
-        self.size = size
-        self.host = runtime.pinned(size)
-        self.device = runtime.memory(size)
-        self.read = runtime.event()
-        """Happens when the GPU needs neither any more."""
-
-
 @dataclass
 class _Pending:
     """A step on its way."""
 
     step: WindowStep
-    slot: _Slot
+    slot: Slot
     gathered: Future[None] | None = None
 
 
@@ -323,7 +141,7 @@ class WindowCupyEngine:
         self._allocator = allocator
         self._runtime = runtime = runtime or CupyRuntime(device)
         self._launcher = Launcher(job, threads=runtime.threads)
-        self._kernel = runtime.kernel(self._launcher.kernel, self._launcher.options)
+        self._kernel = runtime.kernel(SOURCE, self._launcher.kernel, self._launcher.options)
         self._constants = runtime.memory(max(1, len(self._launcher.constants.buffer)))
         if len(self._launcher.constants.buffer):
             runtime.upload(self._constants.pointer, self._launcher.constants.buffer)
@@ -343,8 +161,7 @@ class WindowCupyEngine:
                 self._gather_futures = _gather_into(array, window.target_steps, window.dilation)
             self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
         self._pending: deque[_Pending] = deque()
-        self._idle: deque[_Slot] = deque()
-        self._slots = 0
+        self._staging = Staging(runtime)
 
     def _settled(self, residency: str) -> Literal["device", "host"]:
         series = self._job.series
@@ -366,25 +183,14 @@ class WindowCupyEngine:
 
     def submit(self, step: WindowStep) -> None:
         self.bytes_read += step.batch_size * self._job.bytes_of_window
-        pending = _Pending(step, self._slot(_Layout(self._job, step, self._source, self._pool is not None).size))
+        pending = _Pending(
+            step, self._staging.take(_Layout(self._job, step, self._source, self._pool is not None).size)
+        )
         if self._pool is not None:
             pending.gathered = self._pool.submit(self._gather, step, pending.slot)
         self._pending.append(pending)
 
-    def _slot(self, size: int) -> _Slot:
-        """A buffer that nobody uses; or, where there are plenty, one that the GPU will have read soon."""
-        for slot in self._idle:
-            plenty = self._slots >= len(self._pending) + _SPARE
-            if slot.size >= size and (plenty or self._runtime.happened(slot.read)):
-                self._idle.remove(slot)
-                return slot
-        while self._idle and self._idle[0].size < size and self._runtime.happened(self._idle[0].read):
-            self._idle.popleft()
-            self._slots -= 1
-        self._slots += 1
-        return _Slot(self._runtime, size)
-
-    def _gather(self, step: WindowStep, slot: _Slot) -> None:
+    def _gather(self, step: WindowStep, slot: Slot) -> None:
         job = self._job
         job.series.check_files()
         self._runtime.wait(slot.read)
@@ -401,9 +207,9 @@ class WindowCupyEngine:
                 pending.gathered.result()
             return self._cut(pending.step, pending.slot, stream)
         finally:
-            self._idle.append(pending.slot)
+            self._staging.give(pending.slot)
 
-    def _cut(self, step: WindowStep, slot: _Slot, stream: int | None) -> Cut:
+    def _cut(self, step: WindowStep, slot: Slot, stream: int | None) -> Cut:
         runtime = self._runtime
         parts = _Layout(self._job, step, self._source, self._pool is not None)
         if self._pool is None:
@@ -476,16 +282,13 @@ class WindowCupyEngine:
             if pending.gathered is not None and not pending.gathered.cancel():
                 # Its thread may be writing still, and the buffer is for the next step.
                 pending.gathered.exception()
-            self._idle.append(pending.slot)
+            self._staging.give(pending.slot)
 
     def close(self) -> None:
         self.discard()
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
-        for slot in self._idle:
-            self._runtime.wait(slot.read)
-        self._idle.clear()
-        self._slots = 0
+        self._staging.close()
 
 
 class _Layout:
@@ -500,16 +303,16 @@ class _Layout:
             if numbers is not None:
                 self.names[name] = at
                 self.drawn.append((at, numbers))
-                at += -(-numbers.nbytes // _ALIGNED) * _ALIGNED
+                at += -(-numbers.nbytes // ALIGNED) * ALIGNED
         self.values = self.values_size = self.futures = self.futures_size = 0
         if staged:
             self.values = at
             self.values_size = step.batch_size * job.window.length * _row(job.series.values)
-            at += -(-self.values_size // _ALIGNED) * _ALIGNED
+            at += -(-self.values_size // ALIGNED) * ALIGNED
             if source is not None:
                 self.futures = at
                 self.futures_size = step.batch_size * job.window.target_steps * _row(getattr(job.series, source))
-                at += -(-self.futures_size // _ALIGNED) * _ALIGNED
+                at += -(-self.futures_size // ALIGNED) * ALIGNED
         self.size = at
 
 

@@ -191,6 +191,13 @@ class Augment:
         """Channels of the output."""
         return CHANNELS[self.color]
 
+    @property
+    def stored(self) -> tuple[tuple[int, int, int], str]:
+        """Shape [H, W, C] and dtype of an image file's levels, once it is decoded and resized."""
+        assert self.size is not None
+        floating = not self.antialias and self.interpolation == "bilinear"
+        return (*self.size, self.channels), "float32" if floating else "uint8"
+
     @cached_property
     def _ranges(self) -> dict[str, tuple[float, float]]:
         """(low, high) by slot."""

@@ -65,13 +65,14 @@ def _runner() -> Path:
 
 
 @functools.cache
-def built(options: tuple[str, ...]) -> ctypes.CDLL:
-    """The library of one set of options, as the launcher gives them to NVRTC."""
+def built(file: str, options: tuple[str, ...]) -> ctypes.CDLL:
+    """The library of one source and one set of options, as the launcher gives them to NVRTC."""
     with _building:
         runner = _runner()
     defines = [option for option in options if option.startswith("-D")]
-    out = folder() / f"window{''.join(defines)}.so"
-    compile_host("-shared", *defines, HERE / "window.cpp", runner, "-o", out)
+    name = Path(file).stem
+    out = folder() / f"{name}{''.join(defines)}.so"
+    compile_host("-shared", *defines, HERE / f"{name}.cpp", runner, "-o", out)
     return ctypes.CDLL(str(out))
 
 
@@ -114,6 +115,14 @@ def allocator(skew: int = 0) -> Allocator:
     return Allocator(empty, lambda array: array.pointer)
 
 
+class Event:
+    """Of a stream: recorded again and again, and whoever waits waits for what was recorded last by then."""
+
+    def __init__(self) -> None:
+        self.happened = threading.Event()
+        self.happened.set()
+
+
 class HostRuntime:
     """A device that is the host: streams are threads that do what was queued, late.
 
@@ -135,20 +144,29 @@ class HostRuntime:
         self.gate = threading.Event()
         """Cleared: nothing that is queued is done."""
         self.gate.set()
+        self._held: dict[int, threading.Event] = {}
+
+    def hold(self, stream: int) -> threading.Event:
+        """Until the event is set, nothing is done that is queued on that stream."""
+        self._held[stream] = threading.Event()
+        return self._held[stream]
 
     def close(self) -> None:
         for waiting in self._queues.values():
             waiting.put(None)
 
-    def _work(self, waiting: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    def _work(self, stream: int, waiting: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         while (task := waiting.get()) is not None:
             self.gate.wait()
+            if stream in self._held:
+                assert self._held[stream].wait(60)
             task()
+            del task  # With all that it refers to.
 
     def _put(self, stream: int, task: Callable[[], None]) -> None:
         if stream not in self._queues:
             waiting = self._queues[stream] = queue.SimpleQueue()
-            threading.Thread(target=self._work, args=(waiting,), daemon=True).start()
+            threading.Thread(target=self._work, args=(stream, waiting), daemon=True).start()
         self._queues[stream].put(task)
 
     def stream(self) -> int:
@@ -177,29 +195,31 @@ class HostRuntime:
         self.copies += 1
         self._put(stream, lambda: ctypes.memmove(to, source.pointer, size) and None)
 
-    def event(self) -> threading.Event:
-        event = threading.Event()
-        event.set()
-        return event
+    def event(self) -> Event:
+        return Event()
 
-    def record(self, event: threading.Event, stream: int) -> None:
-        event.clear()
-        self._put(stream, event.set)
+    def record(self, event: Event, stream: int) -> None:
+        event.happened = happened = threading.Event()
+        self._put(stream, happened.set)
 
-    def happened(self, event: threading.Event) -> bool:
-        return event.is_set()
+    def happened(self, event: Event) -> bool:
+        return event.happened.is_set()
 
-    def wait(self, event: threading.Event) -> None:
-        assert event.wait(60)
+    def wait(self, event: Event) -> None:
+        assert event.happened.wait(60)
 
-    def kernel(self, name: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, Any, bool]:
-        library = built(options)
-        return library, getattr(library, f"call_{name}"), name == "window_cut"
+    def follow(self, stream: int, event: Event) -> None:
+        happened = event.happened
+        self._put(stream, lambda: happened.wait(60) and None)
+
+    def kernel(self, file: str, name: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, Any, bool]:
+        library = built(file, options)
+        return library, getattr(library, f"call_{name}"), name in ("window_cut", "warp_pixels", "warp_images")
 
     def launch(self, kernel: tuple[ctypes.CDLL, Any, bool], launch: Any, stream: int) -> None:
         library, function, barriers = kernel
         parameters = launch.parameters.tobytes()
-        assert launch.block <= self.threads
+        assert launch.block <= self.threads * (2 if launch.kernel == "warp_images" else 1)
         assert launch.shared <= 48 * 1024
         self.launches += 1
         self._put(

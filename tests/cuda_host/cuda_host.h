@@ -23,6 +23,11 @@ inline void sincospif(float turns, float *sine, float *cosine) {
     *cosine = float(std::cos(M_PI * turns));
 }
 
+inline int floor_of(double value) {
+    const double whole = std::floor(value);
+    return whole >= 2147483647.0 ? 2147483647 : whole > -2147483648.0 ? int(whole) : -2147483647 - 1;  // NaN too.
+}
+
 // Rounded once, to the nearest, by the compiler.
 inline float f32_of_half(unsigned short bits) {
     _Float16 value;

@@ -1,0 +1,200 @@
+"""The engine of images on a GPU, on the host: its decoder is DALI on the CPU, its kernels are compiled by g++.
+
+What it makes must be what the engine of the CPU makes, wherever the images lie: the kernel's arithmetic is that one's.
+"""
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import cuda_host
+import numpy as np
+import pytest
+
+import gpuload
+from gpuload import engines
+from gpuload.cache import DeviceCache, HostCache
+from gpuload.cache.choose import open_cache
+from gpuload.cache.device import ArrayImages
+from gpuload.cache.policy import CachePolicy
+from gpuload.cuda import CPU
+from gpuload.engines.augment_cupy import pitch
+from gpuload.engines.image_gpu import DeviceImageEngine
+from gpuload.errors import ErrorPolicy, SampleError
+from gpuload.plan import Augment, Order, Step
+
+pytestmark = [
+    pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed"),
+    pytest.mark.skipif(not engines.dali_installed(), reason="NVIDIA DALI is not installed"),
+    pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="DALI does not run under a sanitizer"),
+]
+
+BATCH, EPOCHS, STREAM = 6, 3, 7
+TRANSFORMS = {
+    "warp": Augment(size=(24, 32), rotation=20, zoom=0.2, hflip=0.5, rescale=1 / 255, layout="HWC"),
+    "colours": Augment(size=(24, 32), shear=9, fill_mode="wrap", channel_shift=30, brightness=(0.5, 1.5), layout="CHW"),
+    "floating": Augment(size=(23, 31), antialias=False, vflip=0.5, mean=(1, 2, 3), std=(4, 5, 6), layout="CHW"),
+    "grey": Augment(size=(24, 32), color="grayscale", per_sample="standardize", dtype="float16", layout="HWC"),
+}
+
+
+@pytest.fixture
+def runtime() -> Any:
+    runtime = cuda_host.HostRuntime(64)
+    yield runtime
+    runtime.close()
+
+
+def steps(transform: Augment, size: int) -> list[Step]:
+    order = Order(size=size, batch_size=BATCH, shuffle=True, seed=5)
+    return [
+        transform.step(indices, seed=5, epoch=epoch, first=first)
+        for epoch in range(EPOCHS)
+        for first, indices in order.batches(epoch)
+    ]
+
+
+def expected(source: Any, transform: Augment) -> list[np.ndarray]:
+    """By the engine of the CPU."""
+    engine = engines.open_engine(source, transform, batch_size=BATCH, device=CPU, engine="dali", threads=2)
+    found = []
+    for step in steps(transform, len(source)):
+        engine.submit(step)
+        found.append(engine.result())
+    engine.close()
+    return found
+
+
+def device_engine(source: Any, transform: Augment, cache: DeviceCache) -> DeviceImageEngine:
+    def decoder() -> Any:
+        from gpuload.engines.image_dali import DaliDecoder
+
+        class OnHost(DaliDecoder):
+            def result(self, stream: int | None = None) -> Any:
+                return super().result()  # It waits: DALI knows nothing of this device's streams.
+
+        return OnHost(source, transform, batch_size=BATCH, device=CPU, threads=2, policy=ErrorPolicy())
+
+    return DeviceImageEngine(
+        source, transform, decoder=decoder, cache=cache, device=CPU, allocator=cuda_host.allocator()
+    )
+
+
+def made(engine: DeviceImageEngine, runtime: Any, all_steps: list[Step], stream: int | None) -> list[np.ndarray]:
+    """Two steps ahead; each is looked at when the stream has done its work."""
+    found, ahead = [], 2
+    for step in all_steps[:ahead]:
+        engine.submit(step)
+    for number in range(len(all_steps)):
+        if number + ahead < len(all_steps):
+            engine.submit(all_steps[number + ahead])
+        array = engine.result(stream)
+        if stream is not None:
+            runtime.finish(stream)
+        found.append(array.numpy().copy())
+    return found
+
+
+def assert_alike(found: list[np.ndarray], wanted: list[np.ndarray]) -> None:
+    """But for the order in which a mean and a deviation are summed up, and what brightness makes of the last digit."""
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3 if one.dtype == np.float16 else 1e-5, atol=1e-4)
+
+
+def assert_only_sums_differ(found: list[np.ndarray], wanted: list[np.ndarray], transform: Augment) -> None:
+    if transform.per_sample:
+        assert_alike(found, wanted)
+    else:
+        for one, other in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("stream", [None, STREAM])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_it_makes_what_the_cpu_makes(photos: Path, runtime: Any, name: str, stream: int | None) -> None:
+    """Without a cache, with one for all, one for some, and one for some on the device and others on the host."""
+    source, transform = gpuload.ImageFolder(photos), TRANSFORMS[name]
+    wanted = expected(source, transform)
+    shape, dtype = transform.stored
+    image = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = len(source)
+    for on_device, on_host in itertools.product((0, 9, size), (0, 5, size)):
+        cache = DeviceCache(on_device, image, runtime, limit=max(1, on_device * pitch(image)))
+        if on_host:
+            cache.host = HostCache(size, shape, dtype, on_host * image, cache.capacity)
+        engine = device_engine(source, transform, cache)
+        assert_only_sums_differ(made(engine, runtime, steps(transform, size), stream), wanted, transform)
+        assert cache.count == on_device
+        assert (cache.host.count if cache.host else 0) == min(on_host, size - on_device)
+        read = engine.bytes_read
+        engine.submit(steps(transform, size)[0])
+        engine.result()
+        assert (engine.bytes_read == read) == (on_device + on_host >= size)
+        engine.close()
+
+
+def test_images_of_a_file(photos: Path, runtime: Any, tmp_path: Path) -> None:
+    source, transform = gpuload.ImageFolder(photos), TRANSFORMS["warp"]
+    wanted = expected(source, transform)
+    options = {"engine": "dali", "device": CPU, "max_pixels": None}
+    for run in range(2):
+        host = open_cache(CachePolicy(cache=tmp_path / "pixels"), source, transform, **options)
+        engine = device_engine(source, transform, DeviceCache(0, 1, runtime, host=host))
+        found = made(engine, runtime, steps(transform, len(source)), STREAM)
+        assert_only_sums_differ(found, wanted, transform)
+        if run:
+            assert engine.bytes_read == 0
+        engine.close()
+        host.close()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+@pytest.mark.parametrize("on_device", [0, 4, 14])
+def test_images_in_memory(runtime: Any, dtype: str, on_device: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (14, 9, 11, 2)).astype(dtype)
+    source = gpuload.ImageArray(images)
+    transform = Augment(size=(9, 11), rotation=30, hflip=0.5, channel_shift=20, layout="HWC")
+    wanted = expected(source, transform)
+    image = 9 * 11 * 2 * (1 if dtype == "uint8" else 4)
+    limit = max(1, on_device * pitch(image))
+    cache = DeviceCache(on_device, image, runtime, limit=limit, host=ArrayImages(images))
+    engine = device_engine(source, transform, cache)
+    assert_only_sums_differ(made(engine, runtime, steps(transform, 14), STREAM), wanted, transform)
+    assert cache.count == on_device
+    engine.close()
+
+
+def test_a_batch_that_cannot_be_made_is_lost_alone(photos: Path, runtime: Any, tmp_path: Path) -> None:
+    transform = TRANSFORMS["warp"]
+    paths = sorted(photos.rglob("*.jpg"))[:11]
+    paths.insert(7, tmp_path / "missing.jpg")
+    source = gpuload.ImageList(paths)
+    shape, _ = transform.stored
+    cache = DeviceCache(len(source), int(np.prod(shape)), runtime, limit=10**6)
+    engine = device_engine(source, transform, cache)
+    for _ in range(2):
+        for start in (0, 6):
+            engine.submit(transform.step(np.arange(start, start + 6), seed=1, epoch=0, first=start))
+        assert engine.result().numpy().shape == (6, *shape)
+        with pytest.raises(SampleError, match=r"missing\.jpg") as caught:
+            engine.result()
+        assert caught.value.batch_size == 6
+        assert engine.pending == 0
+    assert cache.count == 6
+    engine.close()
+
+
+def test_a_sample_that_stands_twice_in_a_batch(photos: Path, runtime: Any) -> None:
+    source, transform = gpuload.ImageFolder(photos), TRANSFORMS["warp"]
+    cache = DeviceCache(len(source), 24 * 32 * 3, runtime, limit=10**6)
+    engine = device_engine(source, transform, cache)
+    indices = np.array([3, 3, 5, 3])
+    for _ in range(2):
+        engine.submit(Step(indices=indices))
+        made = engine.result()
+        array = made.numpy()
+        np.testing.assert_array_equal(array[0], array[1])
+        np.testing.assert_array_equal(array[0], array[3])
+        assert (array[0] != array[2]).any()
+    assert cache.count == 2
+    engine.close()
