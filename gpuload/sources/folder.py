@@ -66,21 +66,20 @@ class ImageFolder(FileSource):
         self.class_indices = {name: index for index, name in enumerate(self.classes)}
         prefix = os.path.join(os.fsencode(root), b"")
 
-        def listing(name: str) -> bytes:
+        texts, counts = [], []
+        for name in self.classes:
             folders = _walk(prefix + os.fsencode(name), follow_links)
-            return b"".join(_images(folder[len(prefix) :] + _SEP, files) for folder, files in folders)
-
-        listings = [listing(name) for name in self.classes]
-        empty = [name for name, text in zip(self.classes, listings, strict=True) if not text]
-        if empty and not (allow_empty and any(listings)):
-            hint = "allow_empty=True" if any(listings) else "follow_links=True to enter folders that are links"
+            found = [_images(folder[len(prefix) :] + _SEP, files) for folder, files in folders]
+            texts += [text for text, _ in found]
+            counts.append(sum(count for _, count in found))
+        empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
+        if empty and not (allow_empty and any(counts)):
+            hint = "allow_empty=True" if any(counts) else "follow_links=True to enter folders that are links"
             raise ValueError(
                 f"every class folder in root must hold images: {root!r} has none in {few(empty)}; add files "
                 f"that end in jpg, png, bmp, ppm or tif, or pass the folders to use in classes, or {hint}"
             )
-        names = Names(np.frombuffer(b"".join(listings), np.uint8))
-        ends = np.cumsum([len(text) for text in listings])
-        counts = np.diff(np.searchsorted(names.offsets, ends), prepend=0)
+        names = Names(np.frombuffer(b"".join(texts), np.uint8), sum(counts))
         super().__init__(names, root, np.repeat(np.arange(len(counts), dtype=np.int32), counts))
 
 
@@ -130,8 +129,9 @@ def _refuse_loop(link: bytes, top: bytes) -> None:
             )
 
 
-def _images(prefix: bytes, names: list[bytes]) -> bytes:
-    """Those of `names` that end as images do, sorted as text, each with `prefix` before and NUL after it."""
+def _images(prefix: bytes, names: list[bytes]) -> tuple[bytes, int]:
+    """Those of `names` that end as images do, sorted as text, each with `prefix` before and NUL after it; and how many
+    there are."""
 
     def join() -> bytes:
         return prefix + (b"\0" + prefix).join(names) + b"\0" if names else b""
@@ -142,9 +142,9 @@ def _images(prefix: bytes, names: list[bytes]) -> bytes:
     # sort as their text does: two looks at the whole text then stand for a test of each name.
     suffix = names[0].rpartition(b".")[2] if names else b""
     if suffix.lower() in _SUFFIXES and text.count(suffix + b"\0") == len(names) and text.isascii():
-        return text
+        return text, len(names)
     names = sorted((name for name in names if name.lower().endswith(_SUFFIXES)), key=os.fsdecode)
-    return join()
+    return join(), len(names)
 
 
 def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
@@ -160,7 +160,7 @@ def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
     entries, files = _scan(os.fsencode(root))
     folders = sorted(os.fsdecode(entry.name) for entry in entries)
     if not folders:
-        images = _images(b"", files).count(b"\0")
+        _, images = _images(b"", files)
         raise ValueError(
             f"root must hold one folder per class: {root!r} has no folders, but {images} images directly "
             "in it; move those of each class into a folder, or pass their paths to ImageList"

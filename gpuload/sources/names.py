@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -14,12 +16,21 @@ class Names:
     Name `i`, with the NUL that ends it, is `blob[offsets[i]:offsets[i + 1]]`: uint8, and int64 [N + 1].
     """
 
-    def __init__(self, blob: npt.NDArray[np.uint8]):
+    def __init__(self, blob: npt.NDArray[np.uint8], count: int | None = None):
+        """`count`: names in the blob, where that is known: they are then looked for when the first is asked for."""
         self.blob = blob
-        self.offsets = np.concatenate((np.zeros(1, np.int64), np.flatnonzero(blob == 0) + 1))
+        self._count = len(self.offsets) - 1 if count is None else count
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(self.blob == 0) + 1))
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return self._count
+
+    def __getstate__(self) -> dict[str, object]:
+        # `offsets` can be made again.
+        return {"blob": self.blob, "_count": len(self)}
 
     def pick(self, indices: Array | slice) -> list[bytes]:
         starts, stops = self.offsets[:-1][indices], self.offsets[1:][indices] - 1
