@@ -1033,6 +1033,7 @@ def test_a_named_gpu_that_cannot_do_the_job(gpus):
 
 def test_what_is_chosen(gpus, monkeypatch):
     monkeypatch.setattr(engines, "dali_installed", lambda: True)
+    monkeypatch.setattr(engines, "cupy_installed", lambda: True)
     gpus(2)
     assert chosen() == ("cuda:0", "dali")
     assert chosen(engine="dali") == ("cuda:0", "dali")
@@ -1057,6 +1058,7 @@ def test_a_loader_says_where_it_runs(device):
 
 def test_the_environment_overrides_auto_alone(gpus, monkeypatch):
     monkeypatch.setattr(engines, "dali_installed", lambda: True)
+    monkeypatch.setattr(engines, "cupy_installed", lambda: True)
     gpus(2)
     monkeypatch.setenv("GPULOAD_DEVICE", "cpu")
     assert chosen() == ("cpu", "dali")
@@ -1083,6 +1085,7 @@ def test_an_environment_that_makes_no_sense(gpus, monkeypatch):
 
 def test_the_choice_is_told_once(gpus, monkeypatch, caplog):
     monkeypatch.setattr(engines, "dali_installed", lambda: True)
+    monkeypatch.setattr(engines, "cupy_installed", lambda: True)
     monkeypatch.setattr(engines, "_announced", set())
     gpus(1)
     with caplog.at_level(logging.INFO, "gpuload"):

@@ -10,7 +10,7 @@ import pytest
 PRELUDE = """
     import sys
 
-    hidden = {"torch", "tensorflow", "keras", "jax", "cupy", "ml_dtypes", "nvidia.dali"}
+    hidden = {"torch", "tensorflow", "keras", "jax", "cupy", "ml_dtypes", "nvidia.dali", "numba"}
 
     class Hiding:
         '''One of Python's own finders, which does not find what is hidden, as if it were not installed.'''
@@ -83,8 +83,9 @@ IN_TURN = """
                 refused(lambda: importlib.import_module(f"gpuload.{module}"), message)
             else:
                 importlib.import_module(f"gpuload.{module}")
-        message = "engine='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[cpu]'"
-        if "nvidia.dali" in hidden:
+        lacks = {"nvidia.dali": "NVIDIA DALI", "numba": "numba"}
+        if found := [name for module, name in lacks.items() if module in hidden]:
+            message = f"engine='dali' needs {found[0]}, which is not installed: pip install 'gpuload[cpu]'"
             assert images_loader().engine == "numpy"
             refused(lambda: images_loader(engine="dali"), message)
         else:
@@ -114,9 +115,10 @@ ON_A_GPU = """
     refused(lambda: images_loader(device="cuda"), message)
     assert {images_loader(device="auto").device, windows_loader(device="auto").device} == {"cpu"}
     hidden.remove("nvidia.dali")
-    for framework in ("cupy", "dlpack"):
-        message = f"framework='{framework}' needs cupy, which is not installed: pip install 'gpuload[cuda13]'"
-        refused(lambda: images_loader(device="cuda", framework=framework), message)
+    message = "device='cuda' needs CuPy, which is not installed: pip install 'gpuload[cuda13]'"
+    refused(lambda: images_loader(device="cuda"), message)
+    assert images_loader(device="auto").device == "cpu"
+    hidden.remove("cupy")
     (batch,) = images_loader(device="cuda", framework="numpy", batch_size=5)
     np.testing.assert_array_equal(batch[0], images)
     hidden.remove("torch")
@@ -138,13 +140,13 @@ def run(script: str, *arguments: str, backend: str = "torch") -> None:
 @pytest.mark.parametrize(
     ("backend", "order"),
     [
-        ("torch", ["torch", "nvidia.dali", "ml_dtypes+keras"]),
-        ("tensorflow", ["ml_dtypes", "tensorflow", "keras", "jax", "nvidia.dali"]),
+        ("torch", ["torch", "nvidia.dali", "numba", "ml_dtypes+keras"]),
+        ("tensorflow", ["ml_dtypes", "tensorflow", "keras", "jax", "nvidia.dali+numba"]),
     ],
 )
 def test_each_is_optional(backend: str, order: list[str]) -> None:
     """First nothing is there, then one after another is: what is there works, and what is not is named."""
-    for module in ("torch", "tensorflow", "keras", "jax", "nvidia.dali"):
+    for module in ("torch", "tensorflow", "keras", "jax", "nvidia.dali", "numba"):
         pytest.importorskip(module)
     run(IN_TURN, *order, backend=backend)
 

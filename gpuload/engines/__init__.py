@@ -68,12 +68,21 @@ def cupy_installed() -> bool:
     return importlib.util.find_spec("cupy") is not None
 
 
+def missing(place: Device) -> str | None:
+    """The first package that is not installed of those that the fast engine of images needs at a place."""
+    if not dali_installed():
+        return "NVIDIA DALI"
+    if place == CPU:
+        return None if importlib.util.find_spec("numba") is not None else "numba"
+    return None if cupy_installed() else "CuPy"
+
+
 def choose(source: ImageSource, transform: Augment, device: str, engine: str) -> tuple[Device, str]:
     """The device and the engine ("dali" or "numpy") for a job.
 
     `auto` takes the GPU and DALI where they are there and can do all that `transform` asks for, and says once what it
     took; what was named is taken, or raises. Raises ValueError for unknown names and for a job that the named engine or
-    device cannot do, RuntimeError for a CUDA device that is not there, ImportError where DALI is not installed.
+    device cannot do, RuntimeError for a CUDA device that is not there, ImportError for a package that is not installed.
     """
     from gpuload.engines.image_engine import unsupported
 
@@ -82,29 +91,29 @@ def choose(source: ImageSource, transform: Augment, device: str, engine: str) ->
     place = resolve(device)
     named_gpu = place != CPU and not is_auto(device)
     obstacle = unsupported(source, transform)
-    if engine == "dali" and not dali_installed():
-        raise ImportError("engine='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[cpu]'")
+    lacks_on_gpu = missing(place) if place != CPU else None
+    if lacks_on_gpu and not named_gpu:
+        place = CPU
+    lacks = missing(place)
+    if engine == "dali" and lacks and place == CPU:
+        raise ImportError(f"engine='dali' needs {lacks}, which is not installed: pip install 'gpuload[cpu]'")
     if engine == "dali" and obstacle:
         raise ValueError(f"engine='dali' cannot do {obstacle}: pass engine='numpy', or 'auto' to have one chosen")
     if engine == "numpy" and named_gpu:
         raise ValueError(f"engine='numpy' runs on the CPU, not on {place}: pass device='cpu', or engine='dali'")
     if named_gpu and obstacle:
         raise ValueError(f"device={device!r} cannot do {obstacle}: pass device='cpu', or leave that option out")
-    for name, there in (("NVIDIA DALI", dali_installed()), ("CuPy", cupy_installed())):
-        if named_gpu and not there:
-            raise ImportError(f"device={device!r} needs {name}, which is not installed: pip install 'gpuload[cuda13]'")
+    if named_gpu and lacks:
+        raise ImportError(f"device={device!r} needs {lacks}, which is not installed: pip install 'gpuload[cuda13]'")
     if engine == "auto":
-        engine = "dali" if dali_installed() and not obstacle else "numpy"
-    lacks_cupy = place != CPU and not cupy_installed()
-    if engine == "numpy" or lacks_cupy:
+        engine = "numpy" if lacks or obstacle else "dali"
+    if engine == "numpy":
         place = CPU
     said = f"images on {place} with {'DALI' if engine == 'dali' else 'NumPy, SciPy and Pillow'}"
     if engine == "numpy" and obstacle:
         said += f", since DALI cannot do {obstacle}"
-    elif engine == "numpy" and not dali_installed():
-        said += ", since DALI is not installed"
-    elif lacks_cupy:
-        said += ", since CuPy is not installed"
+    elif found := lacks if engine == "numpy" else lacks_on_gpu:
+        said += f", since {found} is not installed"
     announce(said)
     return place, engine
 

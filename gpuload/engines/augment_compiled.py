@@ -237,13 +237,10 @@ def augment_image(image, n, drawn, job, out):
 
 
 def augment(store: Any, fresh: Any, rows: Any, drawn: Drawn, job: Constants, out: Any) -> None:
-    """A batch: see `NumbaAugmenter.start`. `out`: [B, H, W, C] float32."""
+    """A batch: see `NumbaAugmenter.start`. `store`, `fresh`: of one type. `out`: [B, H, W, C] float32."""
     for n in range(len(rows)):
-        # Two calls, since an array that may be written to and one that may not are of two types.
-        if rows[n] >= 0:
-            augment_image(store[rows[n]], n, drawn, job, out[n])
-        else:
-            augment_image(fresh[~rows[n]], n, drawn, job, out[n])
+        image = store[rows[n]] if rows[n] >= 0 else fresh[~rows[n]]
+        augment_image(image, n, drawn, job, out[n])
 
 
 try:

@@ -69,6 +69,8 @@ class NumbaAugmenter:
         out = empty((len(rows), *self._shape), self._dtype)
         seen = out.transpose(0, 2, 3, 1) if self._channels_first else out
         store, fresh = (fresh[:0] if store is None else store), (store[:0] if fresh is None else fresh)
+        # An array that may be written to is to numba of another type, for which it would compile anew.
+        store, fresh = _read_only(store), _read_only(fresh)
         matrices = np.empty((0, 2, 3)) if step.matrices is None else np.ascontiguousarray(step.matrices, np.float64)
         drawn = Drawn(matrices, _floats(step.channel_shift), _floats(step.brightness))
         crops = np.empty((len(rows), 0)) if step.crops is None else step.crops
@@ -85,8 +87,9 @@ class NumbaAugmenter:
         start = time.perf_counter()
         if self._recuts:
             found = [store[row] if row >= 0 else fresh[~row] for row in rows.tolist()]
-            fresh = np.stack([recut(image, self._transform, draws) for image, draws in zip(found, crops, strict=True)])
-            store, rows = fresh[:0], ~np.arange(len(rows))
+            cut = [recut(image, self._transform, draws) for image, draws in zip(found, crops, strict=True)]
+            fresh, rows = _read_only(np.stack(cut)), ~np.arange(len(rows))
+            store = fresh[:0]
         # The compiled code writes float32 alone; NumPy casts that as it casts elsewhere.
         written = out if out.dtype == np.float32 else np.empty(out.shape, np.float32)
         kernel(store, fresh, rows, drawn, self._constants, written)
@@ -127,6 +130,12 @@ def _of_channels(value: Any, channels: int) -> NDArray[np.float32]:
         return np.empty(0, np.float32)
     found: NDArray[np.float32] = np.broadcast_to(np.asarray(value, np.float32).ravel(), (channels,)).copy()
     return found
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    view: NDArray[Any] = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def _floats(array: Any) -> NDArray[np.float32]:
