@@ -26,7 +26,9 @@ class ErrorPolicy:
     on_error: OnError = "raise"
     """`raise` SampleError; `skip` the sample, which makes its batch shorter; `replace` it with another one."""
     max_errors: int | float | None = None
-    """How many different samples may be bad: a number, or as a float below 1 a share of the data set. None: any."""
+    """How many different samples may be bad: a number, or as a float below 1 a share of the whole data set. None: any.
+
+    Each process counts those that it has met: of several ranks, each may meet so many in its own part."""
     errors_log: str | os.PathLike[str] | None = None
     """A file to which a line of JSON is added for each bad sample."""
     max_pixels: int | None = MAX_PIXELS

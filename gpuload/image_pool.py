@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-import weakref
+import functools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,18 +14,17 @@ from gpuload import delivery, engines
 from gpuload.bad_samples import BadSamples
 from gpuload.cache import CachePolicy, DeviceCache, DiskCache, HostCache
 from gpuload.cache.choose import check, kept, open_cache
-from gpuload.cuda import CPU
-from gpuload.errors import ErrorPolicy, SampleError
+from gpuload.cuda import CPU, Device
+from gpuload.errors import BadSample, ErrorPolicy, SampleError
 from gpuload.plan import Augment, Order, Step
 from gpuload.plan.order import substitutes
 from gpuload.pool import EnginePool
 from gpuload.sources import ImageArray, ImageSource
+from gpuload.stages import Stages
 
 SAMPLES_DRAWN_AT_ONCE = 1024
 TIMED_SAMPLES = 4
-"""From which DALI's stages are told, once in so many seconds: a tenth of a second's work."""
-TIMED_EVERY = 60.0
-
+"""From which DALI's stages are told: a tenth of a second's work."""
 
 AnyCache = HostCache | DiskCache | DeviceCache
 
@@ -75,10 +73,11 @@ class ImagePool(EnginePool):
         self.caching = caching or CachePolicy()
         check(self.caching, source, self.transform, self.device)
         self._cache: AnyCache | None = None
-        self._borrowed = False  # It is another pool's.
-        self._opened: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._stages: dict[str, float] = {}
-        self._timed = -TIMED_EVERY  # When these were measured.
+        self._lender: ImagePool | None = None  # Whose it is, where it is another pool's.
+        count = min(TIMED_SAMPLES, self.batch_size)
+        measure = functools.partial(_measured, source, self.transform, self.device, self.policy, count)
+        counted = self.engine == "numpy" or isinstance(source, ImageArray)
+        self._stages = Stages(None if counted else measure)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -86,7 +85,9 @@ class ImagePool(EnginePool):
     @property
     def cache(self) -> AnyCache | None:
         """Decoded images, for all engines of the pool; opened when it is first asked for."""
-        if self._cache is None and not self._borrowed:
+        if self._lender is not None:
+            return self._lender.cache
+        if self._cache is None:
             self._cache = open_cache(
                 self.caching,
                 self.source,
@@ -101,14 +102,14 @@ class ImagePool(EnginePool):
         """Also lets go of decoded images."""
         super().close()
         cache, self._cache = self._cache, None
-        if cache is not None and not self._borrowed:
+        if cache is not None:
             cache.close()
 
     def borrow(self, other: ImagePool) -> None:
-        """Use the decoded images and the bad samples of a pool for the same source, and the same first half of the
-        transform."""
-        self.bad = other.bad
-        self._cache, self._borrowed = other.cache, True
+        """Use the decoded images, the bad samples and the figures of a pool for the same source, and the same first
+        half of the transform."""
+        self.bad, self._stages = other.bad, other._stages
+        self._lender = other
 
     def open_engine(self) -> engines.Engine:
         engine = engines.open_engine(
@@ -123,8 +124,18 @@ class ImagePool(EnginePool):
             allocator=self.framework.allocator or delivery.CUPY,
             kept=None if self.caching.cache_size is None else kept(self.caching, self.transform),
         )
-        self._opened.add(engine)
+        self._stages.opened(engine)
         return engine
+
+    def retire(self, engine: engines.Engine) -> None:
+        """As of every pool; what it has counted stays."""
+        super().retire(engine)
+        self._stages.closed(engine)
+
+    @property
+    def errors(self) -> list[BadSample]:
+        """As of every pool."""
+        return self.bad.found
 
     def stages(self) -> dict[str, float]:
         """As of every pool: `read_ms`, `decode_ms` with the resize, and `augment_ms`.
@@ -132,22 +143,7 @@ class ImagePool(EnginePool):
         NumPy's threads tell what they spent, and so does what augments after DALI. DALI does not: now and then a few
         samples, by chance, are read and decoded beside it.
         """
-        if self.engine == "numpy":
-            made = sum(engine.samples for engine in self._opened)
-            spent = {
-                stage: sum(engine.seconds[stage] for engine in self._opened) for stage in ("read", "decode", "augment")
-            }
-            return {f"{stage}_ms": 1000 * seconds / made for stage, seconds in spent.items()} if made else {}
-        now = time.monotonic()
-        if now - self._timed >= TIMED_EVERY:
-            from gpuload.engines.image_stages import stage_seconds
-
-            self._timed = now
-            indices = np.random.default_rng().integers(len(self.source), size=min(TIMED_SAMPLES, self.batch_size))
-            found = stage_seconds(self.source, self.transform, self.device, indices, policy=self.policy)
-            self._stages = {f"{stage}_ms": 1000 * seconds for stage, seconds in found.items()} or self._stages
-        seconds, made = (sum(engine.augmented[n] for engine in self._opened) for n in (0, 1))
-        return {**self._stages, "augment_ms": 1000 * seconds / made} if made else self._stages
+        return self._stages.milliseconds()
 
     def plan(
         self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
@@ -246,6 +242,16 @@ def _label_dtype(labels: NDArray[Any], framework: delivery.Framework) -> str | N
     instead = "labels.astype('float32')" if numbers else "number them with np.unique(labels, return_inverse=True)[1]"
     framework.check_dtype("labels", name, instead)
     return None
+
+
+def _measured(
+    source: ImageSource, transform: Augment, device: Device, policy: ErrorPolicy, count: int
+) -> dict[str, float]:
+    """Seconds that DALI takes for a sample, by stage; from `count` of them, by chance."""
+    from gpuload.engines.image_stages import stage_seconds
+
+    indices = np.random.default_rng().integers(len(source), size=count)
+    return stage_seconds(source, transform, device, indices, policy=policy)
 
 
 def sized(source: ImageSource, transform: Augment) -> Augment:

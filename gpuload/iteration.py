@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from gpuload import nvtx
 from gpuload.plan import Order
 from gpuload.pool import Stream
 from gpuload.progress import Progress
@@ -39,7 +37,7 @@ class Position:
     """How far an iteration has come."""
 
     def __init__(self, order: Order, epoch: int, start: int):
-        self._order = order
+        self.order = order
         self.epoch = epoch
         self.start = start
         """Samples of the epoch that were seen before."""
@@ -54,12 +52,16 @@ class Position:
     def seen(self) -> int:
         """Samples of the epoch that were seen, by all ranks."""
         delivered = self.count - self.left
-        stop = self._order.bounds(delivered - 1, self.start)[1] if delivered else self.start
-        return min(stop, self._order.size)
+        stop = self.order.bounds(delivered - 1, self.start)[1] if delivered else self.start
+        return min(stop, self.order.size)
 
 
 class Batches:
-    """One epoch's iterator, for one thread at a time. After a SampleError it goes on with the next batch."""
+    """One epoch's iterator, for one thread at a time.
+
+    After a SampleError it goes on with the next batch; after Ctrl-C, or another exception, with the first batch that
+    was not delivered.
+    """
 
     def __init__(self, loader: Loader, position: Position | None):
         self._loader = loader
@@ -83,6 +85,7 @@ class Batches:
         return self.position.left
 
     def __next__(self) -> Any:
+        self._pool.check_process()  # Batches that lie ready are the parent's to deliver.
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError(
                 "this iterator is being consumed in another thread: make one for each thread, with iter(loader)"
@@ -90,8 +93,11 @@ class Batches:
         try:
             if not self._here:
                 self._make()
+            # Without a call, between these lines no interrupt is raised: what is counted is handed out.
+            batch = self._here[0]
+            del self._here[0]
             self.position.left -= 1  # type: ignore[union-attr]
-            return self._here.popleft()
+            return batch
         finally:
             self._in_use.release()
 
@@ -102,14 +108,7 @@ class Batches:
         if self._stream is None:
             self._stream = loader._stream(self.position)
             loader.position = self.position
-            shown = loader.arguments["progress"]
-            if shown and loader.order.shard[0] == 0:  # One of all ranks.
-                errors = loader.errors
-                self._progress = Progress(
-                    self.position.epoch, self.position.count, loader.meter, lambda: len(errors), bar=shown is True
-                )
-            else:
-                loader.meter.begin()
+            self._progress = loader._watch(self.position)
         return self.position, self._stream
 
     def _make(self) -> None:
@@ -119,27 +118,17 @@ class Batches:
             if not position.left:
                 self._finish(position, stream)
                 raise StopIteration
-            began, read = time.perf_counter(), stream.bytes_read
+            if stream.broken and not stream.closed:
+                stream = self._stream = self._loader._stream(position)
             try:
-                step, made = next(stream)
-                waited = time.perf_counter()
-                with nvtx.range("deliver"):
-                    self._here.extend(self._pool.batches(step, made))
+                self._here.extend(stream.delivered(self._pool.batches, self._loader.meter))
             except Exception:
-                if stream.last is not None:
+                if stream.alive and stream.last is not None:  # This step is lost, the next one will come.
                     position.left -= max(1, -(-stream.last.batch_size // self._pool.batch_size))
                 raise
-            if not self._here:  # All of its samples were bad, and skipped.
+            if not self._here:
                 position.left -= 1
                 continue
-            self._loader.meter.add(
-                len(self._here),
-                step.batch_size,
-                wait=waited - began,
-                deliver=time.perf_counter() - waited,
-                queued=stream.queued,
-                bytes_read=stream.bytes_read - read,
-            )
             if self._progress is not None:
                 self._progress.advance(len(self._here))
 

@@ -7,6 +7,7 @@ import functools
 import itertools
 import os
 import secrets
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,8 @@ from gpuload.meter import Meter
 from gpuload.plan import Augment, Order, Window, Windows
 from gpuload.plan.checks import checked_int
 from gpuload.plan.order import LastBatch
-from gpuload.pool import Stream
+from gpuload.pool import EnginePool, Stream
+from gpuload.progress import Progress
 from gpuload.progress import check as check_progress
 from gpuload.sharding import check_last_batch, shard_of, sharded
 from gpuload.sources import ImageSource, Series
@@ -119,7 +121,8 @@ class Loader:
                 batch is shorter, and left out where nothing is left of it; "replace" it with a sample that the seed
                 settles, so that shapes stay. Other samples are what they would have been. `errors` lists the bad ones.
             max_errors: Different bad samples from which on TooManyErrors is raised: above this number, or as a float
-                below 1 above this share of the data set.
+                below 1 above this share of the whole data set. Each rank counts those that it has met itself, and so
+                raises at that many of its own.
             errors_log: A file to which each bad sample is added, as a line of JSON.
             max_pixels: An image whose header claims more is a bad sample, and not decoded. By default Pillow's limit.
             timeout: Seconds that reading a batch may take before files in it that block are bad samples. None: any.
@@ -149,6 +152,8 @@ class Loader:
         """What was delivered, and how long it took."""
         self._seen = 0  # Samples of the next epoch that were seen before a checkpoint.
         self._ready: tuple[int, Stream[Any]] | None = None  # A stream that stands at the start of that epoch.
+        self._shown: weakref.WeakSet[Progress] = weakref.WeakSet()
+        self._twins: weakref.WeakSet[EnginePool] = weakref.WeakSet()  # Their pools.
         check_progress(progress)
         checked_int("batch_size", batch_size, 1)
         rank, count = self._part()
@@ -272,7 +277,7 @@ class Loader:
     @property
     def errors(self) -> list[BadSample]:
         """The bad samples that were found, each once."""
-        return self.pool.bad.found if isinstance(self.pool, ImagePool) else []
+        return self.pool.errors
 
     def __repr__(self) -> str:
         return (
@@ -310,13 +315,23 @@ class Loader:
     def _stream(self, position: Position) -> Stream[Any]:
         """A stream that stands there."""
         ready, self._ready = self._ready, None
-        if ready is None or ready[0] != position.epoch or position.start:
+        if ready is None or ready[0] != position.epoch or position.seen:
             # Made ahead across the end of an epoch too: the next one most likely follows. The stream must not hold the
             # loader, which holds it.
-            plan = functools.partial(self.pool.plan, self.order, self.seed)
+            plan = functools.partial(self.pool.plan, position.order, position.order.seed)
             following = itertools.chain.from_iterable(map(plan, itertools.count(position.epoch + 1)))
-            return Stream(self.pool, itertools.chain(plan(position.epoch, position.start), following))
+            return Stream(self.pool, itertools.chain(plan(position.epoch, position.seen), following))
         return ready[1]
+
+    def _watch(self, position: Position) -> Progress | None:
+        """An iteration begins there, and its figures; what shows them, where something was asked for."""
+        shown, errors = self.arguments["progress"], self.errors
+        if not shown or self.order.shard[0]:  # One of all ranks.
+            self.meter.begin()
+            return None
+        progress = Progress(position.epoch, position.count, self.meter, lambda: len(errors), bar=shown is True)
+        self._shown.add(progress)
+        return progress
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
@@ -380,15 +395,16 @@ class Loader:
     def stats(self, last: int | None = None) -> dict[str, float | int]:
         """Where the time goes, as a plain dict of numbers: see `gpuload.meter.Meter.stats`.
 
-        Of images, as soon as there are any, also `errors`, the number of bad samples, and `read_ms`, `decode_ms` and
-        `augment_ms`: milliseconds that one sample takes in one thread. NumPy's threads count them. DALI's graph does
-        not tell: once a minute, a few samples are made stage by stage, which takes some tenths of a second.
+        Also `errors`, the number of bad samples, and of images, as soon as they are known, `read_ms`, `decode_ms` and
+        `augment_ms`: milliseconds that one sample takes in one thread, of all samples since the loader was made,
+        whatever `last` says. The threads count them, but for DALI's, which do not tell how long they read and decode:
+        at the first call, and at most once a minute, a thread in the background begins to do so with a few samples, for
+        some tenths of a second. Until it is done these two are those of the time before, or not there.
 
         Args:
             last: Of the last so many steps. None: of all since the loader was made.
         """
-        stats = {**self.meter.stats(last), "errors": len(self.errors)}
-        return {**stats, **self.pool.stages()} if stats["batches"] else stats
+        return self.pool.stats(self.meter, last)
 
     def replace(self, **changes: Any) -> Loader:
         """The same loader with other arguments: the same seed and epoch, threads and memory of its own.
@@ -404,10 +420,11 @@ class Loader:
         return loader
 
     def twin(self, **changes: Any) -> Loader:
-        """As `replace`, to be iterated over in this loader's place: with its cache, and its bad samples and figures are
-        told here."""
+        """As `replace`, to be iterated over in this loader's place: with its cache, its bad samples and its figures are
+        told here; it is closed with this one."""
         loader = self.replace(**changes)
-        loader.meter = self.meter
+        loader.meter, loader._shown = self.meter, self._shown
+        self._twins.add(loader.pool)
         if isinstance(loader.pool, ImagePool) and isinstance(self.pool, ImagePool):
             loader.pool.borrow(self.pool)
         return loader
@@ -416,6 +433,10 @@ class Loader:
         """Free threads and memory, also of iterations that are under way, which cannot go on. Iterating again takes
         them anew."""
         self._ready = None
+        for progress in list(self._shown):
+            progress.stop()
+        for twin in list(self._twins):  # Before the cache that they share.
+            twin.close()
         self.pool.close()
 
     def __enter__(self) -> Loader:

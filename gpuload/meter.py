@@ -28,23 +28,36 @@ class Totals(NamedTuple):
 
     def stats(self) -> dict[str, float | int]:
         """What `Meter.stats` tells; all 0 where there is nothing."""
-        return {
-            "batches": self.batches,
-            "samples": self.samples,
-            "seconds": self.seconds,
-            "batches_per_second": _ratio(self.batches, self.seconds),
-            "samples_per_second": _ratio(self.samples, self.seconds),
-            "wait_share": min(1.0, _ratio(self.wait, self.seconds)),
-            "wait_ms": 1000 * _ratio(self.wait, self.batches),
-            "deliver_ms": 1000 * _ratio(self.deliver, self.batches),
-            "queue_depth": _ratio(self.queued, self.steps),
-            "bytes_read": self.bytes_read,
-            "bytes_per_second": _ratio(self.bytes_read, self.seconds),
-        }
+        return _figures(*self)
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
+def _figures(
+    steps: int,
+    batches: int,
+    samples: int,
+    seconds: float,
+    wait: float,
+    deliver: float,
+    queued: int,
+    bytes_read: int,
+) -> dict[str, float | int]:
+    """Of the fields of `Totals`. Training may ask after each batch of windows, which takes a dozen microseconds."""
+    a_second = 1 / seconds if seconds > 0 else 0.0
+    a_batch = 1000 / batches if batches else 0.0
+    share = wait * a_second
+    return {
+        "batches": batches,
+        "samples": samples,
+        "seconds": seconds,
+        "batches_per_second": batches * a_second,
+        "samples_per_second": samples * a_second,
+        "wait_share": share if share < 1 else 1.0,
+        "wait_ms": wait * a_batch,
+        "deliver_ms": deliver * a_batch,
+        "queue_depth": queued / steps if steps else 0.0,
+        "bytes_read": bytes_read,
+        "bytes_per_second": bytes_read * a_second,
+    }
 
 
 class Meter:
@@ -148,4 +161,15 @@ class Meter:
         >>> 0 <= stats["wait_share"] <= 1
         True
         """
-        return self.totals(last).stats()
+        if last is not None:
+            return self.totals(last).stats()
+        return _figures(
+            self._steps,
+            self._batches,
+            self._samples,
+            self._seconds,
+            self._wait,
+            self._deliver,
+            self._queued,
+            self._bytes_read,
+        )

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from gpuload import delivery, nvtx
 from gpuload.cuda import Device
 from gpuload.engines import Engine
+from gpuload.errors import BadSample
+from gpuload.meter import Meter
 from gpuload.plan import Order
 from gpuload.plan.checks import checked_int
 
@@ -70,6 +73,19 @@ class EnginePool(ABC):
         return {}
 
     @property
+    def errors(self) -> list[BadSample]:
+        """The bad samples that were found, each once."""
+        return []
+
+    def stats(self, meter: Meter, last: int | None) -> dict[str, float | int]:
+        """What `Loader.stats` tells, of what `meter` has counted."""
+        stats = meter.stats(last)
+        stats["errors"] = len(self.errors)
+        if stats["batches"]:
+            stats.update(self.stages())
+        return stats
+
+    @property
     def stream(self) -> int | None:
         """The CUDA stream on which the framework will use the next batch, if it names one."""
         if self.device.index is None or self.framework.stream is None:
@@ -87,9 +103,13 @@ class EnginePool(ABC):
             return  # A child process must leave its parent's threads alone, even at its end.
         engine.discard()
         if self._idle or generation != self.generation or not engine.alive:
-            engine.close()
+            self.retire(engine)
         else:
             self._idle.append(engine)
+
+    def retire(self, engine: Engine) -> None:
+        """Close an engine."""
+        engine.close()
 
     def check_process(self) -> None:
         """Engines have threads, and threads do not live on in a forked process."""
@@ -106,13 +126,15 @@ class EnginePool(ABC):
             stream.close()
             stream.closed = True
         while self._idle:
-            self._idle.pop().close()
+            self.retire(self._idle.pop())
 
 
 class Stream(Generic[AnyStep]):
     """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, what was made of it).
 
-    `next` raises for a step that could not be made, such as SampleError; the one after it comes at the next call.
+    `next` raises for a step that could not be made, such as SampleError; the one after it comes at the next call. Where
+    it was interrupted, or a step could not be started, nobody can tell any more which step is next: the stream is
+    broken.
     """
 
     def __init__(self, pool: EnginePool, steps: Iterator[AnyStep]):
@@ -125,6 +147,8 @@ class Stream(Generic[AnyStep]):
         """The step that `next` was last asked for, made or not."""
         self.closed = False
         """Whether its pool was closed under it."""
+        self.broken = False
+        """Whether it cannot go on, since it was interrupted."""
 
     def _open(self) -> None:
         pool = self._pool
@@ -157,6 +181,11 @@ class Stream(Generic[AnyStep]):
         pool.check_process()
         if self.closed:
             raise RuntimeError("the loader was closed while it was iterated over: begin another iteration")
+        if self.broken:
+            raise RuntimeError(
+                "this iteration was interrupted, by Ctrl-C or an exception, before a batch was made, and cannot go on: "
+                "begin another one, or load_state_dict(state_dict()) before that to go on in the epoch"
+            )
         if not self.alive:
             raise StopIteration
         try:
@@ -167,7 +196,7 @@ class Stream(Generic[AnyStep]):
                         break
                     self._submitted.append(pool.submit(self._engine, step))
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
         if not self._submitted:
             self.close()
@@ -179,23 +208,54 @@ class Stream(Generic[AnyStep]):
         except Exception:
             raise  # This batch is lost, the engine is whole.
         except BaseException:
-            self._abandon()
+            self.abandon()
             raise
         finally:
             if self.alive and not self._engine.alive:
                 self._renew()
 
+    def delivered(self, deliver: Callable[[Any, Any], list[Any]], meter: Meter) -> list[Any]:
+        """What `deliver` makes of the next step and of what was made of it: a list of batches, counted by `meter`."""
+        began, read = time.perf_counter(), self.bytes_read
+        try:
+            step: Any
+            step, made = next(self)
+            waited = time.perf_counter()
+            with nvtx.range("deliver"):
+                batches = deliver(step, made)
+        except Exception:
+            raise
+        except BaseException:
+            self.abandon()  # The step may be lost on its way.
+            raise
+        if batches:  # Else all of its samples were bad, and skipped.
+            meter.add(
+                len(batches),
+                step.batch_size,
+                wait=waited - began,
+                deliver=time.perf_counter() - waited,
+                queued=self.queued,
+                bytes_read=self.bytes_read - read,
+            )
+        return batches
+
     def _renew(self) -> None:
         """Go on with another engine: this one hangs at a file."""
         self._bytes_read += self._engine.bytes_read
         self._release()
-        self._open()
-        self._submitted = deque(self._pool.submit(self._engine, step) for step in self._submitted)
+        try:
+            self._open()
+            self._submitted = deque(self._pool.submit(self._engine, step) for step in self._submitted)
+        except BaseException:
+            self.abandon()
+            raise
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Break off, after an interrupt."""
+        self.broken = True
         # An engine that was interrupted may hold half a step, or a batch that was not counted. Nobody may get it again.
-        self._release.detach()
-        self._engine.close()
+        if self._release.detach() is not None:
+            self._pool.retire(self._engine)
 
     def close(self) -> None:
         """Give the engine back; what was pulled ahead is dropped."""

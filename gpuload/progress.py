@@ -48,6 +48,10 @@ class Progress:
         """So many more batches were delivered. The bar's thread looks, four times a second."""
         self._epoch.done += batches
 
+    def stop(self) -> None:
+        """The epoch will not be over: take the bar away."""
+        self._stop()
+
     def close(self) -> None:
         """The epoch is over: take the bar away, and print its line, once."""
         if self._stop.alive:

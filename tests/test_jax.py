@@ -1,5 +1,6 @@
 """Batches spread over the devices of a JAX mesh, in one process and in two; 64 bits; donation."""
 
+import json
 import os
 import socket
 import subprocess
@@ -86,6 +87,24 @@ def test_images(place: Place, shape: tuple[int, ...], spec: tuple[Any, ...]) -> 
     plain = gpuload.Loader(SOURCE.take(np.arange(22)), RANDOM, framework="numpy", **options)
     sizes = [len(labels) for _, labels in plain.replace(framework="jax", sharding=sharding)]
     assert sizes == [8, 8, 6]
+
+
+def test_an_epoch_goes_on(place: Place) -> None:
+    """In the middle, with the same arrays on the same devices; the state is that of a loader without a mesh."""
+    sharding = spread(place.device, (2,), "data")
+    options = {"batch_size": 4, "shuffle": True, "seed": 3, **place._asdict()}
+    plain = gpuload.Loader(SOURCE.take(np.arange(22)), RANDOM, framework="numpy", **options)
+    expected = list(plain.batches(0))
+    for loader in (plain.replace(framework="jax", sharding=sharding), plain.replace()):
+        batches = iter(loader)
+        next(batches), next(batches)
+        state = json.loads(json.dumps(loader.state_dict()))
+        assert state["seen"] == 8
+        again = plain.replace(framework="jax", sharding=sharding)
+        again.load_state_dict(state)
+        for (images, labels), (pixels, numbers) in zip(again, expected[2:], strict=True):
+            check(images, pixels, sharding)
+            check(labels, numbers, sharding)
 
 
 @pytest.mark.parametrize(("shape", "spec"), SPREADS)

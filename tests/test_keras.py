@@ -53,9 +53,9 @@ def near(ours: np.ndarray, theirs: np.ndarray, share: float = 1.0) -> None:
     """Equal within 1 level everywhere; or within 2 levels on a `share` of the pixels.
 
     Decoded on the CPU and resized to the nearest pixel, images are the same, and warps read the same positions; what
-    lies between two pixels is float32 here and float64 in SciPy, which brightness may make a level of, since it cuts off
-    fractions. A GPU decodes a little otherwise (0.995). Smooth resizes of DALI's (0.98) differ at the border, where it
-    repeats the last pixel and Pillow weighs the others more.
+    lies between two pixels is float32 here and float64 in SciPy, which brightness may make a level of, since it cuts
+    off fractions. A GPU decodes a little otherwise (0.995). Smooth resizes of DALI's (0.98) differ at the border, where
+    it repeats the last pixel and Pillow weighs the others more.
     """
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype

@@ -593,6 +593,76 @@ def test_loader_and_data_set_have_one_state(photos: Path) -> None:
         assert loader.epoch == 3
 
 
+# Figures
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_is_delivered_is_counted(name: str, photos: Path) -> None:
+    data = DATASETS[name](photos)
+    assert data.stats()["batches"] == 0
+    with data:
+        for number in range(3):
+            data[number]
+        stats = data.stats()
+        assert (stats["batches"], stats["samples"], stats["errors"]) == (3, 3 * BATCH, 0)
+        assert 0 < stats["wait_share"] <= 1
+        assert data.stats(last=1)["samples"] == BATCH
+        if name in FLOWS:
+            next(data)
+        else:
+            next(iter(data))
+        assert data.stats()["batches"] == 4 if name != "timeseries" else 4 <= data.stats()["batches"] <= 3 + BATCHES
+        if name.startswith("flow_from") or name == "sequence":
+            assert {"augment_ms"} <= set(data.stats())
+            assert data.stats()["bytes_read"] > 0
+    assert data._stream is None
+    data[0]  # It can be used again.
+
+
+@counted
+def test_figures_of_fit(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a loader, told by the loader: epochs of Keras are counted and shown as its own are."""
+    loader = image_loader(progress="summary")
+    data, model = dataset(loader), recorder()
+    model.fit(data, epochs=2, verbose=0)
+    looks = loader.stats()["batches"] - 2 * BATCHES  # From which Keras builds the model.
+    assert 0 <= looks <= 1
+    assert loader.stats() == data.stats()
+    assert loader.stats()["samples"] == 2 * COUNT + looks * BATCH
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"epoch 0: {BATCHES} batches, {COUNT} samples in ")
+    assert second.startswith(f"epoch 1: {BATCHES} batches, {COUNT} samples in ")
+    loader.close()  # What Keras was handed batches from is closed too.
+    model.fit(data, epochs=1, verbose=0)
+    assert loader.stats()["batches"] == 3 * BATCHES + looks
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("method", ["submit", "take"])
+@pytest.mark.parametrize("name", DATASETS)
+def test_goes_on_after_an_interrupt(name: str, method: str, error: type[BaseException], photos: Path) -> None:
+    """By number, whichever is asked for."""
+    expected = [on_host(DATASETS[name](photos)[number]) for number in range(2)]
+    data = DATASETS[name](photos)
+    same([on_host(data[0])], expected[:1])
+    reference = DATASETS[name](photos)
+    reference[0]
+    if error is MemoryError and method == "take":
+        reference[1]  # A batch that was made, and failed, is lost as one with a bad sample is.
+    data._drop()
+    original = getattr(data._pool, method)
+
+    def once(*arguments: Any) -> Any:
+        setattr(data._pool, method, original)
+        original(*arguments)
+        raise error
+
+    setattr(data._pool, method, once)
+    with pytest.raises(error):
+        data[1]
+    same([on_host(data[2])], [on_host(reference[2])])
+
+
 class Stopping(keras.callbacks.Callback):
     """Ends fit within an epoch, as keras.callbacks.TerminateOnNaN does."""
 

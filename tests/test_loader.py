@@ -265,6 +265,39 @@ FORK = """
 """
 
 
+FORK_OF_WINDOWS = """
+    import os, sys
+    import numpy as np, gpuload
+    series = gpuload.Series(np.arange(40.0))
+    loaders = [gpuload.Loader(series, gpuload.Window(1), batch_size=4, device="cpu")]
+    if sys.argv[1] == "torch":
+        import gpuload.torch
+        loaders = [gpuload.torch.DataLoader(gpuload.torch.TimeSeriesDataset(np.arange(40.0), seq_length=1), 4)]
+    batches = iter(loaders[0])
+    next(batches)
+    child = os.fork()
+    if child == 0:
+        before = loaders[0].state_dict()
+        try:
+            next(batches)
+        except RuntimeError as error:
+            assert "fork" in str(error)
+            assert loaders[0].state_dict() == before
+            os._exit(0)
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), len(list(batches)))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("library", ["gpuload", "torch"])
+def test_fork_with_batches_that_lie_ready(library: str) -> None:
+    """Small batches of windows are cut together, but what is left of them is the parent's."""
+    result = run(FORK_OF_WINDOWS, library, env={**os.environ, "GPULOAD_DEVICE": "cpu"})
+    assert (result.returncode, result.stdout) == (0, "0 9\n"), result.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_fork(place: Place) -> None:
     """A child is told, does not hang, ends well and may make a loader of its own; the parent goes on."""

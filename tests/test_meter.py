@@ -1,14 +1,17 @@
 """Where the time goes: what is counted, and how it is shown."""
 
+import gc
 import io
 import json
 import math
 import os
+import pickle
 import pty
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import gpuload
+from gpuload import engines
 from gpuload import meter as meters
 from gpuload.meter import KEPT, Meter
 from gpuload.progress import _Epoch
@@ -177,11 +181,143 @@ def test_bytes_of_files_are_counted(photos: Path, place: Place):
     transform = gpuload.Augment(size=(16, 16))
     with gpuload.Loader(source, transform, batch_size=4, prefetch=0, **place._asdict()) as loader:
         list(loader)
-        stats = loader.stats()
+        stats = measured(loader)
     size = sum(path.stat().st_size for path in photos.rglob("*.*"))
     assert stats["bytes_read"] == pytest.approx(size, rel=0.5)
     assert {"read_ms", "decode_ms", "augment_ms"} <= set(stats)
     assert stats["decode_ms"] > 0
+
+
+def measured(loader: gpuload.Loader) -> dict[str, float]:
+    """Its figures, once those are there that a thread in the background finds out."""
+    deadline = time.monotonic() + 60
+    while "decode_ms" not in (stats := loader.stats()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return stats
+
+
+def test_the_stages_of_a_loader_that_was_closed(photos: Path, place: Place):
+    """What its engines counted is told on, and added to."""
+    source, transform = gpuload.ImageFolder(photos), gpuload.Augment(size=(16, 16))
+    names = {"read_ms", "decode_ms", "augment_ms"} if place.device == "cpu" else {"read_ms", "decode_ms"}
+    with gpuload.Loader(source, transform, batch_size=4, prefetch=0, cache=None, **place._asdict()) as loader:
+        list(loader)
+        measured(loader)
+    gc.collect()
+    before = loader.stats()
+    assert names <= set(before)
+    gc.collect()
+    list(loader)
+    loader.close()
+    gc.collect()
+    stages = loader.pool._stages
+    if place.device == "cpu":
+        assert stages._samples == 2 * 23
+        assert loader.stats()["augment_ms"] == pytest.approx(1000 * stages._seconds["augment"] / 46)
+
+
+@pytest.fixture
+def measuring(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Semaphore, list[str]]:
+    """What takes its time to measure DALI's stages, as long as it is not let go; and the threads in which it began."""
+    going, began = threading.Semaphore(0), []
+
+    def stage_seconds(*arguments: object, **options: object) -> dict[str, float]:
+        began.append(threading.current_thread().name)
+        going.acquire(timeout=30)
+        return {"read": 0.001 * len(began), "decode": 0.002}
+
+    monkeypatch.setattr("gpuload.engines.image_stages.stage_seconds", stage_seconds)
+    return going, began
+
+
+@pytest.mark.skipif(not engines.dali_installed(), reason="NVIDIA DALI is not installed")
+def test_nobody_waits_for_the_stages(
+    photos: Path, measuring: tuple[threading.Semaphore, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    going, began = measuring
+    loader = gpuload.Loader(gpuload.ImageFolder(photos), gpuload.Augment(size=(8, 8)), batch_size=4, device="cpu")
+    with loader:
+        list(loader)
+        assert not {"read_ms", "decode_ms"} & set(loader.stats())
+        assert "augment_ms" in loader.stats()
+        going.release()
+        assert measured(loader)["decode_ms"] == pytest.approx(2)
+        assert (loader.stats()["read_ms"], len(began)) == (pytest.approx(1), 1)
+        monkeypatch.setattr("gpuload.stages.EVERY", 0.0)
+        assert loader.stats()["read_ms"] == pytest.approx(1)  # Of the time before.
+    monkeypatch.undo()
+    going.release(9)
+    deadline = time.monotonic() + 30
+    while loader.stats()["read_ms"] < 1.5 and time.monotonic() < deadline:  # It ends well after the loader was closed.
+        time.sleep(0.01)
+    assert began == ["gpuload-stages"] * 2
+    assert loader.stats()["read_ms"] == pytest.approx(2)
+
+
+MEASURING = """
+    import os, sys
+    import gpuload
+    from gpuload.engines import image_stages
+    loader = gpuload.Loader(gpuload.ImageFolder(sys.argv[1]), gpuload.Augment(size=(8, 8)), batch_size=4, device="cpu")
+    list(loader)
+    child = os.fork() if sys.argv[2] == "fork" else -1
+    if child == 0:
+        image_stages.stage_seconds = lambda *arguments, **options: os._exit(3)
+        assert loader.stats()["batches"] == 6
+        os._exit(0)
+    loader.stats()  # And the program ends meanwhile.
+    if child > 0:
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not engines.dali_installed(), reason="NVIDIA DALI is not installed")
+@pytest.mark.parametrize("how", ["fork", "end"])
+def test_stages_are_measured_in_no_fork_and_while_the_program_ends(photos: Path, how: str):
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    command = [sys.executable, "-c", textwrap.dedent(MEASURING), str(photos), how]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("engine", ["numpy", "dali"])
+def test_a_twin_s_stages_are_told_by_the_loader(photos: Path, engine: str):
+    """As where Keras or TensorFlow is handed the batches of a loader."""
+    if engine == "dali" and not engines.dali_installed():
+        pytest.skip("NVIDIA DALI is not installed")
+    source, transform = gpuload.ImageFolder(photos), gpuload.Augment(size=(8, 8))
+    loader = gpuload.Loader(source, transform, batch_size=4, device="cpu", engine=engine)
+    twin = loader.twin(framework="dlpack")
+    batches = iter(twin)
+    next(batches)
+    assert {"read_ms", "decode_ms", "augment_ms"} <= set(measured(loader))
+    loader.close()
+    with pytest.raises(RuntimeError, match="the loader was closed while it was iterated over"):
+        next(batches)
+    assert len(list(twin)) == 6
+    assert loader.pool.cache is twin.pool.cache
+
+
+def test_windows_in_a_data_loader():
+    from gpuload.torch import DataLoader, TimeSeriesDataset
+
+    with DataLoader(TimeSeriesDataset(np.arange(500.0), seq_length=5), 8, shuffle=True, device="cpu") as loader:
+        batches = iter(loader)
+        next(batches)
+        rest = sum(1 for _ in batches)
+        stats = loader.stats()
+        assert (stats["batches"], stats["samples"], stats["errors"]) == (1 + rest, 496, 0)
+        assert 0 < stats["wait_share"] <= 1
+        assert stats["bytes_read"] >= 496 * 5 * 8
+        assert loader.stats(last=1)["batches"] >= 1
+        assert pickle.loads(pickle.dumps(loader)).stats()["batches"] == 0
+        batches = iter(loader)
+        next(batches)
+    batches._here.clear()
+    with pytest.raises(RuntimeError, match="the loader was closed while it was iterated over"):
+        next(batches)
+    assert len(list(loader)) == 62
 
 
 def test_the_line_at_the_end_of_an_epoch(capsys: pytest.CaptureFixture[str], place: Place):
@@ -308,6 +444,23 @@ def test_a_bar_beside_one_of_the_program_s_own():
     text, _ = in_a_terminal(LOADERS + script)
     assert text.count(HIDE_CURSOR) == 1
     assert all(f"epoch {number}: 10 batches" in text for number in range(3))
+    assert "ended" in text
+
+
+def test_a_loader_that_is_closed_gives_the_terminal_back():
+    """Also while its iterator is held, and where the bar is that of a twin."""
+    script = """
+    for loader in (first, first.twin(framework="dlpack")):
+        batches = iter(loader)
+        next(batches)
+        time.sleep(0.5)
+        first.close()
+        assert gone() and not hasattr(sys.stdout, "rich_proxied_file")
+    print("ended", flush=True)
+    """
+    text, _ = in_a_terminal(LOADERS + script)
+    assert text.count(HIDE_CURSOR) == 2
+    assert "epoch 0: " not in text
     assert "ended" in text
 
 

@@ -241,6 +241,79 @@ def test_the_iteration_that_began_last_counts():
     assert (loader.state_dict()["epoch"], loader.state_dict()["seen"]) == (1, 4)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("method", ["plan", "submit", "take", "batches"])
+@pytest.mark.parametrize("kind", ["images", "windows"])
+def test_an_iteration_goes_on_after_an_interrupt(kind: str, method: str, error: type[BaseException]):
+    """With the batches that were not delivered; what was is counted, and nothing else."""
+    loader = windows(23, prefetch=1)
+    if kind == "images":
+        source = gpuload.ImageArray(np.arange(23, dtype=np.uint8).reshape(-1, 1, 1, 1), labels=np.arange(23))
+        options = {"batch_size": 4, "shuffle": True, "seed": 1, "device": "cpu", "framework": "numpy", "prefetch": 1}
+        loader = gpuload.Loader(source, gpuload.Augment(layout="HWC"), **options)
+    pool, whole = loader.pool, [samples_of(batch) for batch in loader.batches(0)]
+    following = samples_of(next(loader.batches(1)))
+    pool.together = 2  # Of windows, batches in a step.
+    original = getattr(pool, method)
+    countdown = -1  # Calls until one fails.
+
+    def failing(*arguments):
+        found = original(*arguments)
+        return map(counted, found) if method == "plan" else counted(found)
+
+    def counted(found):
+        nonlocal countdown
+        countdown -= 1
+        if countdown == 0:
+            raise error
+        return found
+
+    setattr(pool, method, failing)
+    for calls in range(1, 8):
+        loader.load_state_dict({**loader.state_dict(), "epoch": 0, "seen": 0})
+        countdown = calls
+        batches, found, lost = iter(loader), [], 0
+        while True:
+            before = loader.state_dict()["seen"]
+            try:
+                found.append(samples_of(next(batches)))
+            except StopIteration:
+                break
+            except error:
+                lost += loader.state_dict()["seen"] - before
+            assert loader.state_dict()["seen"] in (sum(map(len, found)) + lost, 0)
+        # What was made, and failed, is lost as a batch with a bad sample is.
+        assert (lost > 0) == (error is MemoryError and method in ("take", "batches") and countdown <= 0)
+        assert sum(map(len, found)) + lost == 23
+        assert [batch for batch in whole if batch in found] == found
+        countdown = 0
+        assert samples_of(next(iter(loader))) == following
+
+
+def samples_of(batch) -> list[int]:
+    return (batch[1] if isinstance(batch, tuple) else batch[:, 0]).tolist()
+
+
+def test_an_iteration_that_was_interrupted_stays_closed():
+    loader = windows(20)
+    batches = iter(loader)
+    loader.pool.together = 1
+    taken(batches, 1)
+    loader.pool.take = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        next(batches)
+    del loader.pool.take
+    loader.close()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the loader was closed while it was iterated over"):
+            next(batches)
+        assert loader.state_dict()["seen"] == 4
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_a_drawn_seed_is_taken_from_the_state():
     loader = windows(seed=None)
     batches = iter(loader)

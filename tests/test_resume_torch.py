@@ -310,6 +310,38 @@ def test_an_epoch_may_be_broken_off_again() -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize("method", ["submit", "take", "delivered"])
+def test_an_interrupt_ends_an_iteration_and_counts_nothing(
+    method: str, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = numbers(loader_of(DRAWN["shuffle"], 1, True)[0])
+    loader, _ = loader_of(DRAWN["shuffle"], 1, True)
+    monkeypatch.setattr(loader._pool, "together", 1)
+    batches = iter(loader)
+    found = taken(batches, 1)
+
+    original = getattr(loader._pool, method)
+
+    def fail(*arguments: Any) -> Any:
+        original(*arguments)
+        raise error
+
+    before = loader.state_dict()
+    with monkeypatch.context() as patch:
+        patch.setattr(loader._pool, method, fail)
+        with pytest.raises(error):
+            next(batches)
+    assert loader.state_dict() == before
+    if error is MemoryError and method != "submit":  # That batch is lost, the next one comes.
+        assert numbers(batches) == expected[len(found) + 1 :]
+        return
+    with pytest.raises(RuntimeError, match=r"was interrupted, by Ctrl-C or an exception.*load_state_dict"):
+        next(batches)
+    loader.load_state_dict(loader.state_dict())
+    assert found + numbers(loader) == expected
+
+
 def test_iterators_side_by_side() -> None:
     """The state is of the one that was made last. The other goes on, also when a state is loaded."""
     loader, _ = loader_of(DRAWN["shuffle"], 1, True)

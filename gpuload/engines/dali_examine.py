@@ -2,47 +2,75 @@
 
 from __future__ import annotations
 
+import io
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gpuload.cuda import CPU, Device
 from gpuload.engines.dali_resize import pixels
-from gpuload.engines.reading import in_words, opened, read_all
-from gpuload.errors import ErrorPolicy
+from gpuload.engines.reading import in_words, opened
 from gpuload.plan import Augment
 
+LONGEST_JPEG = 65_500
+"""Height or width that Pillow writes."""
 
-def obstacles(paths: list[str], transform: Augment, device: Device, policy: ErrorPolicy) -> list[str | None]:
-    """For each file why it cannot be decoded, or None."""
+
+def obstacles(
+    files: Iterable[bytes | Exception], transform: Augment, device: Device, max_pixels: int | None
+) -> list[str | None]:
+    """For each file, or what reading it raised, why it cannot be decoded, or None.
+
+    Raises RuntimeError where DALI does not decode a sound picture as large as those that it alone refuses: then it is
+    not these files that are bad, but the device, or memory, is in trouble.
+    """
     from nvidia.dali import Pipeline, fn, types
 
     pipe = Pipeline(batch_size=1, num_threads=1, device_id=device.index, prefetch_queue_depth=1)
     with pipe:
         file = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
-        pipe.set_outputs(pixels(file, transform, "cpu" if device == CPU else "gpu", policy.max_pixels))
-    return [
-        in_words(found) if isinstance(found, Exception) else _obstacle(pipe, found, policy.max_pixels)
-        for found in read_all(paths, policy.timeout)
-    ]
+        pipe.set_outputs(pixels(file, transform, "cpu" if device == CPU else "gpu", max_pixels))
+    reasons: list[str | None] = []
+    largest = 0
+    """Pixels, of the images that only DALI refuses."""
+    for found in files:
+        if isinstance(found, Exception):
+            reasons.append(in_words(found))
+            continue
+        try:
+            _decode(pipe, found)
+        except RuntimeError as error:
+            try:  # In Pillow's words, if Pillow refuses it too, since DALI's are few.
+                with opened(found, max_pixels) as image:
+                    image.load()
+                    largest = max(largest, image.width * image.height)
+                reasons.append(_in_words(error))
+            except Exception as reason:  # Pillow's plugins raise far more than OSError for a broken file.
+                reasons.append(in_words(reason))
+        else:
+            reasons.append(None)
+    if largest:
+        _decode(pipe, _sound(largest))
+    return reasons
 
 
-def _obstacle(pipe: Any, data: bytes, max_pixels: int | None) -> str | None:
+def _decode(pipe: Any, data: bytes) -> None:
     pipe.feed_input("file", [np.frombuffer(data, np.uint8)])
     pipe.schedule_run()
-    try:
-        pipe.share_outputs()
-    except RuntimeError as error:
-        return _in_words(data, max_pixels, error)
-    return None
+    pipe.share_outputs()
 
 
-def _in_words(data: bytes, max_pixels: int | None, error: RuntimeError) -> str:
-    """Why DALI refuses the file: in Pillow's words, if Pillow refuses it too, since DALI's are few."""
-    try:
-        with opened(data, max_pixels) as image:
-            image.load()
-    except Exception as reason:  # Pillow's plugins raise far more than OSError for a broken file.
-        return in_words(reason)
+def _sound(count: int) -> bytes:
+    """A JPEG of about so many pixels, no more."""
+    side = min(math.isqrt(count), LONGEST_JPEG)
+    file = io.BytesIO()
+    Image.new("L", (side, side)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _in_words(error: RuntimeError) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0])

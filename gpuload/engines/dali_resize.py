@@ -33,7 +33,7 @@ def pixels(files: Any, transform: Augment, device: str, max_pixels: int | None) 
 
     # As Pillow decodes: chroma smoothed, EXIF orientation left alone.
     return fn.decoders.image(
-        files if max_pixels is None else _emptied(files, max_pixels),
+        _within(files, np.iinfo(np.int64).max if max_pixels is None else max_pixels),
         device="mixed" if device == "gpu" else "cpu",
         output_type=types.RGB,
         adjust_orientation=False,
@@ -42,17 +42,21 @@ def pixels(files: Any, transform: Augment, device: str, max_pixels: int | None) 
     )
 
 
-def _emptied(files: Any, max_pixels: int) -> Any:
-    """The files, with nothing in the place of those that claim more pixels: the decoder refuses them before it takes
-    memory."""
+def _within(files: Any, max_pixels: int) -> Any:
+    """The files as they are. DALI fails where one is no image, or claims more pixels, before memory is taken for it.
+
+    No such file may reach the decoder, whatever the limit: of a large batch it reads some headers in the thread that
+    calls it, and where one of those is bad it ends without waiting for its other threads, which then crash the process.
+    """
     from nvidia.dali import fn, types
 
     # Each of these operators costs the batch a round through all threads. A length of a TIFF that has 32 bits comes as
     # negative; as an unsigned one it is very large.
     shape = fn.peek_image_shape(files, adjust_orientation=False, dtype=types.UINT64)
-    fits = shape[0] * shape[1] <= types.Constant(max_pixels, dtype=types.UINT64)
-    length = fits * np.iinfo(np.int32).max  # All of them, or none.
-    return fn.slice(files, start=[0], shape=length, axes=[0], out_of_bounds_policy="trim_to_shape")
+    exceeds = shape[0] * shape[1] > types.Constant(max_pixels, dtype=types.UINT64)
+    # The first byte, or one that no file has.
+    start = exceeds * np.iinfo(np.int32).max
+    return fn.slice(files, start=start, axes=[0], out_of_bounds_policy="error")
 
 
 def decode(

@@ -9,7 +9,7 @@ import functools
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gpuload.cuda import CPU, Device
 from gpuload.engines.dali_examine import obstacles
 from gpuload.engines.dali_resize import breaks_ties, decode, resize, resize_nearest
-from gpuload.engines.reading import Daemon, NotAFileError, in_words, read_all
+from gpuload.engines.reading import Daemon, NotAFileError, read_all
 from gpuload.errors import BadSample, ErrorPolicy, SampleError
 from gpuload.plan import Augment, Step
 from gpuload.sources import FileSource
@@ -93,26 +93,41 @@ def _outputs(transform: Augment, device: str, max_pixels: int | None) -> Any:
     return resized(files, transform, device, max_pixels), files.shape()
 
 
+def pipeline_of_bytes(transform: Augment, device: str, max_pixels: int | None, **options: Any) -> Any:
+    """A pipeline that resizes encoded files which are fed themselves, as "files"."""
+    from nvidia.dali import types
+
+    def images() -> Any:
+        return resized(external("files", types.UINT8, 1), transform, device, max_pixels)
+
+    return pipeline(transform, images, **options)
+
+
 STREAM_PER_THREAD = 2
 """The handle that stands for a stream of whichever thread names it (`cudaStreamPerThread`)."""
 
 
-class _Hangs(Exception):
-    """DALI's threads hang at these samples of a step."""
+MOST_HUNG = 16
+"""So many pipelines may hang at files that block. From then on DALI reads none itself."""
 
-    def __init__(self, step: Step, samples: list[BadSample]):
-        super().__init__()
-        self.step = step
-        self.samples = samples
+_avoided: set[str] = set()
+"""Files at which DALI hung: none of its threads is to try them again, unless they have been read since."""
+
+
+class _Hangs(Exception):
+    """DALI's threads hang at a file that blocks; the pipeline was left behind."""
 
 
 class DaliDecoder:
     """Runs a DALI pipeline that reads, decodes and resizes the files of a step.
 
     DALI reads in threads of its own. They hang where a file blocks, and so does whoever ends the pipeline. With a
-    `timeout` in the policy, a pipeline that hangs is told from a slow one, and is left behind.
+    `timeout` in the policy, a pipeline that hangs is told from a slow one, and is left behind. Steps with files that
+    are known to block, or at which DALI failed, are made apart, of what threads of our own read.
     """
 
+    hung = 0
+    """Pipelines that were left behind, of all decoders."""
     _daemon: Daemon | None = None
     """Waits for DALI, where there is a timeout."""
 
@@ -130,14 +145,13 @@ class DaliDecoder:
         self._transform = transform
         self._device = device
         self._policy = policy
-        self._another = functools.partial(
-            DaliDecoder, source, transform, batch_size=batch_size, device=device, threads=threads, policy=policy
-        )
-        outputs = functools.partial(_outputs, transform, "cpu" if device == CPU else "gpu", policy.max_pixels)
-        options = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
-        self._pipe = pipeline(transform, outputs, **options)
+        self._place = "cpu" if device == CPU else "gpu"
+        self._options = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
+        outputs = functools.partial(_outputs, transform, self._place, policy.max_pixels)
+        self._pipe = pipeline(transform, outputs, **self._options)
         self._pipe.build()
-        self._steps: deque[Step] = deque()
+        self._steps: deque[tuple[Step, bool]] = deque()
+        """Those that were submitted, and whether DALI has them."""
         self._stale = 0
         """So many of the steps, the first, were discarded."""
         self._awaited: Future[Any] | None = None
@@ -158,25 +172,27 @@ class DaliDecoder:
         return self._pipe is not None
 
     def submit(self, step: Step) -> None:
-        for name, array in feeds(self._source, step).items():
-            self._pipe.feed_input(name, array)
-        self._pipe.schedule_run()
-        self._steps.append(step)
+        apart = DaliDecoder.hung >= MOST_HUNG or bool(_avoided and not _avoided.isdisjoint(self._paths(step)))
+        if not apart:
+            for name, array in feeds(self._source, step).items():
+                self._pipe.feed_input(name, array)
+            self._pipe.schedule_run()
+        self._steps.append((step, not apart))
 
     def result(self, stream: int | None = None) -> Any:
         """The oldest step's images [B, H, W, C], a DALI tensor."""
-        step = self._steps[self._stale]
+        step, fed = self._steps[self._stale]
         try:
             self._catch_up()
-            images = self._next(stream)
-        except _Hangs as hangs:
-            if hangs.step is step and hangs.samples:
-                raise SampleError(hangs.samples, step.batch_size) from None
-            return self._elsewhere(step, stream)
+            if fed:
+                # The dynamic executor hands the buffer over: it is ours for as long as the tensor lives.
+                return self._next(stream).as_tensor()
+            self._steps.popleft()
+        except _Hangs:
+            pass
         except RuntimeError as error:
-            raise self._explained(error, step) from error
-        # The dynamic executor hands the buffer over: it is ours for as long as the tensor lives.
-        return images.as_tensor()
+            return self._apart(step, stream, error)
+        return self._apart(step, stream)
 
     def discard(self) -> None:
         self._stale = len(self._steps)
@@ -208,8 +224,12 @@ class DaliDecoder:
     def _catch_up(self) -> None:
         """Take the batches that nobody waits for any more."""
         while self._stale:
-            with contextlib.suppress(RuntimeError):
-                self._next(None)
+            if self._steps[0][1]:
+                with contextlib.suppress(RuntimeError):
+                    self._next(None)
+            else:
+                self._steps.popleft()
+                self._stale -= 1
 
     def _next(self, stream: int | None) -> Any:
         """The images of the first step. Raises RuntimeError where DALI fails, _Hangs where it never ends."""
@@ -227,48 +247,69 @@ class DaliDecoder:
             stream = None if stream == STREAM_PER_THREAD else stream
             self._awaited = daemon.submit(self._pipe.share_outputs, cuda_stream=stream)
         while wait([self._awaited], self._policy.timeout).not_done:
-            # Steps share DALI's threads: the files that block may be another step's.
-            for step in self._steps:
-                if (samples := self._blocking(step)) is not None:
-                    self.abandon()
-                    raise _Hangs(step, samples)
+            if self._blocked():
+                DaliDecoder.hung += 1
+                self.abandon()
+                raise _Hangs
         made, self._awaited = self._awaited, None
         return made
 
-    def _blocking(self, step: Step) -> list[BadSample] | None:
-        """The samples whose files block, or None where none does. An interpreter that ends starts no more threads to
-        find out: then it is none in particular."""
+    def _blocked(self) -> bool:
+        """Whether there are files that block, which are avoided from now on. An interpreter that ends starts no more
+        threads to find out: then there are."""
+        # Steps share DALI's threads: the files that block may be those of any of them.
+        paths = [path for step, fed in self._steps if fed for path in self._paths(step)]
         try:
-            found = list(read_all(self._paths(step), self._policy.timeout))
+            found = list(read_all(paths, self._policy.timeout))
         except RuntimeError:
-            return []
-        blocks = [in_words(each) if isinstance(each, TimeoutError | NotAFileError) else None for each in found]
-        return self._bad(step, blocks) or None
+            return True
+        blocked = {
+            path for path, each in zip(paths, found, strict=True) if isinstance(each, TimeoutError | NotAFileError)
+        }
+        _avoided.update(blocked)
+        return bool(blocked)
 
-    def _elsewhere(self, step: Step, stream: int | None) -> Any:
-        """A step that is not to blame for what hangs, made by another pipeline."""
-        other = self._another()
+    def _apart(self, step: Step, stream: int | None, error: RuntimeError | None = None) -> Any:
+        """A step's images, of files that threads of our own read, by a pipeline for them alone.
+
+        `error`: what DALI said when it could not make them. It names no file, so each is tried on its own; where none
+        is bad, the trouble has passed. Raises SampleError; or DALI's error, where the files are not to blame.
+        """
+        paths = self._paths(step)
+        found = list(read_all(paths, self._policy.timeout))
+        files = [each for each in found if isinstance(each, bytes)]
+        _avoided.difference_update(path for path, each in zip(paths, found, strict=True) if isinstance(each, bytes))
+        if error is None and len(files) == len(found):
+            try:
+                return self._decoded(step, files, stream)
+            except RuntimeError as another:
+                error = another
         try:
-            other.submit(step)
-            return other.result(stream)
-        finally:
-            self.bytes_read += other.bytes_read
-            other.close()
+            reasons = obstacles(found, self._transform, self._device, self._policy.max_pixels)
+        except RuntimeError as another:
+            raise error or another from None
+        bad = [
+            BadSample(int(index), path, reason)
+            for index, path, reason in zip(step.indices, paths, reasons, strict=True)
+            if reason is not None
+        ]
+        if bad:
+            raise SampleError(bad, step.batch_size) from error
+        return self._decoded(step, files, stream)
 
-    def _explained(self, error: RuntimeError, step: Step) -> Exception:
-        """The error with the names of the files, which DALI's has not: each file of the batch is tried on its own."""
-        bad = self._bad(step, obstacles(self._paths(step), self._transform, self._device, self._policy))
-        # Where no file at all can be read, the trouble is more likely with the device, or with memory.
-        whole = len(bad) == step.batch_size > 1 and any(sample.reason.startswith("DALI") for sample in bad)
-        return SampleError(bad, step.batch_size) if bad and not whole else error
+    def _decoded(self, step: Step, files: list[bytes], stream: int | None) -> Any:
+        pipe = pipeline_of_bytes(self._transform, self._place, self._policy.max_pixels, **self._options)
+        pipe.build()
+        pipe.feed_input("files", [np.frombuffer(data, np.uint8) for data in files])
+        if step.crops is not None:
+            pipe.feed_input("crops", step.crops)
+        pipe.schedule_run()
+        (images,) = pipe.share_outputs(cuda_stream=stream)
+        self.bytes_read += sum(map(len, files))
+        return images.as_tensor()
 
     def _paths(self, step: Step) -> list[str]:
         return [self._source.path(int(index)) for index in step.indices]
-
-    def _bad(self, step: Step, reasons: Iterable[str | None]) -> list[BadSample]:
-        """The samples for which there is a reason."""
-        found = zip(step.indices, self._paths(step), reasons, strict=True)
-        return [BadSample(int(index), path, reason) for index, path, reason in found if reason is not None]
 
 
 _running: weakref.WeakSet[DaliDecoder] = weakref.WeakSet()

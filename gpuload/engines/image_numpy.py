@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from gpuload.engines.memory import empty
 from gpuload.engines.reading import in_words, opened, read
-from gpuload.errors import BadSample, ErrorPolicy, SampleError
+from gpuload.errors import BadSample, ErrorPolicy, SampleError, TooManyErrors
 from gpuload.plan import Augment, Step
 from gpuload.plan.augment import EPSILON
 from gpuload.plan.crop import Ops
@@ -329,6 +329,8 @@ class NumpyEngine:
                 self.bytes_read += len(data)
             with self._spent("decode"):
                 image = decode(data, self._kept or self._transform, draws, self._policy.max_pixels)
+        except TooManyErrors:
+            raise
         except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
             raise SampleError([BadSample(index, path, in_words(error))], 1) from error
         # Greys of more than 8 bits fit into no cache of bytes.

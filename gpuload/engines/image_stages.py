@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gpuload.cuda import CPU, Device
 from gpuload.engines.dali_examine import obstacles
-from gpuload.engines.image_dali import external, feeds, pipeline, resized
+from gpuload.engines.image_dali import feeds, pipeline_of_bytes
 from gpuload.engines.reading import read_all
 from gpuload.errors import ErrorPolicy
 from gpuload.plan import Augment
@@ -54,14 +54,11 @@ def _measured(
 ) -> dict[str, float]:
     if isinstance(source, ImageArray):
         return {}
-    from nvidia.dali import types
-
-    place = "cpu" if device == CPU else "gpu"
     paths = [source.path(int(index)) for index in indices]
     start = time.perf_counter()
     found = list(read_all(paths, policy.timeout))
     reading = (time.perf_counter() - start) / len(found)
-    good = [reason is None for reason in obstacles(paths, transform, device, policy)]
+    good = [reason is None for reason in obstacles(found, transform, device, policy.max_pixels)]
     indices = indices[good]
     files = [
         np.frombuffer(data, np.uint8)
@@ -75,10 +72,8 @@ def _measured(
         if name == "crops"
     }
 
-    def decoded() -> Any:
-        return resized(external("files", types.UINT8, 1), transform, place, policy.max_pixels)
-
-    pipe = pipeline(transform, decoded, batch_size=len(indices), num_threads=threads, device_id=device.index)
+    options = {"batch_size": len(indices), "num_threads": threads, "device_id": device.index}
+    pipe = pipeline_of_bytes(transform, "cpu" if device == CPU else "gpu", policy.max_pixels, **options)
     pipe.build()
     elapsed = []
     for _ in range(1 + RUNS):

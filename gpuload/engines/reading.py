@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from typing import Any
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import IcnsImagePlugin, IcoImagePlugin, Image, ImageFile, UnidentifiedImageError
+
+from gpuload.errors import TooManyErrors
 
 READERS = 64
 """Files that are read at once, so that several of them that block take no longer than one."""
@@ -64,11 +66,21 @@ def _serve(calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None
         del item, future, call
 
 
+MOST_BLOCKED = 1024
+"""Of the files that block at once; above, it is not the files that are bad."""
+
+_left_behind: dict[str, Future[Any]] = {}
+"""Reads that block, by the path of their file, until they end: no other thread is to block there too."""
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_left_behind.clear)  # Their threads do not exist there.
+
+
 def read(path: str, timeout: float | None = None) -> bytes:
     """The bytes of a file. With a `timeout`, in seconds, they are read in a thread that is left behind if it blocks.
 
     Raises OSError: what the system says of a file that it cannot open; NotAFileError, without opening it, for a FIFO, a
-    socket or a device; TimeoutError; and where there is nothing in the file.
+    socket or a device; TimeoutError; and where there is nothing in the file. TooManyErrors, as `read_all` does.
     """
     (found,) = read_all([path], timeout)
     if isinstance(found, Exception):
@@ -77,19 +89,39 @@ def read(path: str, timeout: float | None = None) -> bytes:
 
 
 def read_all(paths: list[str], timeout: float | None = None) -> Iterator[bytes | Exception]:
-    """Of each file its bytes, or what `read` raises. With a `timeout`, several at once."""
+    """Of each file its bytes, or what `read` raises. With a `timeout`, several at once; one that blocks since an
+    earlier call is not waited for again. Raises TooManyErrors where as many as MOST_BLOCKED do."""
     remaining = iter(paths)
     while some := list(itertools.islice(remaining, 1 if timeout is None else READERS)):
         if timeout is None:
             yield _read(some[0])
             continue
-        daemons = [Daemon() for _ in some]
-        found = [daemon.submit(_read, path) for daemon, path in zip(daemons, some, strict=True)]
-        for daemon in daemons:
-            daemon.close()
-        wait(found, timeout)
-        for future in found:
-            yield future.result() if future.done() else TimeoutError(f"blocked for {timeout:g} s")
+        if len(_left_behind) >= MOST_BLOCKED:
+            raise TooManyErrors(
+                f"{len(_left_behind)} files block, among them {next(iter(_left_behind))!r}: the file system hangs, or "
+                f"timeout={timeout:g} is too short for it"
+            )
+        left = [_left_behind.get(path) for path in some]
+        found = [future or _started(path) for future, path in zip(left, some, strict=True)]
+        wait([future for future, before in zip(found, left, strict=True) if before is None], timeout)
+        for path, future in zip(some, found, strict=True):
+            if future.done():
+                yield future.result()
+            else:
+                _leave_behind(path, future)
+                yield TimeoutError(f"blocked for {timeout:g} s")
+
+
+def _started(path: str) -> Future[Any]:
+    daemon = Daemon()
+    future = daemon.submit(_read, path)
+    daemon.close()
+    return future
+
+
+def _leave_behind(path: str, future: Future[Any]) -> None:
+    if _left_behind.setdefault(path, future) is future:
+        future.add_done_callback(lambda _: _left_behind.pop(path, None))
 
 
 def _read(path: str) -> bytes | Exception:
@@ -124,17 +156,23 @@ def opened(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
     Traceback (most recent call last):
     PIL.UnidentifiedImageError: cannot identify image file
     """
-    image = _recognized(data)
-    pixels, most = image.width * image.height, Image.MAX_IMAGE_PIXELS
-    for name, limit in (("max_pixels", max_pixels), ("2 * Image.MAX_IMAGE_PIXELS", None if most is None else 2 * most)):
-        if limit is not None and pixels > limit:
-            raise Image.DecompressionBombError(
-                f"its header claims {image.height} x {image.width} pixels, more than {name}={limit}"
-            )
+    image = _recognized(data, max_pixels)
+    _check(image, max_pixels)
     return image
 
 
-def _recognized(data: bytes) -> ImageFile.ImageFile:
+def _check(image: ImageFile.ImageFile, max_pixels: int | None) -> None:
+    height, most = image.height, Image.MAX_IMAGE_PIXELS
+    if image.format == "DIB":  # Within a file of icons: the image, and below it its mask.
+        height //= 2
+    for name, limit in (("max_pixels", max_pixels), ("2 * Image.MAX_IMAGE_PIXELS", None if most is None else 2 * most)):
+        if limit is not None and image.width * height > limit:
+            raise Image.DecompressionBombError(
+                f"its header claims {height} x {image.width} pixels, more than {name}={limit}"
+            )
+
+
+def _recognized(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
     # `Image.open` warns of each image of more than `Image.MAX_IMAGE_PIXELS`, and warnings can be silenced for a whole
     # process only, not for a thread.
     for register in (Image.preinit, Image.init):
@@ -145,5 +183,24 @@ def _recognized(data: bytes) -> ImageFile.ImageFile:
             if not accepted or isinstance(accepted, str):  # A string says why this Pillow cannot decode it.
                 continue
             with contextlib.suppress(SyntaxError):  # Another format, for all that its first bytes promised.
+                for icon in _icons(name, data):
+                    _check(icon, max_pixels)
                 return factory(io.BytesIO(data), "")
     raise UnidentifiedImageError("cannot identify image file")
+
+
+def _icons(name: str, data: bytes) -> Iterator[ImageFile.ImageFile]:
+    """The images in a file of icons that Pillow may decode: one as it opens the file, or one of another size than the
+    file claims."""
+    if name == "ICO":
+        formats = ["PNG", "DIB"]
+        starts = [entry.offset for entry in IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[:1]]
+    elif name == "ICNS":
+        formats, icons = ["PNG", "JPEG2000"], IcnsImagePlugin.IcnsFile(io.BytesIO(data))
+        starts = [icons.dct[code][0] for code, _ in icons.SIZES[icons.bestsize()] if code in icons.dct]
+    else:
+        return
+    for start in starts:
+        for factory, accepts in (Image.OPEN[each] for each in formats):
+            if accepts is not None and accepts(data[start : start + 16]):
+                yield factory(io.BytesIO(data[start:]), "")

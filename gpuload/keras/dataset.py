@@ -15,6 +15,7 @@ from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.loader import Loader
 from gpuload.plan import Augment, Window
 from gpuload.pool import EnginePool
+from gpuload.progress import Progress
 
 
 def dataset(loader: Loader, arrange: Callable[..., Any] | None = None) -> Any:
@@ -100,11 +101,17 @@ class LoaderDataset(PrefetchedDataset):
         self._arrange = arrange
         self._pass: Pass | None = None  # Where `self[number]` comes from; None: from the loader's next epoch.
         self._before: Position | None = None  # Where the loader stood when the pass began.
+        self._progress: Progress | None = None
+        self._meter = loader.meter
         if isinstance(loader.pool, ImagePool):
             self._bad = loader.pool.bad
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def stats(self, last: int | None = None) -> dict[str, float | int]:
+        """As of the loader."""
+        return self.loader.stats(last)
 
     def state_dict(self) -> dict[str, Any]:
         """As of the loader, see `Loader.state_dict` and `ResumableDataset.state_dict`."""
@@ -142,6 +149,8 @@ class LoaderDataset(PrefetchedDataset):
         self._before, self._pass = self.loader.position, self._next_pass()
         self._count = self._pass.count
         self.loader.position = self._pass
+        self._progress = None  # Of a pass that was left: its bar makes room.
+        self._progress = self.loader._watch(self._pass)
 
     def _counted(self, number: int) -> None:
         super()._counted(number)
@@ -149,6 +158,10 @@ class LoaderDataset(PrefetchedDataset):
         here.left = here.count - self._taken
         here.obstacle = self._obstacle()
         here.finished = not here.left and here.obstacle is None
+        if self._progress is not None:
+            self._progress.advance(1)
+            if not here.left:
+                self._progress.close()
 
     def _settle(self) -> None:
         if self.loader.epoch == self._here.epoch:
@@ -158,7 +171,7 @@ class LoaderDataset(PrefetchedDataset):
     def on_epoch_end(self) -> None:
         """As of every data set; called by Keras."""
         if self._looking and self._taken:
-            self._pass, self.loader.position = None, self._before
+            self._pass, self.loader.position, self._progress = None, self._before, None
         elif self._pass is not None and not self._pass.left:
             self._pass.finished = True
         super().on_epoch_end()

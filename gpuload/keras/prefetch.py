@@ -6,7 +6,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,11 @@ from gpuload.errors import BadSample
 from gpuload.image_pool import ImagePool
 from gpuload.keras.backend import backend_framework, of_framework
 from gpuload.keras.passes import ResumableDataset
+from gpuload.meter import Meter
 from gpuload.pool import EnginePool, Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger("gpuload")
 
@@ -42,6 +46,7 @@ class PrefetchedDataset(ResumableDataset):
         self._numbers: deque[int] | None = None  # Of the batches that the stream still has; None: they have none.
         self._pool: EnginePool | None = None
         self._bad: BadSamples | None = None
+        self._meter = Meter()
         self._shuffled: list[int] = []
         self._last = -1
 
@@ -64,6 +69,26 @@ class PrefetchedDataset(ResumableDataset):
     def errors(self) -> list[BadSample]:
         """The bad samples that were found, each once."""
         return [] if self._bad is None else self._bad.found
+
+    def stats(self, last: int | None = None) -> dict[str, float | int]:
+        """Where the time goes: see `gpuload.Loader.stats`. Where Keras asks for batches ahead, waiting is not all its
+        own."""
+        if self._pool is None:
+            return {**self._meter.stats(last), "errors": len(self.errors)}
+        return self._pool.stats(self._meter, last)
+
+    def close(self) -> None:
+        """Free threads and memory. The next batch takes them anew."""
+        with self.lock:
+            self._drop()
+            if self._pool is not None:
+                self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def __getitem__(self, number: int) -> Any:
         with self.lock:
@@ -142,6 +167,7 @@ class PrefetchedDataset(ResumableDataset):
         """Begin these steps. `numbers`: of their batches, where Keras asks by number."""
         self._drop()
         self._stream = Stream(self._ready(), visits)
+        self._meter.begin()
         self._numbers = None if numbers is None else deque(numbers)
 
     def _drop(self) -> None:
@@ -166,14 +192,23 @@ class PrefetchedDataset(ResumableDataset):
         if device != CPU:
             self._pool.framework = framework
         number = None if self._numbers is None else self._numbers.popleft()
-        visit, made = next(self._stream)
-        while made is None:  # All of its samples were bad, and skipped.
-            if number is not None:
-                raise RuntimeError(
-                    f"on_error='skip' leaves nothing of batch {number}, whose samples are all bad (see .errors), and "
-                    "whoever asks by number cannot be given none: pass on_error='replace'"
-                )
-            visit, made = next(self._stream)
-        batch = of_framework(self._deliver(visit, made), framework, device)
-        # Of arrays that come alone, Keras knows NumPy's only.
-        return batch if isinstance(batch, np.ndarray | tuple | list | dict) else (batch,)
+
+        def delivered(visit: Any, made: Any) -> list[Any]:
+            if made is None:  # All of its samples were bad, and skipped.
+                return []
+            batch = of_framework(self._deliver(visit, made), framework, device)
+            # Of arrays that come alone, Keras knows NumPy's only.
+            return [batch if isinstance(batch, np.ndarray | tuple | list | dict) else (batch,)]
+
+        try:
+            while not (batches := self._stream.delivered(delivered, self._meter)):
+                if number is not None:
+                    raise RuntimeError(
+                        f"on_error='skip' leaves nothing of batch {number}, whose samples are all bad (see .errors), "
+                        "and whoever asks by number cannot be given none: pass on_error='replace'"
+                    )
+        except BaseException:
+            if not self._stream.alive:  # What was asked for comes of another stream.
+                self._drop()
+            raise
+        return batches[0]

@@ -140,16 +140,24 @@ class WindowDataset(PrefetchedDataset):
         return self._pool.windows.step(indices, seed=0, epoch=0, first=0)
 
     def _batches(self, indices: Rows, place: dict[str, Any]) -> Iterator[Any]:
-        if self._pool is None:
+        pool = self._pool
+        if pool is None:
             return
         size = self._size or 1
-        most = self._pool.together * size
+        most = pool.together * size
         steps = (
             self._step(indices[first : first + most]) for first in range(place["batch"] * size, len(indices), most)
         )
-        for step, made in Stream(self._pool, steps):
-            for number, inputs in enumerate(self._pool.batches(step, made)):
-                batch = self._batch(inputs, step.rows[number * size : (number + 1) * size])
+        stream = Stream(pool, steps)
+        self._meter.begin()
+
+        def delivered(step: WindowStep, made: Any) -> list[Any]:
+            batches = enumerate(pool.batches(step, made))
+            return [self._batch(inputs, step.rows[n * size : (n + 1) * size]) for n, inputs in batches]
+
+        while place["batch"] < len(self):
+            for batch in stream.delivered(delivered, self._meter):
+                pool.check_process()
                 place["batch"] += 1
                 if place["batch"] == len(self) and self._iteration is place:
                     self._iteration = None

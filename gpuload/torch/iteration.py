@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -57,6 +57,7 @@ class Batches(_BaseDataLoaderIter):
         epoch.begun = True
         self._epoch = self._loader._epoch = epoch
         self._stream = Stream(self._loader._pool, pieces(self._loader, self._sampler_iter, epoch))
+        self._loader.meter.begin()
         # PyTorch's sampler draws a second permutation when it is asked for more than the first, and takes none of it.
         # Who gave the generator sees that it was used.
         sampler = sampler_of(self._loader)
@@ -65,13 +66,14 @@ class Batches(_BaseDataLoaderIter):
             self._last_draw = functools.partial(torch.randperm, len(sampler.data_source), generator=sampler.generator)
 
     def __next__(self) -> Any:
+        self._loader._pool.check_process()  # Batches that lie ready are the parent's to deliver.
         if not self._here:
             try:
-                self._piece, cut = next(self._stream)
+                self._here.extend(self._stream.delivered(self._parted, self._loader.meter))
             except StopIteration:
                 self._finish()
                 raise
-            self._here.extend(self._parted(self._piece, cut))
+            self._piece = self._stream.last
         self._num_yielded += 1
         batch = self._here.popleft()
         assert self._piece is not None
@@ -98,12 +100,12 @@ class Batches(_BaseDataLoaderIter):
         if draw is not None:
             draw()
 
-    def _parted(self, piece: Piece, cut: Cut) -> Iterable[Any]:
+    def _parted(self, piece: Piece, cut: Cut) -> list[Any]:
         """The batches of a piece as PyTorch delivers them, or what `_collate` takes."""
         loader = self._loader
         batches = loader._pool.delivered(cut, piece.size)
         if loader.batch_sampler is None:
-            return loader._source.samples(batches[0])
+            return list(loader._source.samples(batches[0]))
         if self._collate:
-            return map(loader._source.samples, batches)
-        return map(list, batches) if isinstance(batches[0], tuple) else batches
+            return list(map(loader._source.samples, batches))
+        return list(map(list, batches)) if isinstance(batches[0], tuple) else batches

@@ -6,13 +6,14 @@ import functools
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sized
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.utils.data
 from torch.utils.data import BatchSampler, Sampler, SequentialSampler, Subset, default_collate
 
 from gpuload import checkpoint
+from gpuload.meter import Meter
 from gpuload.plan.windows import Rows
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.torch import samplers
@@ -21,6 +22,9 @@ from gpuload.torch.epoch import Epoch
 from gpuload.torch.iteration import Batches
 from gpuload.torch.order import chooser_of, sampler_of
 from gpuload.torch.pool import CutAndCollate, PiecePool
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger("gpuload")
 
@@ -114,6 +118,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             "shuffled": type(sampler_of(self)) is not SequentialSampler,
         }
         self._epoch = Epoch()  # That begun last, or the one to be begun.
+        self.meter = Meter()
+        """What was delivered, and how long it took."""
         self._pool = self._open()
 
     def _open(self) -> PiecePool:
@@ -134,6 +140,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self.meter = Meter()
         self._pool = self._open()
 
     def _get_iterator(self) -> Batches:
@@ -221,9 +228,19 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         generator = samplers.generator_of(chooser_of(self))
         return None if generator is torch.default_generator else generator
 
+    def stats(self, last: int | None = None) -> dict[str, float | int]:
+        """Where the time goes: see `gpuload.Loader.stats`."""
+        return self._pool.stats(self.meter, last)
+
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
         self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def _source(dataset: Any) -> tuple[TimeSeriesDataset, Rows | None]:

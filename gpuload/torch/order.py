@@ -37,6 +37,11 @@ class Piece(NamedTuple):
     states: list[Any]
     """Of a sampler that has a state: the one after each batch."""
 
+    @property
+    def batch_size(self) -> int:
+        """Windows in it."""
+        return self.step.batch_size
+
 
 def pieces(loader: DataLoader, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
     """What there is to cut in the rest of an epoch; draws nothing before the first piece is asked for, as PyTorch does.
