@@ -56,8 +56,12 @@ format: $(STAMP)-test  ## repair style and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: $(STAMP)-bench  ## measure images and windows per second, delivery, Keras' fit, the cost of care
+bench: $(STAMP)-bench  ## measure images, epochs, start and growth, windows, delivery, Keras' fit, the cost of care
 	$(BIN)/python -m benchmarks.images $(ARGS)
+	$(BIN)/python -m benchmarks.warm $(ARGS)
+	$(BIN)/python -m benchmarks.epochs
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.windows
 	$(BIN)/python -m benchmarks.delivery
 	$(BIN)/python -m benchmarks.fit

@@ -1,5 +1,5 @@
 """Programs that measure gpuload, run as modules from the repository's root.
 
-`benchmarks.images` is speed beside other loaders, `benchmarks.memory` memory over many epochs, `benchmarks.listing` the
-time to list a folder. `benchmarks.report` renews the README's table from what the first of them wrote.
+README.md beside this file says what each of them measures. `benchmarks.report` renews the tables of that page and of
+the README's from what they wrote, `benchmarks.charts` draws.
 """

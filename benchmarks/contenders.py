@@ -7,83 +7,26 @@ in float32. Each is written as its users write it, with all CPUs where it can us
 
 from __future__ import annotations
 
-import importlib.util
 import math
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-SHEAR = 0.2
-ZOOM = 0.2
-Batches = Iterator[tuple[Any, Any]]
+from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, gpu_framework, warps
+from benchmarks.pillow_contenders import grain, spdl, torch
+
+FIRST_REPEATS = 10
+"""Names of each file in the first epoch of `gpuload first`, so that it lasts."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """What every contender is asked for."""
-
-    folder: Path
-    """Holds one folder of images for each class."""
-    size: int
-    batch_size: int
-    device: str
-    """ "cpu" or "cuda"."""
-
-    @cached_property
-    def files(self) -> list[tuple[str, int]]:
-        """All files with the number of their class."""
-        folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        return [
-            (str(file), number)
-            for number, path in enumerate(folders)
-            for file in sorted(path.iterdir())
-            if file.suffix.lower() in (".jpg", ".jpeg", ".png")
-        ]
-
-    @property
-    def cpus(self) -> int:
-        """CPUs that this process may use."""
-        return len(os.sched_getaffinity(0))
-
-
-def warps(count: int, rng: np.random.Generator) -> np.ndarray:
-    """[count, 2, 2] output to input, seen from the middle of the image: shear, zoom and flip."""
-    tilt = np.deg2rad(rng.uniform(-SHEAR, SHEAR, count))
-    zoom_x, zoom_y = rng.uniform(1 - ZOOM, 1 + ZOOM, (2, count))
-    flip = np.where(rng.random(count) < 0.5, -1.0, 1.0)
-    rows = [[flip * zoom_x, -np.sin(tilt) * zoom_y], [np.zeros(count), np.cos(tilt) * zoom_y]]
-    return np.moveaxis(np.array(rows), 2, 0)
-
-
-def gpu_framework() -> str:
-    """Whose arrays gpuload and DALI deliver on a GPU."""
-    return "torch" if importlib.util.find_spec("cupy") is None else "cupy"
-
-
-def synchronize() -> None:
-    """Wait for all work on the GPU."""
-    if gpu_framework() == "cupy":
-        import cupy
-
-        cupy.cuda.Device().synchronize()
-    else:
-        import torch
-
-        torch.cuda.synchronize()
-
-
-def gpuload_loader(job: Job) -> Any:
-    """The loader of the contender `gpuload`."""
+def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
+    """The gpuload.Loader that does the job, of all its files or of another source."""
     import gpuload
 
     return gpuload.Loader(
-        gpuload.ImageFolder(job.folder),
+        source or gpuload.ImageFolder(job.folder),
         gpuload.Augment(
             size=(job.size, job.size),
             interpolation="nearest",
@@ -98,21 +41,33 @@ def gpuload_loader(job: Job) -> Any:
         last_batch="drop",
         device=job.device,
         framework="numpy" if job.device == "cpu" else gpu_framework(),
+        **options,
     )
 
 
 def gpuload_native(job: Job) -> Batches:
-    """gpuload.Loader; on a GPU it delivers there."""
-    loader = gpuload_loader(job)
+    """gpuload.Loader without a cache; on a GPU it delivers there."""
+    with gpuload_loader(job, cache=None) as loader:
+        while True:
+            yield from loader
+
+
+def gpuload_first(job: Job) -> Batches:
+    """The same with cache="auto", in its first epoch, which fills the cache; ten names for each file make it last."""
+    import gpuload
+
+    paths, labels = zip(*job.files * FIRST_REPEATS, strict=True)
+    source = gpuload.ImageList(paths, labels)
     while True:
-        yield from loader
+        with gpuload_loader(job, source, cache="auto") as loader:
+            yield from loader
 
 
 def gpuload_keras(job: Job) -> Batches:
-    """gpuload.keras.ImageDataGenerator, taken with next(); always NumPy arrays."""
+    """gpuload.keras.ImageDataGenerator without a cache, taken with next(); always NumPy arrays."""
     from gpuload.keras import ImageDataGenerator
 
-    return _flow(ImageDataGenerator, job, device=job.device)
+    return flow(ImageDataGenerator, job, device=job.device, cache=None)
 
 
 def keras(job: Job) -> Batches:
@@ -122,17 +77,50 @@ def keras(job: Job) -> Batches:
     except ImportError:
         from tensorflow.keras.preprocessing.image import ImageDataGenerator
 
-    return _flow(ImageDataGenerator, job)
+    return flow(ImageDataGenerator, job)
 
 
-def _flow(generator: Any, job: Job, **options: Any) -> Batches:
+def flow(generator: Any, job: Job, **options: Any) -> Batches:
+    """Batch after batch of a class with the interface of Keras' generator."""
     from keras.config import disable_interactive_logging
 
     disable_interactive_logging()
     augment = generator(shear_range=SHEAR, zoom_range=ZOOM, horizontal_flip=True, rescale=1 / 255, **options)
-    flow = augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
+    found = augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
     while True:
-        yield next(flow)
+        yield next(found)
+
+
+def dali_augment(images: Any, size: int) -> Any:
+    """DALI's operators from levels [H, W, C] to what is delivered."""
+    from nvidia.dali import fn, types
+
+    center = [size / 2, size / 2]
+    tilt = fn.stack(fn.random.uniform(range=(-SHEAR, SHEAR)), 0.0)
+    zoom = fn.random.uniform(range=(1 - ZOOM, 1 + ZOOM), shape=[2])
+    matrix = fn.transforms.scale(fn.transforms.shear(angles=tilt, center=center), scale=zoom, center=center)
+    images = fn.warp_affine(images, matrix=matrix, fill_value=None, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT)
+    return fn.crop_mirror_normalize(
+        images, mirror=fn.random.coin_flip(), std=[255.0] * 3, dtype=types.FLOAT, output_layout="HWC"
+    )
+
+
+def dali_batches(pipe: Any, gpu: bool) -> Batches:
+    """What a pipeline makes, as arrays without a copy."""
+    pipe.build()
+    convert: Any = np.asarray
+    stream = None
+    if gpu and gpu_framework() == "cupy":
+        import cupy
+
+        convert, stream = cupy.from_dlpack, cupy.cuda.get_current_stream().ptr
+    elif gpu:
+        import torch
+
+        convert, stream = torch.from_dlpack, torch.cuda.current_stream().cuda_stream
+    while True:
+        images, labels = pipe.run(stream)
+        yield convert(images.as_tensor()), convert(labels.as_tensor())
 
 
 def dali(job: Job) -> Batches:
@@ -155,33 +143,40 @@ def dali(job: Job) -> Batches:
             adjust_orientation=False,
         )
         images = fn.resize(images, size=(job.size, job.size), interp_type=types.INTERP_NN)
-        center = [job.size / 2, job.size / 2]
-        tilt = fn.stack(fn.random.uniform(range=(-SHEAR, SHEAR)), 0.0)
-        zoom = fn.random.uniform(range=(1 - ZOOM, 1 + ZOOM), shape=[2])
-        matrix = fn.transforms.scale(fn.transforms.shear(angles=tilt, center=center), scale=zoom, center=center)
-        images = fn.warp_affine(
-            images, matrix=matrix, fill_value=None, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT
-        )
-        images = fn.crop_mirror_normalize(
-            images, mirror=fn.random.coin_flip(), std=[255.0] * 3, dtype=types.FLOAT, output_layout="HWC"
-        )
-        return images, labels.gpu() if gpu else labels
+        return dali_augment(images, job.size), labels.gpu() if gpu else labels
 
-    pipe = graph()
-    pipe.build()
-    convert: Any = np.asarray
-    stream = None
-    if gpu and gpu_framework() == "cupy":
-        import cupy
+    yield from dali_batches(graph(), gpu)
 
-        convert, stream = cupy.from_dlpack, cupy.cuda.get_current_stream().ptr
-    elif gpu:
-        import torch
 
-        convert, stream = torch.from_dlpack, torch.cuda.current_stream().cuda_stream
-    while True:
-        images, labels = pipe.run(stream)
-        yield convert(images.as_tensor()), convert(labels.as_tensor())
+def tf_decode(path: Any, size: int) -> Any:
+    """TensorFlow's operations from a file's name to levels [size, size, 3]."""
+    import tensorflow as tf
+
+    image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
+    return tf.image.resize(image, (size, size), method="nearest")
+
+
+def tf_warp(levels: Any) -> Any:
+    """TensorFlow's operations from levels [size, size, 3] to an image to deliver."""
+    import tensorflow as tf
+
+    size = levels.shape[0]
+    middle = (size - 1) / 2
+    image = tf.cast(levels, tf.float32) / 255
+    tilt = tf.random.uniform([], -SHEAR, SHEAR) * (math.pi / 180)
+    zoom = tf.random.uniform([2], 1 - ZOOM, 1 + ZOOM)
+    a, b = zoom[0] * tf.sign(tf.random.uniform([], -1, 1)), -tf.sin(tilt) * zoom[1]
+    e = tf.cos(tilt) * zoom[1]
+    matrix = tf.stack([a, b, middle - (a + b) * middle, 0.0, e, middle - e * middle, 0.0, 0.0])
+    warped = tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None],
+        transforms=matrix[None],
+        output_shape=[size, size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+    return warped[0]
 
 
 def tf_data(job: Job) -> Batches:
@@ -193,78 +188,14 @@ def tf_data(job: Job) -> Batches:
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")
-    size, middle = job.size, (job.size - 1) / 2
 
     def load(path: Any, label: Any) -> Any:
-        image = tf.io.decode_jpeg(tf.io.read_file(path), channels=3)
-        image = tf.cast(tf.image.resize(image, (size, size), method="nearest"), tf.float32) / 255
-        tilt = tf.random.uniform([], -SHEAR, SHEAR) * (math.pi / 180)
-        zoom = tf.random.uniform([2], 1 - ZOOM, 1 + ZOOM)
-        a, b = zoom[0] * tf.sign(tf.random.uniform([], -1, 1)), -tf.sin(tilt) * zoom[1]
-        e = tf.cos(tilt) * zoom[1]
-        matrix = tf.stack([a, b, middle - (a + b) * middle, 0.0, e, middle - e * middle, 0.0, 0.0])
-        warped = tf.raw_ops.ImageProjectiveTransformV3(
-            images=image[None],
-            transforms=matrix[None],
-            output_shape=[size, size],
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="NEAREST",
-        )
-        return warped[0], label
+        return tf_warp(tf_decode(path, job.size)), label
 
     paths, labels = (list(column) for column in zip(*job.files, strict=True))
     data = tf.data.Dataset.from_tensor_slices((paths, labels)).shuffle(len(paths)).repeat()
     data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
     yield from data.batch(job.batch_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
-
-
-class PillowDataset:
-    """A map-style data set for PyTorch; Pillow fills with black beyond the border."""
-
-    def __init__(self, files: list[tuple[str, int]], size: int):
-        self.files = files
-        self.size = (size, size)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Any:
-        import torch
-        from PIL import Image
-
-        path, label = self.files[index]
-        with Image.open(path) as file:
-            image = file.convert("RGB").resize(self.size, Image.Resampling.NEAREST)
-        seed = int(torch.randint(2**62, ()))  # PyTorch seeds its own generator anew in each worker
-        (matrix,) = warps(1, np.random.default_rng(seed))
-        offset = self.size[0] / 2 * (1 - matrix.sum(axis=1))
-        affine = np.column_stack([matrix, offset]).ravel().tolist()
-        image = image.transform(self.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
-        return pixels.float().div_(255), label
-
-
-def torch(job: Job) -> Batches:
-    """PyTorch's DataLoader with Pillow, one worker process for each CPU; CHW, copied to the GPU if there is one."""
-    from torch.utils.data import DataLoader
-
-    gpu = job.device != "cpu"
-    loader = DataLoader(
-        PillowDataset(job.files, job.size),  # type: ignore[arg-type]
-        batch_size=job.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=job.cpus,
-        persistent_workers=True,
-        pin_memory=gpu,
-        multiprocessing_context="spawn",  # a fork would copy the other contenders' threads in whatever state they are
-    )
-    while True:
-        for images, labels in loader:
-            if gpu:
-                images, labels = (tensor.to("cuda", non_blocking=True) for tensor in (images, labels))
-            yield images, labels
 
 
 def torchvision(job: Job) -> Batches:
@@ -302,12 +233,49 @@ def torchvision(job: Job) -> Batches:
             yield images, torch.tensor(current[1]).to("cuda", non_blocking=True)
 
 
+def ffcv(job: Job) -> Batches:
+    """FFCV."""
+    raise ImportError(
+        "FFCV has no wheels, and building it needs the headers of OpenCV and of libjpeg-turbo; it reads a file of its "
+        "own format, and has neither shear nor zoom"
+    )
+
+
+def decoder(job: Job) -> Batches:
+    """The limit: DALI reads and decodes the files, and nothing else."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    gpu = job.device != "cpu"
+
+    @pipeline_def(batch_size=job.batch_size, num_threads=job.cpus, device_id=0 if gpu else None, prefetch_queue_depth=2)
+    def graph() -> Any:
+        files, labels = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
+        images = fn.decoders.image(
+            files,
+            device="mixed" if gpu else "cpu",
+            output_type=types.RGB,
+            jpeg_fancy_upsampling=True,
+            adjust_orientation=False,
+        )
+        return images, labels
+
+    pipe = graph()
+    pipe.build()
+    while True:
+        yield pipe.run()
+
+
 CONTENDERS = {
     "gpuload": gpuload_native,
+    "gpuload first": gpuload_first,
     "gpuload.keras": gpuload_keras,
     "dali": dali,
     "tf.data": tf_data,
     "torch": torch,
     "torchvision": torchvision,
+    "spdl": spdl,
+    "grain": grain,
+    "ffcv": ffcv,
     "keras": keras,
+    "decoder": decoder,
 }

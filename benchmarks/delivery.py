@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 import gpuload
-from benchmarks.contenders import synchronize
+from benchmarks.jobs import synchronize
 from benchmarks.report import environment, rounds, save, spread
 from gpuload.delivery import EXTRAS, FRAMEWORKS
 from gpuload.engines import Engine

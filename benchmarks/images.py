@@ -3,6 +3,8 @@
     python -m benchmarks.images                            photographs made by benchmarks.photos, on the CPU
     python -m benchmarks.images --device cuda --data DIR   a folder of class folders, on the GPU
 
+Every image is read and decoded, as in a first epoch; `benchmarks.warm` is the same for the epochs after it.
+
 How it is measured: all contenders of a size are opened and run until they are warm. Then come the rounds. In each, one
 contender after another, in an order that rotates, delivers as many batches as it makes in about `--seconds`. Right
 before that it delivers others, untimed, until its queues are empty, for a full queue would be a head start; meanwhile
@@ -20,6 +22,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,11 +30,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contenders import CONTENDERS, Batches, Job, synchronize
+from benchmarks.contenders import CONTENDERS
+from benchmarks.jobs import Batches, Job, synchronize
 from benchmarks.photos import photos
 from benchmarks.report import cpu_time, environment, rounds, save, spread
 
 BATCH_SIZE = 32
+Contenders = dict[str, Callable[[Job], Batches]]
 
 
 class Stopwatch:
@@ -67,14 +72,16 @@ class Stopwatch:
         return {"images_per_second": images / wall, "busy": busy / wall, "cpu_ms": 1000 * (cpu_time() - cpu) / images}
 
 
-def measure(job: Job, names: list[str], count: int, seconds: float) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def measure(
+    job: Job, contenders: Contenders, count: int, seconds: float
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """A row for each contender at one size, and why others have none."""
     console = Console(stderr=True)
     watches, skipped = {}, {}
-    for name in names:
+    for name, contender in contenders.items():
         console.print(f"{job.size} x {job.size}: warming up {name}")
         try:
-            watches[name] = Stopwatch(CONTENDERS[name](job), seconds, job.device)
+            watches[name] = Stopwatch(contender(job), seconds, job.device)
         except ImportError as error:
             skipped[name] = str(error)
             console.print(f"{name} is left out: {error}")
@@ -95,10 +102,10 @@ def measure(job: Job, names: list[str], count: int, seconds: float) -> tuple[lis
 
 def show(report: dict[str, Any]) -> None:
     """Print the table."""
-    result = Table(title=f"images per second, {report['environment']['device_name']}")
+    result = Table(title=f"{report['benchmark']}: images per second, {report['environment']['device_name']}")
     result.add_column("size")
     result.add_column("loader", no_wrap=True)
-    for heading in ("median", "least", "greatest", "gpuload is", "busy", "CPU ms"):
+    for heading in ("median", "least", "most", "gpuload is", "busy", "CPU ms"):
         result.add_column(heading, justify="right")
     for row in report["rows"]:
         speed = row["images_per_second"]
@@ -116,20 +123,22 @@ def show(report: dict[str, Any]) -> None:
         console.print(f"{name} was left out: {reason}")
 
 
-def main(
-    sizes: Annotated[str, typer.Option(help="side lengths, in pixels")] = "64,224",
-    number: Annotated[int, typer.Option("--rounds", min=1)] = 7,
-    seconds: Annotated[float, typer.Option(help="of each measurement, about")] = 1.5,
-    data: Annotated[Path | None, typer.Option(help="a folder of class folders; default: benchmarks.photos")] = None,
-    count: Annotated[int, typer.Option(help="photographs to make where there is no --data")] = 1000,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    only: Annotated[str, typer.Option(help=", ".join(CONTENDERS))] = ",".join(CONTENDERS),
-    out: Annotated[Path | None, typer.Option(help="the JSON file; default: benchmarks/results/")] = None,
+def compare(
+    benchmark: str,
+    contenders: Contenders,
+    sizes: str,
+    number: int,
+    seconds: float,
+    data: Path | None,
+    count: int,
+    device: str,
+    only: str | None,
+    out: Path | None,
 ) -> dict[str, Any]:
-    """Measure, print a table, write JSON."""
-    names = only.split(",")
-    if unknown := set(names) - set(CONTENDERS):
-        raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(CONTENDERS)}", param_hint="--only")
+    """Measure, print a table, write JSON: the arguments are `main`'s."""
+    names = list(contenders) if only is None else only.split(",")
+    if unknown := set(names) - set(contenders):
+        raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(contenders)}", param_hint="--only")
     if device not in ("cpu", "cuda"):
         raise typer.BadParameter(f"{device}: it must be cpu or cuda", param_hint="--device")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -140,7 +149,7 @@ def main(
     if len(files) < BATCH_SIZE:
         raise typer.BadParameter(f"{len(files)} files, but a batch is {BATCH_SIZE}", param_hint="--data or --count")
     report: dict[str, Any] = {
-        "benchmark": "images",
+        "benchmark": benchmark,
         "environment": environment(device),
         "data": {"files": len(files), "mean_bytes": sum(map(os.path.getsize, files)) / len(files)},
         "batch_size": BATCH_SIZE,
@@ -149,15 +158,30 @@ def main(
         "rows": [],
         "skipped": {},
     }
+    chosen = {name: contenders[name] for name in names}
     for size in map(int, sizes.split(",")):
-        rows, skipped = measure(Job(folder, size, BATCH_SIZE, device), names, number, seconds)
+        rows, skipped = measure(Job(folder, size, BATCH_SIZE, device), chosen, number, seconds)
         report["rows"] += rows
         report["skipped"] |= skipped
     measured = [name for name in names if name not in report["skipped"]]
-    report["contenders"] = {name: (CONTENDERS[name].__doc__ or "").split("\n")[0].rstrip(".") for name in measured}
+    report["contenders"] = {name: (contenders[name].__doc__ or "").split("\n")[0].rstrip(".") for name in measured}
     show(report)
     print(f"written to {save(report, out)}")
     return report
+
+
+def main(
+    sizes: Annotated[str, typer.Option(help="side lengths, in pixels")] = "64,224",
+    number: Annotated[int, typer.Option("--rounds", min=1)] = 5,
+    seconds: Annotated[float, typer.Option(help="of each measurement, about")] = 1.5,
+    data: Annotated[Path | None, typer.Option(help="a folder of class folders; default: benchmarks.photos")] = None,
+    count: Annotated[int, typer.Option(help="photographs to make where there is no --data")] = 1000,
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    only: Annotated[str | None, typer.Option(help=f"of {', '.join(CONTENDERS)}; default: all")] = None,
+    out: Annotated[Path | None, typer.Option(help="the JSON file; default: benchmarks/results/")] = None,
+) -> dict[str, Any]:
+    """Measure, print a table, write JSON."""
+    return compare("images", CONTENDERS, sizes, number, seconds, data, count, device, only, out)
 
 
 if __name__ == "__main__":

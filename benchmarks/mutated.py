@@ -186,6 +186,7 @@ def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: in
     transform = gpuload.Augment(size=(SIDE, SIDE), interpolation="nearest", dtype="uint8", layout="HWC")
     policy: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels}
     options: dict[str, Any] = {"batch_size": BATCH, "seed": 0, "engine": engine, "device": "cpu", "framework": "numpy"}
+    options["cache"] = None  # It takes memory for each sample, and is no part of what is compared.
     with (
         gpuload.Loader(source, transform, **options, **policy) as loader,
         open(out / "images", "wb") as images,

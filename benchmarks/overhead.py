@@ -19,8 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 import gpuload
-from benchmarks.contenders import Batches, Job, gpuload_loader
+from benchmarks.contenders import gpuload_loader
 from benchmarks.images import Stopwatch
+from benchmarks.jobs import Batches, Job
 from benchmarks.photos import photos
 from benchmarks.report import environment, rounds, save, spread
 
@@ -44,7 +45,7 @@ def jobs(folder: Path, device: str) -> dict[str, gpuload.Loader]:
     """Loaders by what they load."""
     values = np.random.default_rng(0).normal(size=(17420, 7)).astype(np.float32)
     series = gpuload.Series(values, targets=values[:, 0])
-    found = {f"images {size} x {size}": gpuload_loader(Job(folder, size, 32, device)) for size in (64, 224)}
+    found = {f"images {size} x {size}": gpuload_loader(Job(folder, size, 32, device), cache=None) for size in (64, 224)}
     for size in (64, 256):
         found[f"windows 96 x 7, batches of {size}"] = gpuload.Loader(
             series, gpuload.Window(96), batch_size=size, shuffle=True, device=device

@@ -27,7 +27,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.contenders import synchronize
+from benchmarks.jobs import synchronize
 from benchmarks.report import environment, rounds, save, spread
 from benchmarks.window_contenders import CONTENDERS, Job
 

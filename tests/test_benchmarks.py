@@ -10,13 +10,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for package in ("psutil", "rich", "skimage", "sklearn", "typer"):
+for package in ("matplotlib", "psutil", "rich", "skimage", "sklearn", "typer"):
     pytest.importorskip(package)
 
 import typer  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from benchmarks import images, photos, report, window_contenders, windows  # noqa: E402
+from benchmarks import (  # noqa: E402
+    charts,
+    contenders,
+    growth,
+    images,
+    jobs,
+    photos,
+    report,
+    scale,
+    tables,
+    warm_contenders,
+    window_contenders,
+    windows,
+)
 from gpuload.engines import dali_installed  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -80,8 +93,8 @@ def test_images_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> No
     found = json.loads(out.read_text())
     names = [row["contender"] for row in found["rows"]]
     assert sorted([*names, *found["skipped"]]) == sorted(images.CONTENDERS)
-    assert {"gpuload", "dali"} <= set(names)
-    assert "torchvision" in found["skipped"]
+    assert {"gpuload", "gpuload first", "dali", "decoder"} <= set(names)
+    assert {"torchvision", "ffcv"} <= set(found["skipped"])
     assert list(found["contenders"]) == names
     for row in found["rows"]:
         assert row["size"] == 16
@@ -91,6 +104,108 @@ def test_images_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> No
     assert found["data"]["files"] == 40
     assert found["environment"]["versions"]["numpy"]
     assert max(map(len, text.splitlines()[:-1])) <= 80
+
+
+@needs_dali
+def test_warm_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "warm-test.json"
+    options = ("--rounds", 1, "--seconds", 0.01, "--sizes", 16, "--data", folder, "--out", out)
+    text = run("warm", *options)
+    found = json.loads(out.read_text())
+    names = [row["contender"] for row in found["rows"]]
+    assert sorted([*names, *found["skipped"]]) == sorted(warm_contenders.CONTENDERS)
+    assert {"gpuload", "gpuload file", "dali", "torch", "cast"} <= set(names)
+    for row in found["rows"]:
+        assert len(row["images_per_second"]["rounds"]) == 1
+        assert row["contender"] in text
+
+
+@needs_dali
+def test_contenders_deliver_the_same_images(folder: Path) -> None:
+    """Of the shape and dtype that were asked for, with labels, in 0 to 1, and of the same brightness.
+
+    0.1 leaves room for the black corners of Pillow, and for 32 images of another draw."""
+    job = jobs.Job(folder, 16, 32, "cpu")
+    brightness = warm_contenders.pixels(job)[0].mean() / 255
+    for found in (contenders.CONTENDERS, warm_contenders.CONTENDERS):
+        for name, contender in found.items():
+            if name == "decoder":
+                continue
+            try:
+                batches = contender(job)
+                pixels, labels = (np.asarray(array) for array in next(batches))
+            except ImportError:
+                continue
+            channels_first = pixels.shape == (32, 3, 16, 16)
+            assert channels_first or pixels.shape == (32, 16, 16, 3), name
+            assert pixels.dtype == np.float32, name
+            assert len(labels) == 32, name
+            assert 0 <= pixels.min() < pixels.max() <= 1.0001, name
+            assert pixels.mean() == pytest.approx(brightness, abs=0.1), name
+            classes = labels.argmax(axis=1) if labels.shape == (32, 8) else labels
+            assert 1 < len(np.unique(classes)) <= 8, name
+            batches.close()
+
+
+@needs_dali
+def test_epochs_has_a_row_for_each_program(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("keras")
+    out = tmp_path / "epochs-test.json"
+    small = ("--sizes", 16, "--rounds", 1, "--epochs", 2, "--only", "gpuload.keras,keras")
+    text = run("epochs", *small, "--data", folder, "--out", out)
+    found = json.loads(out.read_text())
+    assert [row["program"] for row in found["rows"]] == list(found["contenders"]) == ["gpuload.keras", "keras"]
+    for row in found["rows"]:
+        (ends,) = row["ends"]
+        assert 0 < row["first_seconds"]["median"] == ends[0] < ends[1] == row["seconds"]["median"]
+        assert row["peak_bytes"]["median"] > 1e7
+    assert found["rows"][0]["ratio"]["rounds"] == [1.0]
+    assert "2 epochs of 40 photographs" in text
+
+
+@needs_dali
+def test_startup_has_a_row_for_each_step(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "startup-test.json"
+    text = run("startup", "--files", 1200, "--rounds", 2, "--data", folder, "--where", tmp_path, "--out", out)
+    found = json.loads(out.read_text())
+    steps = [row["step"] for row in found["rows"]]
+    assert steps[:4] == ["os.scandir", "gpuload.ImageFolder", "first batch", "first batch, again"]
+    assert [step.split()[-1] for step in steps[4:]] == ["0.0%", "25.0%", "50.0%", "75.0%", "99.9%"]
+    assert all(len(row["seconds"]["rounds"]) == 2 for row in found["rows"])
+    assert [row["step"] for row in found["rows"] if "ratio" in row] == ["gpuload.ImageFolder"]
+    assert "1,200 files in 1,000 folders" in text
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@needs_dali
+def test_growth_has_a_row_for_each_place(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "growth-test.json"
+    small = ("--axes", "files,ranks", "--rounds", 1, "--seconds", 0.01, "--most", 1000)
+    text = run("growth", *small, "--data", folder, "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    places = [("files", 1000), *(("ranks", case.value) for case in growth.axes()["ranks"])]
+    assert [(row["axis"], row["value"]) for row in rows] == places
+    for row in rows:
+        assert row["axis"] in text
+        for figure in ("cold", "warm", "index_seconds", "cold_bytes", "warm_bytes"):
+            assert row[figure]["median"] > 0, (row["axis"], figure)
+
+
+def test_growth_changes_one_thing_at_a_time() -> None:
+    for name, cases in growth.axes().items():
+        values = [case.value for case in cases]
+        assert values == sorted({*values})
+        for case in cases:
+            assert getattr(case, name) == case.value
+    with pytest.raises(typer.BadParameter, match="weight: not among files, scale"):
+        growth.main(names="files,weight")
+
+
+def test_epochs_refuses() -> None:
+    from benchmarks import epochs
+
+    with pytest.raises(typer.BadParameter, match=r"nobody: not among gpuload\.keras"):
+        epochs.main(only="keras,nobody")
 
 
 @pytest.mark.parametrize(
@@ -228,15 +343,6 @@ def test_mutated_tells_how_a_process_ended(tmp_path: Path) -> None:
     assert list(found) == ["numpy, mixed, replace: 4 MB more at the peak than with good files, above 3"]
 
 
-def test_listing_has_a_row_for_each_walk(tmp_path: Path) -> None:
-    out = tmp_path / "listing.json"
-    text = run("listing", "--files", 1200, "--rounds", 2, "--out", out)
-    found = json.loads(out.read_text())
-    assert [row["listing"] for row in found["rows"]] == ["os.scandir", "gpuload.ImageFolder"]
-    assert all(len(row["seconds"]["rounds"]) == 2 for row in found["rows"])
-    assert "1,200 files in 1,000 folders" in text
-
-
 def test_windows_has_a_row_for_each_contender(tmp_path: Path) -> None:
     out = tmp_path / "windows.json"
     small = ("--lengths", 4, "--channels", 2, "--batches", "8,64", "--far-bytes", 2**16)
@@ -363,21 +469,67 @@ def long_results() -> list[dict]:
     return [result("cpu", "numpy", 1.0) | {"benchmark": name, "rows": [row]} for name, row in rows.items()]
 
 
+def image_results() -> list[dict]:
+    """Of the programs about images, from the first batch to the tenth epoch, made up."""
+    base = result("cpu", "numpy", 1.0)
+    found = []
+    names = {"images": ("gpuload", "dali", "decoder"), "warm": ("gpuload", "keras", "tf.data layers", "cast")}
+    for benchmark, contenders_ in names.items():
+        one = {"images_per_second": report.spread([1000.0]), "cpu_ms": report.spread([2.0])}
+        one |= {"ratio": report.spread([1.5])}
+        rows = [{"size": size, "contender": name, **one} for size in (64, 224) for name in contenders_]
+        found.append(base | {"benchmark": benchmark, "rows": rows, "contenders": dict.fromkeys(contenders_, "words")})
+    found[0]["data"] = {"files": 1000, "mean_bytes": 1e5}
+    job = {"seconds": report.spread([20.0]), "first_seconds": report.spread([2.0]), "ends": [[2.0, 20.0]]}
+    job |= {"ratio": report.spread([12.5])}
+    programs = ("gpuload.keras", "keras")
+    rows = [{"size": size, "program": name, **job} for size in (64, 224) for name in programs]
+    found.append(
+        base | {"benchmark": "epochs", "epochs": 10, "rows": rows, "contenders": dict.fromkeys(programs, "words")}
+    )
+    steps = {"os.scandir": 1.0, "gpuload.ImageFolder": 1.4, "first batch": 0.9, "first batch, again": 0.1}
+    rows = [
+        {"step": step, "seconds": report.spread([value])} for step, value in (steps | {"resume at 50.0%": 0.5}).items()
+    ]
+    rows[1]["ratio"] = report.spread([1.4])
+    found.append(base | {"benchmark": "startup", "files": 10**6, "rows": rows})
+    figures = dict.fromkeys(("index_seconds", "cold", "warm"), report.spread([1000.0]))
+    figures |= {"index_seconds": report.spread([1.0])}
+    figures |= dict.fromkeys(("index_bytes", "cold_bytes", "warm_bytes"), report.spread([1e6]))
+    rows = [
+        {"axis": axis, "value": value, "files": 1000, "size": 64, "megapixels": 0.1875, "mean_bytes": 1e5, **figures}
+        for axis, value in (("files", 1000), ("scale", 1.0), ("size", 64), ("batch", 32), ("ranks", 2), ("kept", 0.5))
+    ]
+    found.append(base | {"benchmark": "growth", "rows": rows})
+    return found
+
+
 def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    names = ("windows", "delivery", "fit", "resume", "memory", "overhead")
+    page = tmp_path / "PAGE.md"
+    page.write_text(
+        "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in tables.PAGE_TABLES)
+    )
+    names = ("warm", "epochs", "startup", "windows", "delivery", "fit", "resume", "memory", "overhead")
     between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
-    for device, name in (("cpu", "keras"), ("cuda", "gpuload")):
+    for found in image_results():
+        report.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
+    for device, name in (("cuda", "gpuload"), ("old", "keras")):
         report.save(result(device, name, 1234.4), tmp_path / f"images-{device}.json")
     report.save(windows_result(), tmp_path / "windows-cpu.json")
     report.save(delivery_result(), tmp_path / "delivery-cpu.json")
     report.save(fit_result(), tmp_path / "fit-cpu.json")
     for found in long_results():
         report.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
-    report.main(readme, tmp_path)
+    report.main(readme, page, tmp_path)
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
+    assert "| `dali`: words | 1,000 (1,000 to 1,000) | 1.50 × | 1,000 (1,000 to 1,000) | 1.50 × |" in text
+    assert "| 10 epochs | 64 × 64, s | of these the first epoch | gpuload is | 224 × 224, s |" in text
+    assert "| `keras`: words | 20.0 (20.0 to 20.0) | 2.0 | 12.5 × | 20.0 (20.0 to 20.0) | 2.0 | 12.5 × |" in text
+    assert "| 1,000,000 files | ms | of the walk |" in text
+    assert "| gpuload.ImageFolder | 1,400 (1,400 to 1,400) | 1.40 × |" in text
     assert text.endswith("\n<!-- /benchmark:overhead -->\nafter\n")
     assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
     assert "| images | 1,000,000 | 200.0 to 201.0 | 0.50 % | 9 to 9 | 12 to 13 |" in text
@@ -389,21 +541,67 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "| `DataLoader`: words | 1,000 (1,000 to 1,000) | 61 × |" in text
     assert "In the 2 cases that were measured" in text
     assert "gpuload is 61 to 75 times the DataLoader" in text
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert "| `keras`: what it is | 1,234 (1,234 to 2,469) | 1.50 × |" in text
     assert "| `gpuload`: what it is | 1,234 (1,234 to 2,469) |  |" in text
-    report.main(readme, tmp_path)
-    assert readme.read_text() == text
+    deep = page.read_text()
+    assert "\nold\n" not in deep
+    assert "| cold, 64 × 64, of bare DALI | at least 1 × | 1.50 (1.50 to 1.50) × | yes |" in deep
+    assert "| warm, 64 × 64, of Keras' generator | at least 30 × | 1.50 (1.50 to 1.50) × | **no** |" in deep
+    assert "| 10 epochs, 64 × 64, of Keras' generator | at least 10 × | 12.5 (12.5 to 12.5) × | yes |" in deep
+    assert "| index of 1,000,000 files, of a walk | at most 1.5 × | 1.40 (1.40 to 1.40) × | yes |" in deep
+    assert "Going on at 1 places of an epoch takes 500 to 500 ms to the first batch." in deep
+    assert "| cold, 64 × 64 | 1,000 | reading and decoding alone | 1,000 | 150% | 2,000 | 2,000 |" in deep
+    assert "5 × 12,288 = 61 kB, at 1,000 images/s 0.06 GB/s" in deep
+    assert "| share of the images that the cache holds | 0.5 | 1,000 | 1,000 | 1.000 | 1.0 | 1 | 1 |" in deep
+    assert "| 0.19 | 100 | 1,000 | 188 | 100 |" in deep
+    assert "first epoch, read from the store: G × r × b | 250 MB/s | 2.5 GB/s | 25 GB/s | 250 GB/s |" in deep
+    report.main(readme, page, tmp_path)
+    assert (readme.read_text(), page.read_text()) == (text, deep)
+    charts.main(tmp_path, tmp_path / "docs")
+    drawn = sorted(path.stem for path in (tmp_path / "docs").iterdir())
+    assert drawn == sorted(charts.CHARTS)
+    for name in drawn:
+        with Image.open(tmp_path / "docs" / f"{name}.png") as image:
+            assert image.width == 1050
+            assert len(image.convert("L").getcolors(256) or ()) > 20
+
+
+def test_the_pages_have_the_markers_and_show_the_charts() -> None:
+    text = report.PAGE.read_text()
+    for name in tables.PAGE_TABLES:
+        assert text.count(f"<!-- benchmark:{name} -->") == text.count(f"<!-- /benchmark:{name} -->") == 1
+    for name in charts.CHARTS:
+        assert f"](../docs/{name}.png)" in text
+
+
+def test_demands_of_many_gpus() -> None:
+    assumed = scale.Assumed(images_per_gpu=1000, gpus_per_machine=8, files=10**6, size=100)
+    measured = scale.Measured(
+        file_bytes=1e5,
+        decode_seconds=1e-3,
+        cold_seconds=2e-3,
+        warm_seconds=1e-4,
+        name_bytes=60,
+        index_seconds=1e-6,
+    )
+    found = scale.demands(20, measured, assumed)
+    assert (found["rate"], found["machines"], found["first_seconds"]) == (20_000, 3, 50)
+    assert (found["cold_bytes"], found["warm_bytes"]) == pytest.approx((2e9, 6e8))
+    assert (found["cold_cpus"], found["warm_cpus"]) == pytest.approx((40, 2))
+    assert (found["filled_bytes"], found["names_bytes"]) == (3 * 10**6 * 30_000, 20 * 10**6 * 60)
+    assert scale.scaled(2.5e9, "B/s") == "2.5 GB/s"
+    assert scale.scaled(39.06, "CPUs") == "39.1 CPUs"
 
 
 def test_the_table_needs_markers_and_results(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# nothing\n")
     with pytest.raises(FileNotFoundError, match=r"holds no images-\*\.json: run python -m benchmarks.images first"):
-        report.main(readme, tmp_path)
+        report.main(readme, readme, tmp_path)
     report.save(result("cpu", "dali", 1.0), tmp_path / "images-cpu.json")
     with pytest.raises(ValueError, match="the README must hold <!-- benchmark:images --> and"):
-        report.main(readme, tmp_path)
+        report.main(readme, readme, tmp_path)
 
 
 def test_every_task_goes_first_in_turn() -> None:
