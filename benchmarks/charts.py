@@ -47,8 +47,9 @@ def short(value: float, _: object = None) -> str:
 
 
 def decades(axis: Axis) -> None:
-    """1, 2, 5, 10 along a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    """1, 2, 5, 10 along a logarithmic axis whose limits are settled; of many decades the tens alone."""
+    least, most = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 500 * least else (1,), numticks=20))
     axis.set_major_formatter(FuncFormatter(short))
     axis.set_minor_locator(NullLocator())
 
@@ -99,8 +100,8 @@ def speed(images: Report, warm: Report) -> Figure:
             names = [f"{row['contender']} (limit)" if row["contender"] == limit else row["contender"] for row in rows]
             axes.set_yticks(range(len(rows)), names)
             axes.set_xscale("log")
-            least, most = (pick(row["images_per_second"]["median"] for row in rows) for pick in (min, max))
-            axes.set_xlim(least / 2, most * 3)
+            least = min(row["images_per_second"]["least"] for row in rows)
+            axes.set_xlim(least / 1.5, 3 * max(row["images_per_second"]["greatest"] for row in rows))
             axes.set_ylim(-0.6, len(rows) - 0.4)
             decades(axes.xaxis)
             axes.set_title(f"{words}, {size} × {size}", fontsize=11, loc="left")

@@ -173,7 +173,7 @@ def compare(
 def main(
     sizes: Annotated[str, typer.Option(help="side lengths, in pixels")] = "64,224",
     number: Annotated[int, typer.Option("--rounds", min=1)] = 5,
-    seconds: Annotated[float, typer.Option(help="of each measurement, about")] = 1.5,
+    seconds: Annotated[float, typer.Option(help="of each measurement, about")] = 1.0,
     data: Annotated[Path | None, typer.Option(help="a folder of class folders; default: benchmarks.photos")] = None,
     count: Annotated[int, typer.Option(help="photographs to make where there is no --data")] = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",

@@ -356,10 +356,13 @@ LEASED = """
     for on_error in ("raise", "skip", "replace"):
         with gpuload.Loader(source, transform, on_error=on_error, timeout=0.5, seed=0, **options) as loader:
             threads = []
-            for _ in range(4):
-                print(outcomes(loader))
+            found = set()
+            for _ in range(12):
+                found.add(str(outcomes(loader)))
                 threads.append(len(os.listdir("/proc/self/task")))
-            print(threads[1] == threads[3], sorted((bad.index, bad.reason) for bad in loader.errors))
+            print(*found)
+            # Engines come and go, and their threads with them: a few more or less.
+            print(threads[11] - threads[1] < 10, sorted((bad.index, bad.reason) for bad in loader.errors))
     from gpuload.engines import reading
     reading.MOST_BLOCKED = 2
     with gpuload.Loader(source, transform, on_error="skip", timeout=0.5, seed=0, **options) as loader:
@@ -383,8 +386,8 @@ def test_a_file_whose_opening_blocks(files: list[Path], place: Place) -> None:
     assert result.returncode == 0, result.stderr
     lines, told = result.stdout.splitlines(), [(number, "TimeoutError: blocked for 0.5 s") for number in (2, 5)]
     for number, batches in enumerate((["SampleError", "SampleError", 4], [3, 3, 4], [4, 4, 4])):
-        assert lines[5 * number : 5 * number + 5] == [str(batches)] * 4 + [f"True {told}"]
-    assert "TooManyErrors" in lines[15]
+        assert lines[2 * number : 2 * number + 2] == [str(batches), f"True {told}"]
+    assert "TooManyErrors" in lines[6]
 
 
 def test_what_is_slow_is_not_bad(files: list[Path], dali: Place) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuload.cache.free import free_memory
 from gpuload.cache.policy import SHARE, Limit
-from gpuload.engines.memory import empty
+from gpuload.engines.memory import sparse
 
 log = logging.getLogger("gpuload")
 
@@ -47,7 +47,7 @@ class HostCache:
         self.capacity = min(max(0, size - first), most // self._bytes)
         """Images that it can hold: those of the samples with the least numbers, from `first` on."""
         self._first = first
-        self.images: NDArray[Any] = empty((self.capacity, *shape), dtype)
+        self.images: NDArray[Any] = sparse((self.capacity, *shape), dtype)
         """[capacity, ...] of which those are valid that `rows` names."""
         self.count = 0
         """Images that it holds."""

@@ -76,6 +76,52 @@ class Cache(Protocol):
         """Let go of them."""
 
 
+class ImageEngine:
+    """What the engines of both devices have in common: steps under way, and a decoder for what no cache has."""
+
+    def __init__(self, decoder: Callable[[], Decoder]):
+        """`decoder`: makes one, when something is to be decoded."""
+        self._open_decoder = decoder
+        self._decoder: Decoder | None = None
+        self._steps: deque[Any] = deque()
+
+    @property
+    def pending(self) -> int:
+        return len(self._steps)
+
+    @property
+    def alive(self) -> bool:
+        return self._decoder is None or self._decoder.alive
+
+    @property
+    def bytes_read(self) -> int:
+        return 0 if self._decoder is None else self._decoder.bytes_read
+
+    def _decode(self, step: Step, rows: Indices) -> None:
+        """Have these images of a step decoded: [M] numbers within the batch."""
+        if self._decoder is None:
+            self._decoder = self._open_decoder()
+        self._decoder.submit(step if len(rows) == step.batch_size else step.take(rows))
+
+    def _decoded(self, step: Step, stream: int | None = None) -> Any:
+        """What was made of the oldest step of which something had to be decoded, which is `step`."""
+        assert self._decoder is not None
+        try:
+            return self._decoder.result(stream)
+        except SampleError as error:
+            raise SampleError(error.samples, step.batch_size) from error
+
+    def discard(self) -> None:
+        self._steps.clear()
+        if self._decoder is not None:
+            self._decoder.discard()
+
+    def close(self) -> None:
+        self.discard()
+        if self._decoder is not None:
+            self._decoder.close()
+
+
 @dataclasses.dataclass
 class _Pending:
     """A step under way."""
@@ -84,13 +130,11 @@ class _Pending:
     rows: Indices
     """[B] of each image its number in `store`, or ~ its number among those that are to be decoded."""
     store: Any
-    decodes: bool
-    """Whether the decoder has a part of it."""
     work: Augmenting | None
-    """Where all images are at hand."""
+    """None: the decoder has a part of it."""
 
 
-class HostImageEngine:
+class HostImageEngine(ImageEngine):
     """Makes batches in the host's memory.
 
     Images that the cache has, or that are in memory anyway, are augmented as soon as their step is submitted; of other
@@ -112,29 +156,15 @@ class HostImageEngine:
             decoder: Makes one, when something is to be decoded.
             recuts: Whether what is decoded is of another size, and the transform's crop is yet to be cut out of it.
         """
-        self._source = source
-        self._open_decoder = decoder
-        self._decoder: Decoder | None = None
-        self._cache = cache
-        assert transform.size is not None
-        channels = source.images.shape[3] if isinstance(source, ImageArray) else transform.channels
         from gpuload.engines.augment_numba import NumbaAugmenter
 
+        super().__init__(decoder)
+        self._source = source
+        self._cache = cache
         self._recuts = recuts
+        assert transform.size is not None
+        channels = source.images.shape[3] if isinstance(source, ImageArray) else transform.channels
         self._augmenter = NumbaAugmenter(transform, (*transform.size, channels), threads, recuts=recuts)
-        self._steps: deque[_Pending] = deque()
-
-    @property
-    def pending(self) -> int:
-        return len(self._steps)
-
-    @property
-    def alive(self) -> bool:
-        return self._decoder is None or self._decoder.alive
-
-    @property
-    def bytes_read(self) -> int:
-        return 0 if self._decoder is None else self._decoder.bytes_read
 
     @property
     def augmented(self) -> tuple[float, int]:
@@ -144,30 +174,23 @@ class HostImageEngine:
     def submit(self, step: Step) -> None:
         if isinstance(self._source, ImageArray):
             store, fresh, rows = _in_memory(self._source.images, step.indices)
-            self._steps.append(_Pending(step, rows, store, False, self._augmenter.start(store, fresh, rows, step)))
+            self._steps.append(_Pending(step, rows, store, self._augmenter.start(store, fresh, rows, step)))
             return
         rows, store = np.full(step.batch_size, -1), None
         if self._cache is not None:
             rows, store = self._cache.rows(step.indices), self._cache.images
         missing = np.flatnonzero(rows < 0)
         if not len(missing):
-            self._steps.append(_Pending(step, rows, store, False, self._augmenter.start(store, None, rows, step)))
+            self._steps.append(_Pending(step, rows, store, self._augmenter.start(store, None, rows, step)))
             return
         rows[missing] = ~np.arange(len(missing))
-        if self._decoder is None:
-            self._decoder = self._open_decoder()
-        wanted = step if len(missing) == step.batch_size else step.take(missing)
-        self._decoder.submit(dataclasses.replace(wanted, crops=None) if self._recuts else wanted)
-        self._steps.append(_Pending(step, rows, store, True, None))
+        self._decode(dataclasses.replace(step, crops=None) if self._recuts else step, missing)
+        self._steps.append(_Pending(step, rows, store, None))
 
     def result(self, stream: int | None = None) -> NDArray[Any]:
-        found = self._steps.popleft()
+        found: _Pending = self._steps.popleft()
         if found.work is None:
-            assert self._decoder is not None
-            try:
-                fresh = np.asarray(self._decoder.result())
-            except SampleError as error:
-                raise SampleError(error.samples, found.step.batch_size) from error
+            fresh = np.asarray(self._decoded(found.step))
             found.work = self._augmenter.start(found.store, fresh, found.rows, found.step)
             if self._cache is not None:
                 missing = found.rows < 0
@@ -178,15 +201,11 @@ class HostImageEngine:
         for found in self._steps:
             if found.work is not None:
                 found.work.wait()
-        self._steps.clear()
-        if self._decoder is not None:
-            self._decoder.discard()
+        super().discard()
 
     def close(self) -> None:
-        self.discard()
+        super().close()
         self._augmenter.close()
-        if self._decoder is not None:
-            self._decoder.close()
 
 
 def _in_memory(images: NDArray[Any], indices: Indices) -> tuple[Any, Any, Indices]:

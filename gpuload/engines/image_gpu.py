@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.engines.image_engine import Decoder
-from gpuload.errors import SampleError
+from gpuload.engines.image_engine import Decoder, ImageEngine
 from gpuload.plan import Augment, Step
 from gpuload.sources import ImageArray, ImageSource
 
@@ -38,7 +36,7 @@ class _Pending:
     """Those that the decoder has."""
 
 
-class DeviceImageEngine:
+class DeviceImageEngine(ImageEngine):
     """Makes batches in a GPU's memory.
 
     A step's images are on the device already, or on the host, from where they are copied as soon as the step is
@@ -62,8 +60,7 @@ class DeviceImageEngine:
         """
         from gpuload.engines.augment_cupy import CupyAugmenter, Uploader
 
-        self._open_decoder = decoder
-        self._decoder: Decoder | None = None
+        super().__init__(decoder)
         self._cache = cache
         assert transform.size is not None
         if isinstance(source, ImageArray):
@@ -74,19 +71,6 @@ class DeviceImageEngine:
         self._bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
         self._augmenter = CupyAugmenter(transform, shape, dtype, device, allocator, cache.runtime)
         self._uploader = Uploader(shape, dtype, cache.runtime)
-        self._steps: deque[_Pending] = deque()
-
-    @property
-    def pending(self) -> int:
-        return len(self._steps)
-
-    @property
-    def alive(self) -> bool:
-        return self._decoder is None or self._decoder.alive
-
-    @property
-    def bytes_read(self) -> int:
-        return 0 if self._decoder is None else self._decoder.bytes_read
 
     @property
     def augmented(self) -> tuple[float, int]:
@@ -107,22 +91,16 @@ class DeviceImageEngine:
             np.copyto(upload.pixels, cache.host.images[on_host[on_host >= 0]], casting="unsafe")
             upload.send()
         if len(decoded):
-            if self._decoder is None:
-                self._decoder = self._open_decoder()
-            self._decoder.submit(step if len(decoded) == step.batch_size else step.take(decoded))
+            self._decode(step, decoded)
         self._steps.append(_Pending(step, slots, uploaded, upload, decoded))
 
     def result(self, stream: int | None = None) -> Any:
-        found = self._steps.popleft()
+        found: _Pending = self._steps.popleft()
         step, cache = found.step, self._cache
         addresses = np.zeros(step.batch_size, np.uint64)
         keep: list[Any] = []
         if len(found.decoded):
-            assert self._decoder is not None
-            try:
-                images = self._decoder.result(stream)
-            except SampleError as error:
-                raise SampleError(error.samples, step.batch_size) from error
+            images = self._decoded(step, stream)
             first = np.uint64(images.data_ptr())
             addresses[found.decoded] = first + np.arange(len(found.decoded), dtype=np.uint64) * np.uint64(self._bytes)
             keep.append(images)
@@ -142,14 +120,8 @@ class DeviceImageEngine:
                 cache.put(step.indices[fresh], addresses[fresh], tuple(keep), stream)
         return self._augmenter.augment(addresses, step, tuple(keep), stream)
 
-    def discard(self) -> None:
-        self._steps.clear()
-        if self._decoder is not None:
-            self._decoder.discard()
-
     def close(self) -> None:
         self.discard()
         self._augmenter.close()
         self._uploader.close()
-        if self._decoder is not None:
-            self._decoder.close()
+        super().close()
