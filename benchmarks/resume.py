@@ -36,6 +36,7 @@ from rich.table import Table
 
 import gpuload
 from benchmarks.report import environment, save
+from gpuload.plan import Step
 
 COUNT, SIDE, BATCH = 241, 48, 8
 """Images, their height and width, and samples in a batch of one rank: the last batch of an epoch is short."""
@@ -115,6 +116,19 @@ def child(job: Job, folder: Path, counts: tuple[int, ...]) -> None:
             os.replace(folder / "state.new", state)
 
 
+def ready(engine: str) -> None:
+    """Import and compile what children need, who have little time."""
+    if engine == "dali":
+        from nvidia.dali import fn, pipeline_def  # noqa: F401
+
+        from gpuload.engines.augment_numba import NumbaAugmenter
+
+        augmenter = NumbaAugmenter(gpuload.Augment(size=(1, 1), layout="HWC"), (1, 1, 3), 1)
+        pixels, step = np.zeros((1, 1, 1, 3), np.uint8), Step(indices=np.arange(1))
+        augmenter.start(None, pixels, ~step.indices, step).result()
+        augmenter.close()
+
+
 def fork(errors: Path, function: Any, *arguments: Any) -> int:
     """The id of a child that runs it. What is imported is there already, threads and engines are not. `errors`: where
     its stderr goes, to which libjpeg and DALI write of each bad file."""
@@ -161,6 +175,8 @@ def measure(job: Job, folder: Path, kills: int, counts: tuple[int, ...], longest
         os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
         killed += 1
+        if killed > 100 * kills:
+            raise RuntimeError(f"in up to {longest} s no run comes as far as to write a state: raise --longest")
         if not os.WIFSIGNALED(status):
             raise RuntimeError(f"a run ended by itself: {(folder / 'errors').read_text()}")
     found = samples(folder / "record")
@@ -196,6 +212,7 @@ def main(
 ) -> dict[str, Any]:
     """Measure, print a table, write JSON."""
     rows = []
+    ready(engine)
     for name, counts in (("images", (1,)), ("1 to 3 ranks", (1, 2, 3)), ("windows", (1,))):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)

@@ -240,7 +240,7 @@ def test_resume_loses_nothing(tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     assert [row["job"] for row in rows] == ["images", "1 to 3 ranks", "windows"]
     for row in rows:
-        assert row["kills"] == 3
+        assert row["kills"] >= 3  # More, where the first were killed before they had written a state.
         assert row["samples"] > 0
         assert (row["lost"], row["twice"], row["differing"]) == (0, 0, 0)
         assert row["job"] in text
