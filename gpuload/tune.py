@@ -120,6 +120,6 @@ def show(folder: Path, *, size: int, **options: Any) -> None:
     default, best = settings(available_cpus())[0], results[0]
     (usual,) = (result for result in results if result.setting == default)
     if usual.greatest >= best.least:
-        console.print("The default is as good as any, within what the rounds differ: leave threads and prefetch out.")
+        print("The default is as good as any, within what the rounds differ: leave threads and prefetch out.")
     else:
         print(f"gpuload.Loader(..., threads={best.setting.threads}, prefetch={best.setting.prefetch})")

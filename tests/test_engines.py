@@ -1148,7 +1148,7 @@ def test_without_dali():
     missing = "needs NVIDIA DALI, which is not installed: pip install"
     assert result.stdout.splitlines() == [
         f"ImportError: engine='dali' {missing} 'gpuload[cpu]'",
-        "INFO gpuload: images on cpu with NumPy, SciPy and Pillow, since DALI is not installed",
+        "INFO gpuload: images on cpu with NumPy, SciPy and Pillow, since NVIDIA DALI is not installed",
         "True",
         f"ImportError: engine='dali' {missing} 'gpuload[cpu]'",
         f"ImportError: device='cuda' {missing} 'gpuload[cuda13]'",

@@ -628,7 +628,8 @@ def test_figures_of_fit(photos: Path, capsys: pytest.CaptureFixture[str]) -> Non
     looks = loader.stats()["batches"] - 2 * BATCHES  # From which Keras builds the model.
     assert 0 <= looks <= 1
     assert loader.stats() == data.stats()
-    assert loader.stats()["samples"] == 2 * COUNT + looks * BATCH
+    # The batch that is looked at is any of them, the short one too.
+    assert looks <= loader.stats()["samples"] - 2 * COUNT <= looks * BATCH
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"epoch 0: {BATCHES} batches, {COUNT} samples in ")
     assert second.startswith(f"epoch 1: {BATCHES} batches, {COUNT} samples in ")
