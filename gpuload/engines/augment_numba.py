@@ -66,6 +66,10 @@ class NumbaAugmenter:
             rows: [B] of each image its number in `store`, or ~ its number in `fresh`.
             step: What was drawn, [B] each.
         """
+        threads = self._threads
+        if fresh is not None:
+            # The decoder's threads are at work on the batches that follow: more would only take turns with them.
+            threads = max(1, threads // 2)
         out = empty((len(rows), *self._shape), self._dtype)
         seen = out.transpose(0, 2, 3, 1) if self._channels_first else out
         store, fresh = (fresh[:0] if store is None else store), (store[:0] if fresh is None else fresh)
@@ -74,7 +78,7 @@ class NumbaAugmenter:
         matrices = np.empty((0, 2, 3)) if step.matrices is None else np.ascontiguousarray(step.matrices, np.float64)
         drawn = Drawn(matrices, _floats(step.channel_shift), _floats(step.brightness))
         crops = np.empty((len(rows), 0)) if step.crops is None else step.crops
-        bounds = np.linspace(0, len(rows), min(self._threads, len(rows)) + 1).astype(int)
+        bounds = np.linspace(0, len(rows), min(threads, len(rows)) + 1).astype(int)
         parts = [
             self._pool.submit(self._part, store, fresh, rows[a:b], drawn.part(a, b), crops[a:b], seen[a:b])
             for a, b in itertools.pairwise(bounds)
