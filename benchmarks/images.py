@@ -46,11 +46,12 @@ class Stopwatch:
         self.batches = batches
         self.seconds = seconds
         self.device = device
-        self.count = 1
         next(batches)
         for _ in range(2):  # The first time counts what starting up takes.
-            speed = self.slice()["images_per_second"]
-            self.count = max(1, round(speed * seconds / BATCH_SIZE))
+            self.count, start = 0, time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                self.take(1)
+                self.count += 1
 
     def take(self, batches: int) -> int:
         """Consume batches; returns the number of images in them."""
