@@ -85,7 +85,7 @@ class DiskCache:
         self.count = 0
         """Images that this process has read from it, or has put there."""
         self._told: set[str] = set()
-        self._filling = threading.Lock()
+        self._using = threading.RLock()  # The file: nobody may write by a number that is another file's by now.
         self._stats: dict[int, Stat] = {}  # Of samples that are being decoded, from before they were read.
         self._file: int | None = None
         self._writes = False
@@ -200,6 +200,10 @@ class DiskCache:
 
     def rows(self, indices: Indices) -> Indices:
         """[B] where in `images` these samples are, or -1."""
+        with self._using:
+            return self._rows(indices)
+
+    def _rows(self, indices: Indices) -> Indices:
         if self._file is None or not self._whole():
             return np.full(len(indices), -1)
         within = np.minimum(indices, self.capacity - 1)
@@ -246,7 +250,7 @@ class DiskCache:
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
         """Keep the images [B, ...] of these samples, for which `rows` was asked before their files were read."""
-        with self._filling:
+        with self._using:
             for index, image in zip(indices.tolist(), images, strict=True):
                 stat = self._stats.pop(index, None)
                 if stat is not None and self._writes and not self._checked[index]:
@@ -288,11 +292,15 @@ class DiskCache:
 
     def close(self) -> None:
         """Let the file go."""
-        file, self._file, self.capacity = self._file, None, 0
-        self._writes = False
-        self._records, self.images = self._records[:0].copy(), self.images[:0].copy()
-        if file is not None:
-            os.close(file)
+        with self._using:
+            file, self._file, self.capacity = self._file, None, 0
+            self._writes = False
+            self._records, self.images = self._records[:0].copy(), self.images[:0].copy()
+            if file is not None:
+                # Whoever still reads an image keeps the mapping, and with it a duplicate of the file's number.
+                with contextlib.suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_UN)
+                os.close(file)
 
     def __del__(self) -> None:
         if getattr(self, "_file", None) is not None:
