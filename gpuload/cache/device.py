@@ -20,13 +20,17 @@ class HostImages(Protocol):
     """Images on the host: `HostCache`, `DiskCache`, `ArrayImages`."""
 
     @property
-    def images(self) -> NDArray[Any]: ...
+    def images(self) -> NDArray[Any]:
+        """[K, H, W, C]"""
 
-    def rows(self, indices: Indices) -> Indices: ...
+    def rows(self, indices: Indices) -> Indices:
+        """[B] where in `images` these samples are, or -1: the caller's own array."""
 
-    def put(self, indices: Indices, images: NDArray[Any]) -> None: ...
+    def put(self, indices: Indices, images: NDArray[Any]) -> None:
+        """Keep images [B, H, W, C], as far as there is room."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Let go of them."""
 
 
 class ArrayImages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from gpuload.plan.checks import checked_int
+from gpuload.plan.checks import checked_int, checked_size
 
 SHARE = 0.25
 """Of the free memory that a cache takes at most, where nobody says."""
@@ -51,12 +51,7 @@ for bytes
             if self.cache is None and getattr(self, name) is not None:
                 raise ValueError(f"{name}={getattr(self, name)!r} is for a cache, but cache is None: leave it out")
         if self.cache_size is not None:
-            try:
-                height, width = self.cache_size
-            except (TypeError, ValueError):
-                raise ValueError(f"cache_size must be (height, width) in pixels, not {self.cache_size!r}") from None
-            size = (checked_int("cache_size", height, 1), checked_int("cache_size", width, 1))
-            object.__setattr__(self, "cache_size", size)
+            object.__setattr__(self, "cache_size", checked_size("cache_size", self.cache_size))
 
     @property
     def path(self) -> str | None:

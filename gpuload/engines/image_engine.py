@@ -16,6 +16,7 @@ from gpuload.plan import Augment, Step
 from gpuload.sources import ImageArray, ImageSource
 
 if TYPE_CHECKING:
+    from gpuload.cache.device import HostImages
     from gpuload.engines.augment_numba import Augmenting
 
 Indices = NDArray[np.int64]
@@ -58,22 +59,6 @@ class Decoder(Protocol):
     def discard(self) -> None: ...
 
     def close(self) -> None: ...
-
-
-class Cache(Protocol):
-    """Keeps decoded images: `HostCache` and `DiskCache`."""
-
-    images: NDArray[Any]
-    """[K, H, W, C]"""
-
-    def rows(self, indices: Indices) -> Indices:
-        """[B] where in `images` these samples are, or -1: the caller's own array."""
-
-    def put(self, indices: Indices, images: NDArray[Any]) -> None:
-        """Keep images [B, H, W, C], as far as there is room."""
-
-    def close(self) -> None:
-        """Let go of them."""
 
 
 class ImageEngine:
@@ -147,7 +132,7 @@ class HostImageEngine(ImageEngine):
         transform: Augment,
         *,
         decoder: Callable[[], Decoder],
-        cache: Cache | None,
+        cache: HostImages | None,
         threads: int,
         recuts: bool = False,
     ):

@@ -241,7 +241,8 @@ class NumpyEngine:
         if self._cache is not None and not isinstance(self._source, ImageArray):
             found = self._cache.rows(step.indices)
             images_there = self._cache.images
-            kept = [images_there[row] if row >= 0 else None for row in found.tolist()]
+            # Copied at once: threads may run on after the loader is closed, and a file's mapping may end meanwhile.
+            kept = [images_there[row].copy() if row >= 0 else None for row in found.tolist()]
         if self._caller is None:
             images: list[Future[Any]] = [
                 self._pool.submit(self._sample, step, row, kept[row], out[row]) for row in range(step.batch_size)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuload.plan.affine import affine, flipped
-from gpuload.plan.checks import Range, checked_int, choice, interval, number, numbers, probability
+from gpuload.plan.checks import Range, checked_int, checked_size, choice, interval, number, numbers, probability
 from gpuload.plan.crop import DRAWS, CenterCrop, RandomResizedCrop
 from gpuload.plan.order import philox
 from gpuload.plan.step import Doubles, Step
@@ -123,12 +123,7 @@ class Augment:
 
     def __post_init__(self) -> None:
         if self.size is not None:
-            try:
-                height, width = self.size
-            except (TypeError, ValueError):
-                raise ValueError(f"size must be (height, width) in pixels, not {self.size!r}") from None
-            size = (checked_int("size", height, 1), checked_int("size", width, 1))
-            object.__setattr__(self, "size", size)
+            object.__setattr__(self, "size", checked_size("size", self.size))
         if not isinstance(self.crop, CenterCrop | RandomResizedCrop | None):
             raise ValueError(f"crop must be a CenterCrop, a RandomResizedCrop or None, not {self.crop!r}")
         choice("interpolation", self.interpolation, Interpolation)

@@ -61,3 +61,12 @@ def choice(name: str, value: object, literal: Any) -> None:
     """Refuse a value that is none of the literal's."""
     if value not in get_args(literal):
         raise ValueError(f"{name} must be one of {', '.join(map(str, get_args(literal)))}, not {value!r}")
+
+
+def checked_size(name: str, value: Any) -> tuple[int, int]:
+    """(height, width), both at least 1."""
+    try:
+        height, width = value
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be (height, width) in pixels, not {value!r}") from None
+    return checked_int(name, height, 1), checked_int(name, width, 1)
