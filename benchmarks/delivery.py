@@ -29,8 +29,8 @@ from rich.table import Table
 import gpuload
 from benchmarks.jobs import synchronize
 from benchmarks.report import environment, rounds, save, spread
-from gpuload.delivery import EXTRAS, FRAMEWORKS
-from gpuload.engines import Engine
+from gpuload.delivery.base import EXTRAS, FRAMEWORKS
+from gpuload.run.engine import Engine
 
 BATCH_SIZE = 32
 IN_A_ROW = 50

@@ -36,7 +36,7 @@ from rich.table import Table
 
 import gpuload
 from benchmarks.report import environment, save
-from gpuload.plan import Step
+from gpuload.images.step import Step
 
 COUNT, SIDE, BATCH = 241, 48, 8
 """Images, their height and width, and samples in a batch of one rank: the last batch of an epoch is short."""
@@ -121,7 +121,7 @@ def ready(engine: str) -> None:
     if engine == "dali":
         from nvidia.dali import fn, pipeline_def  # noqa: F401
 
-        from gpuload.engines.augment_numba import NumbaAugmenter
+        from gpuload.images.host import NumbaAugmenter
 
         augmenter = NumbaAugmenter(gpuload.Augment(size=(1, 1), layout="HWC"), (1, 1, 3), 1)
         pixels, step = np.zeros((1, 1, 1, 3), np.uint8), Step(indices=np.arange(1))

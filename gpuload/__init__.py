@@ -1,10 +1,13 @@
 """A GPU-accelerated loader for training: decodes, augments and delivers batches where the model is."""
 
-from gpuload.errors import BadSample, SampleError, TooManyErrors
+from gpuload.core.errors import BadSample, SampleError, TooManyErrors
+from gpuload.decode.crop import CenterCrop, RandomResizedCrop
+from gpuload.images.augment import Augment
 from gpuload.loader import Loader
-from gpuload.plan import Augment, CenterCrop, Order, RandomResizedCrop, Window
+from gpuload.plan.order import Order
 from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList, Series
 from gpuload.statistics import fit
+from gpuload.windows.window import Window
 
 __version__ = "0.1.0"
 __all__ = [

@@ -11,23 +11,26 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from gpuload import checkpoint, ranks
 from gpuload.cache import CachePolicy
 from gpuload.cache.policy import Cache, Limit
-from gpuload.errors import MAX_PIXELS, BadSample, ErrorPolicy, OnError
-from gpuload.image_pool import ImagePool
-from gpuload.iteration import Batches, Position, Sampler
-from gpuload.meter import Meter
-from gpuload.plan import Augment, Order, Window, Windows
-from gpuload.plan.checks import checked_int
-from gpuload.plan.order import LastBatch
-from gpuload.pool import EnginePool, Stream
-from gpuload.progress import Progress
-from gpuload.progress import check as check_progress
-from gpuload.sharding import check_last_batch, shard_of, sharded
+from gpuload.core.checks import checked_int
+from gpuload.core.errors import MAX_PIXELS, BadSample, ErrorPolicy, OnError
+from gpuload.delivery.sharding import check_last_batch, shard_of, sharded
+from gpuload.images.augment import Augment
+from gpuload.images.pool import ImagePool
+from gpuload.plan.order import LastBatch, Order
+from gpuload.run import checkpoint, ranks
+from gpuload.run.course import Batches, Position, Sampler
+from gpuload.run.meter import Meter
+from gpuload.run.pool import EnginePool
+from gpuload.run.progress import Progress
+from gpuload.run.progress import check as check_progress
+from gpuload.run.stream import Stream
 from gpuload.sources import ImageSource, Series
 from gpuload.sources.fingerprint import fingerprint
-from gpuload.window_pool import WindowPool
+from gpuload.windows.index import Windows
+from gpuload.windows.pool import WindowPool
+from gpuload.windows.window import Window
 
 
 class Loader:
@@ -393,7 +396,7 @@ class Loader:
         self.position = self._ready = None
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
-        """Where the time goes, as a plain dict of numbers: see `gpuload.meter.Meter.stats`.
+        """Where the time goes, as a plain dict of numbers: see `gpuload.run.meter.Meter.stats`.
 
         Also `errors`, the number of bad samples, and of images, as soon as they are known, `read_ms`, `decode_ms` and
         `augment_ms`: milliseconds that one sample takes in one thread, of all samples since the loader was made,

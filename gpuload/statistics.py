@@ -8,11 +8,13 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.decode.crop import CenterCrop
+from gpuload.images.augment import CHANNELS, Augment
+from gpuload.images.step import Doubles
 from gpuload.loader import Loader
-from gpuload.plan import Augment, CenterCrop, Window, Windows
-from gpuload.plan.augment import CHANNELS
-from gpuload.plan.step import Doubles
 from gpuload.sources import ImageArray, ImageSource, Series
+from gpuload.windows.index import Windows
+from gpuload.windows.window import Window
 
 UNRANDOM = {
     "rotation": 0.0,

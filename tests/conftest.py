@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from PIL import Image, ImageOps
 
-from gpuload import cuda, engines
+from gpuload.core import available
+from gpuload.core import device as cuda
 
 settings.register_profile(
     "gpuload",
@@ -70,7 +71,7 @@ def place(request: pytest.FixtureRequest) -> Place:
     """Every engine, on every device that it runs on."""
     _require_device(request.param.device)
     if request.param.engine == "dali":
-        _require(request.param.device, engines.dali_installed(), "NVIDIA DALI is not installed")
+        _require(request.param.device, available.dali_installed(), "NVIDIA DALI is not installed")
     return request.param
 
 
@@ -78,7 +79,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 def dali(request: pytest.FixtureRequest) -> Place:
     """DALI, on every device that it runs on."""
     _require_device(request.param.device)
-    _require(request.param.device, engines.dali_installed(), "NVIDIA DALI is not installed")
+    _require(request.param.device, available.dali_installed(), "NVIDIA DALI is not installed")
     return request.param
 
 

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 
 import gpuload
-from gpuload.engines import dali_examine, image_dali
-from gpuload.engines.reading import opened
+from gpuload.decode import dali as image_dali
+from gpuload.decode import dali_examine
+from gpuload.reading.header import opened
 from tests.conftest import Place
 
 PLAIN = gpuload.Augment(size=(32, 32), dtype="uint8", layout="HWC")
@@ -363,7 +364,7 @@ LEASED = """
             print(*found)
             # Engines come and go, and their threads with them: a few more or less.
             print(threads[11] - threads[1] < 10, sorted((bad.index, bad.reason) for bad in loader.errors))
-    from gpuload.engines import reading
+    from gpuload.reading import files as reading
     reading.MOST_BLOCKED = 2
     with gpuload.Loader(source, transform, on_error="skip", timeout=0.5, seed=0, **options) as loader:
         print(set(outcomes(loader)))

@@ -30,7 +30,7 @@ from benchmarks import (  # noqa: E402
     window_contenders,
     windows,
 )
-from gpuload.engines import dali_installed  # noqa: E402
+from gpuload.core.available import dali_installed  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 needs_dali = pytest.mark.skipif(not dali_installed(), reason="NVIDIA DALI is not installed")

@@ -17,10 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpuload
-from gpuload import delivery, engines
-from gpuload.cuda import CPU, Device, resolve
-from gpuload.plan import Augment, Order, Step, Window
-from gpuload.window_pool import WindowPool
+from gpuload.core.device import CPU, Device, resolve
+from gpuload.delivery import base as delivery
+from gpuload.images.augment import Augment
+from gpuload.images.choose import open_engine
+from gpuload.images.step import Step
+from gpuload.plan.order import Order
+from gpuload.windows.pool import WindowPool
+from gpuload.windows.window import Window
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), dtype=np.uint8)
 SOURCE = gpuload.ImageArray(IMAGES, labels=np.arange(6, dtype=np.int32))
@@ -93,7 +97,7 @@ def test_no_copy_of_images(place: Place, framework: str) -> None:
         pytest.skip("a copy, as its documentation says")
     transform = Augment(size=(8, 10), rotation=5, layout="HWC")
     device = resolve(place.device)
-    engine = engines.open_engine(SOURCE, transform, batch_size=5, device=device, engine=place.engine)
+    engine = open_engine(SOURCE, transform, batch_size=5, device=device, engine=place.engine)
     for size in (5, 1):
         engine.submit(transform.step(np.arange(size), seed=1, epoch=0, first=0))
         made = engine.result()
@@ -354,7 +358,7 @@ def test_steps_run_without_a_loader(place: Place) -> None:
     """An engine is usable on its own: steps in, arrays out, in order."""
     transform = Augment(size=(8, 10), layout="HWC")
     device = resolve(place.device)
-    engine = engines.open_engine(SOURCE, transform, batch_size=2, device=device, engine=place.engine)
+    engine = open_engine(SOURCE, transform, batch_size=2, device=device, engine=place.engine)
     for first in (0, 2, 4):
         engine.submit(Step(indices=np.arange(first, first + 2)))
     assert engine.pending == 3

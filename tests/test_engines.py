@@ -28,12 +28,13 @@ from gpuload import (
     Loader,
     RandomResizedCrop,
     SampleError,
-    cuda,
-    delivery,
-    engines,
 )
-from gpuload.engines.image_engine import unsupported
-from gpuload.engines.image_numpy import NumpyOps
+from gpuload.core import available
+from gpuload.core import device as cuda
+from gpuload.decode.pillow import NumpyOps
+from gpuload.delivery import base as delivery
+from gpuload.images.choose import choose, open_engine
+from gpuload.images.host_engine import unsupported
 
 REFERENCE = {"engine": "numpy", "device": "cpu"}
 FILTERS = {
@@ -774,7 +775,7 @@ def test_dali_refuses_by_name_and_auto_takes_numpy(dali, gallery, name, monkeypa
     with pytest.raises(ValueError, match="cannot do") as refusal:
         Loader(source, transform, batch_size=4, **on(dali))
     assert str(refusal.value) == (f"engine='dali' cannot do {words}: pass engine='numpy', or 'auto' to have one chosen")
-    monkeypatch.setattr(engines, "_announced", set())
+    monkeypatch.setattr(available, "_announced", set())
     with caplog.at_level(logging.INFO, "gpuload"), Loader(source, transform, batch_size=4) as loader:
         assert (loader.engine, loader.device) == ("numpy", "cpu")
         assert len(next(iter(loader))) == (2 if source.labels is not None else 4)
@@ -986,7 +987,7 @@ def gpus(monkeypatch):
 
 
 def chosen(transform=None, source=None, *, device="auto", engine="auto"):
-    device, engine = engines.choose(source or memory(), transform or Augment(size=(37, 23)), device, engine)
+    device, engine = choose(source or memory(), transform or Augment(size=(37, 23)), device, engine)
     return str(device), engine
 
 
@@ -1032,8 +1033,8 @@ def test_a_named_gpu_that_cannot_do_the_job(gpus):
 
 
 def test_what_is_chosen(gpus, monkeypatch):
-    monkeypatch.setattr(engines, "dali_installed", lambda: True)
-    monkeypatch.setattr(engines, "cupy_installed", lambda: True)
+    monkeypatch.setattr(available, "dali_installed", lambda: True)
+    monkeypatch.setattr(available, "cupy_installed", lambda: True)
     gpus(2)
     assert chosen() == ("cuda:0", "dali")
     assert chosen(engine="dali") == ("cuda:0", "dali")
@@ -1057,8 +1058,8 @@ def test_a_loader_says_where_it_runs(device):
 
 
 def test_the_environment_overrides_auto_alone(gpus, monkeypatch):
-    monkeypatch.setattr(engines, "dali_installed", lambda: True)
-    monkeypatch.setattr(engines, "cupy_installed", lambda: True)
+    monkeypatch.setattr(available, "dali_installed", lambda: True)
+    monkeypatch.setattr(available, "cupy_installed", lambda: True)
     gpus(2)
     monkeypatch.setenv("GPULOAD_DEVICE", "cpu")
     assert chosen() == ("cpu", "dali")
@@ -1084,9 +1085,9 @@ def test_an_environment_that_makes_no_sense(gpus, monkeypatch):
 
 
 def test_the_choice_is_told_once(gpus, monkeypatch, caplog):
-    monkeypatch.setattr(engines, "dali_installed", lambda: True)
-    monkeypatch.setattr(engines, "cupy_installed", lambda: True)
-    monkeypatch.setattr(engines, "_announced", set())
+    monkeypatch.setattr(available, "dali_installed", lambda: True)
+    monkeypatch.setattr(available, "cupy_installed", lambda: True)
+    monkeypatch.setattr(available, "_announced", set())
     gpus(1)
     with caplog.at_level(logging.INFO, "gpuload"):
         for _ in range(3):
@@ -1163,9 +1164,7 @@ class Bench:
 
     def __init__(self, place, source, transform):
         self.device = cuda.resolve(place.device)
-        self.engine = engines.open_engine(
-            source, transform, batch_size=3, device=self.device, engine=place.engine, threads=2
-        )
+        self.engine = open_engine(source, transform, batch_size=3, device=self.device, engine=place.engine, threads=2)
         self.transform = transform
 
     def submit(self, *numbers):

@@ -12,20 +12,23 @@ import numpy as np
 import pytest
 
 import gpuload
-from gpuload import engines
 from gpuload.cache import DeviceCache, HostCache
-from gpuload.cache.choose import open_cache
 from gpuload.cache.device import ArrayImages
 from gpuload.cache.policy import CachePolicy
-from gpuload.cuda import CPU
-from gpuload.engines.augment_cupy import pitch
-from gpuload.engines.image_gpu import DeviceImageEngine
-from gpuload.errors import ErrorPolicy, SampleError
-from gpuload.plan import Augment, Order, Step
+from gpuload.core import available
+from gpuload.core.device import CPU
+from gpuload.core.errors import ErrorPolicy, SampleError
+from gpuload.gpu.store import pitch
+from gpuload.images.augment import Augment
+from gpuload.images.caching import open_cache
+from gpuload.images.choose import open_engine
+from gpuload.images.device_engine import DeviceImageEngine
+from gpuload.images.step import Step
+from gpuload.plan.order import Order
 
 pytestmark = [
     pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed"),
-    pytest.mark.skipif(not engines.dali_installed(), reason="NVIDIA DALI is not installed"),
+    pytest.mark.skipif(not available.dali_installed(), reason="NVIDIA DALI is not installed"),
     pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="DALI does not run under a sanitizer"),
 ]
 
@@ -56,7 +59,7 @@ def steps(transform: Augment, size: int) -> list[Step]:
 
 def expected(source: Any, transform: Augment) -> list[np.ndarray]:
     """By the engine of the CPU."""
-    engine = engines.open_engine(source, transform, batch_size=BATCH, device=CPU, engine="dali", threads=2)
+    engine = open_engine(source, transform, batch_size=BATCH, device=CPU, engine="dali", threads=2)
     found = []
     for step in steps(transform, len(source)):
         engine.submit(step)
@@ -67,7 +70,7 @@ def expected(source: Any, transform: Augment) -> list[np.ndarray]:
 
 def device_engine(source: Any, transform: Augment, cache: DeviceCache) -> DeviceImageEngine:
     def decoder() -> Any:
-        from gpuload.engines.image_dali import DaliDecoder
+        from gpuload.decode.dali import DaliDecoder
 
         class OnHost(DaliDecoder):
             def result(self, stream: int | None = None) -> Any:

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import gpuload
-from gpuload.cuda import Device
-from gpuload.delivery import FRAMEWORKS
-from gpuload.plan import Order
-from gpuload.sharding import sharded
+from gpuload.core.device import Device
+from gpuload.delivery.base import FRAMEWORKS
+from gpuload.delivery.sharding import sharded
+from gpuload.plan.order import Order
 
 jax = pytest.importorskip("jax")
 

@@ -150,7 +150,7 @@ def address(array: Any) -> int:
 def kinds(device: str) -> type:
     """The backend's own arrays, which fit is handed; NumPy's where the backend does not use the device."""
     import gpuload.keras.backend
-    from gpuload.cuda import CPU, Device
+    from gpuload.core.device import CPU, Device
 
     framework = gpuload.keras.backend.backend_framework(CPU if device == "cpu" else Device(0))
     if framework.name == "torch":

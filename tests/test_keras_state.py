@@ -903,7 +903,7 @@ def test_policy_is_checked_and_kept(broken: Path, place: Place, tmp_path: Path) 
         with pytest.raises(ValueError, match=message):
             ImageSequence([broken / BAD[0]], [0], 1, **policy)
     for kind in ("directory", "sequence"):
-        with pytest.raises(gpuload.errors.TooManyErrors, match="max_errors=1 allows 1 bad samples of 23"):
+        with pytest.raises(gpuload.TooManyErrors, match="max_errors=1 allows 1 bad samples of 23"):
             epoch_of(flow_with(kind, broken, place, on_error="skip", max_errors=1), kind)
 
 

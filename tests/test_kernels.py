@@ -24,14 +24,19 @@ from cuda_host import nvrtc
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
-from gpuload import cuda, delivery
-from gpuload.engines import cupy_runtime, window_cupy, window_kernel
-from gpuload.engines.window_cupy import WindowCupyEngine
-from gpuload.engines.window_kernel import COPY, WINDOW, Launcher
-from gpuload.engines.window_numpy import Cutter, WindowNumpyEngine
-from gpuload.engines.windows import WindowJob
-from gpuload.plan import Window, Windows
+from gpuload.core import device as cuda
+from gpuload.delivery import base as delivery
+from gpuload.gpu import compile as compiling
+from gpuload.gpu import runtime as cupy_runtime
 from gpuload.sources import Series
+from gpuload.windows import device as window_cupy
+from gpuload.windows import launch as window_kernel
+from gpuload.windows.device import WindowCupyEngine
+from gpuload.windows.index import Windows
+from gpuload.windows.job import WindowJob
+from gpuload.windows.launch import COPY, WINDOW, Launcher
+from gpuload.windows.reference import Cutter, WindowNumpyEngine
+from gpuload.windows.window import Window
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
@@ -96,7 +101,7 @@ def test_both_sides_lay_out_the_parameters_alike(tmp_path):
     test.write_text('#include "cuda_host.h"\n#include "window.cu"\n' + "\n".join(checks))
     cuda_host.compile_host("-c", test, "-o", tmp_path / "check.o")
     # As many members as fields: none is left out.
-    source = cuda.kernel_source("window.cu").read_text()
+    source = compiling.kernel_source("window.cu").read_text()
     for structure, dtype in (("Window", WINDOW), ("Copy", COPY)):
         body = re.search(rf"^struct {structure} {{(.*?)^}};", source, re.M | re.S)[1]
         members = re.findall(r"(\w+);", re.sub("//.*", "", body))
@@ -728,7 +733,7 @@ def test_devices_are_counted_without_beginning_cuda(tmp_path, libraries, visible
         environment["CUDA_VISIBLE_DEVICES"] = visible
     if len(libraries) < 2 and cuda.device_count():
         pytest.skip("the machine's own driver would be found")
-    code = "from gpuload import cuda; print(cuda.device_count())"
+    code = "from gpuload.core import device; print(device.device_count())"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == printed.split()
 
@@ -736,12 +741,12 @@ def test_devices_are_counted_without_beginning_cuda(tmp_path, libraries, visible
 def test_a_kernel_without_cupy_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(ImportError, match=r"kernels on a GPU need CuPy, .*: pip install 'gpuload\[cuda13\]'"):
-        cuda.kernel("window.cu", "window_copy", ("-DNOT_COMPILED_YET",), cuda.Device(0))
+        compiling.kernel("window.cu", "window_copy", ("-DNOT_COMPILED_YET",), cuda.Device(0))
 
 
 def test_a_missing_source_says_so():
     with pytest.raises(FileNotFoundError, match=r"kernels/none\.cu is neither beside nor in .*: install gpuload again"):
-        cuda.kernel_source("none.cu")
+        compiling.kernel_source("none.cu")
 
 
 @pytest.mark.gpu
@@ -749,4 +754,4 @@ def test_a_source_that_does_not_compile_names_the_line(device):
     if device == "cpu":
         pytest.skip("only CuPy compiles")
     with pytest.raises(RuntimeError, match=r"kernels/window\.cu does not compile for cuda:0 with .*-DIN=none.*error"):
-        cuda.kernel("window.cu", "window_map", (*window_kernel.OPTIONS, "-DIN=none"), cuda.resolve(device))
+        compiling.kernel("window.cu", "window_map", (*window_kernel.OPTIONS, "-DIN=none"), cuda.resolve(device))

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import gpuload
-from gpuload import engines
-from gpuload import meter as meters
-from gpuload.meter import KEPT, Meter
-from gpuload.progress import _Epoch
+from gpuload.core import available
+from gpuload.run import meter as meters
+from gpuload.run.meter import KEPT, Meter
+from gpuload.run.progress import _Epoch
 from tests import cuda_host
 from tests.conftest import Place
 
@@ -226,11 +226,11 @@ def measuring(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Semaphore, lis
         going.acquire(timeout=30)
         return {"read": 0.001 * len(began), "decode": 0.002}
 
-    monkeypatch.setattr("gpuload.engines.image_stages.stage_seconds", stage_seconds)
+    monkeypatch.setattr("gpuload.images.stages.stage_seconds", stage_seconds)
     return going, began
 
 
-@pytest.mark.skipif(not engines.dali_installed(), reason="NVIDIA DALI is not installed")
+@pytest.mark.skipif(not available.dali_installed(), reason="NVIDIA DALI is not installed")
 def test_nobody_waits_for_the_stages(
     photos: Path, measuring: tuple[threading.Semaphore, list[str]], monkeypatch: pytest.MonkeyPatch
 ):
@@ -243,7 +243,7 @@ def test_nobody_waits_for_the_stages(
         going.release()
         assert measured(loader)["decode_ms"] == pytest.approx(2)
         assert (loader.stats()["read_ms"], len(began)) == (pytest.approx(1), 1)
-        monkeypatch.setattr("gpuload.stages.EVERY", 0.0)
+        monkeypatch.setattr("gpuload.run.stages.EVERY", 0.0)
         assert loader.stats()["read_ms"] == pytest.approx(1)  # Of the time before.
     monkeypatch.undo()
     going.release(9)
@@ -257,7 +257,7 @@ def test_nobody_waits_for_the_stages(
 MEASURING = """
     import os, sys
     import gpuload
-    from gpuload.engines import image_stages
+    from gpuload.images import stages as image_stages
     loader = gpuload.Loader(gpuload.ImageFolder(sys.argv[1]), gpuload.Augment(size=(8, 8)), batch_size=4, device="cpu")
     list(loader)
     child = os.fork() if sys.argv[2] == "fork" else -1
@@ -271,7 +271,7 @@ MEASURING = """
 """
 
 
-@pytest.mark.skipif(not engines.dali_installed(), reason="NVIDIA DALI is not installed")
+@pytest.mark.skipif(not available.dali_installed(), reason="NVIDIA DALI is not installed")
 @pytest.mark.parametrize("how", ["fork", "end"])
 def test_stages_are_measured_in_no_fork_and_while_the_program_ends(photos: Path, how: str):
     if not hasattr(os, "fork"):
@@ -284,7 +284,7 @@ def test_stages_are_measured_in_no_fork_and_while_the_program_ends(photos: Path,
 @pytest.mark.parametrize("engine", ["numpy", "dali"])
 def test_a_twin_s_stages_are_told_by_the_loader(photos: Path, engine: str):
     """As where Keras or TensorFlow is handed the batches of a loader."""
-    if engine == "dali" and not engines.dali_installed():
+    if engine == "dali" and not available.dali_installed():
         pytest.skip("NVIDIA DALI is not installed")
     source, transform = gpuload.ImageFolder(photos), gpuload.Augment(size=(8, 8))
     loader = gpuload.Loader(source, transform, batch_size=4, device="cpu", engine=engine)
@@ -613,7 +613,7 @@ RANGES = """
     series = gpuload.Series(np.zeros(6, np.float32))
     loader = gpuload.Loader(series, gpuload.Window(1), batch_size=6, device="cpu", prefetch=0)
     list(loader)
-    from gpuload import nvtx
+    from gpuload.core import nvtx
     with nvtx.range("outer"), nvtx.range("outer"):
         try:
             with nvtx.range("inner"):

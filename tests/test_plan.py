@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from gpuload import Augment, CenterCrop, ImageArray, Loader, Order, RandomResizedCrop
-from gpuload.engines.image_numpy import NumpyOps
-from gpuload.plan.augment import affine, flipped
-from gpuload.plan.crop import DRAWS, TRIES
+from gpuload.decode.crop import DRAWS, TRIES
+from gpuload.decode.pillow import NumpyOps
+from gpuload.images.affine import affine, flipped
 
 seeds = st.integers(0, 2**64 - 1)
 epochs = st.integers(0, 1000)

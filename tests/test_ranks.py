@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import gpuload
-from gpuload import ranks
+from gpuload.run import ranks
 
 PROGRAMS = Path(__file__).with_name("programs")
 PIXELS = np.random.default_rng(0).integers(0, 256, (37, 8, 6, 3), dtype=np.uint8)
@@ -131,7 +131,7 @@ def test_nothing_is_imported_and_the_answer_is_said_once(tmp_path: Path) -> None
     script = """
         import logging, sys
         logging.basicConfig(level="INFO", stream=sys.stdout, format="%(name)s: %(message)s")
-        from gpuload import ranks
+        from gpuload.run import ranks
         for _ in range(2):
             assert ranks.resolve("auto") == (1, 2)
         assert not {"torch", "ray", "jax"} & sys.modules.keys()
@@ -146,7 +146,7 @@ IN_ORDER = """
     rank, port = int(sys.argv[1]), sys.argv[2]
     import jax, torch.distributed
     from jax._src import xla_bridge
-    from gpuload import ranks
+    from gpuload.run import ranks
     logging.getLogger("gpuload").addHandler(logging.StreamHandler(sys.stdout))
     logging.getLogger("gpuload").setLevel("INFO")
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpuload
-from gpuload.plan import Order
+from gpuload.plan.order import Order
 from tests.conftest import Place
 
 SERIES = gpuload.Series(np.arange(300.0))

@@ -191,7 +191,7 @@ def test_what_follows_is_what_would_have_followed(
         return None if generator is None or name in OTHERS else torch.rand(2, generator=generator).tolist()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gpuload.window_pool.PIECE_BYTES", piece)
+        patch.setattr("gpuload.windows.pool.PIECE_BYTES", piece)
         first, generator = loader_of(make, 1, explicit, **options)
         for _ in range(epochs):
             list(first)

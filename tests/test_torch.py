@@ -190,7 +190,7 @@ def test_same_batches_and_generators(
         generator = torch.Generator().manual_seed(seed + 1) if explicit else None
         dataset = kind(data, ends, length)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("gpuload.window_pool.PIECE_BYTES", piece)
+            patch.setattr("gpuload.windows.pool.PIECE_BYTES", piece)
             loader = loader_kind(dataset, **SAMPLERS[sampler](dataset, size, generator), **options)
         if sampler == "uneven batches" or (generator and sampler in ("replacement", "more")):
             # They draw while they are read, and are read ahead, as with workers: whole epochs are the same.
@@ -482,12 +482,12 @@ def test_iterators_side_by_side() -> None:
 def test_engines_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """An epoch that is broken off leaves its engine to the next at once, without the garbage collector."""
     opened = []
-    open_engine = gpuload.window_pool.WindowPool.open_engine  # type: ignore[attr-defined]
+    open_engine = gpuload.windows.pool.WindowPool.open_engine  # type: ignore[attr-defined]
     monkeypatch.setattr(
-        "gpuload.window_pool.WindowPool.open_engine", lambda pool: (opened.append(1), open_engine(pool))[1]
+        "gpuload.windows.pool.WindowPool.open_engine", lambda pool: (opened.append(1), open_engine(pool))[1]
     )
     loader = DataLoader(TimeSeriesDataset(array(50, (3,)), None, 4), 8, shuffle=True, device="cpu")
-    monkeypatch.setattr("gpuload.window_pool.PIECE_BYTES", 1)
+    monkeypatch.setattr("gpuload.windows.pool.PIECE_BYTES", 1)
     gc.disable()
     try:
         for _ in range(3):

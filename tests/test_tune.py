@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import gpuload
-from gpuload.engines import available_cpus
-from gpuload.tune import Setting, settings, tune
+from gpuload.cli.tune import Setting, settings, tune
+from gpuload.core.available import available_cpus
 from tests.test_demo import gpuload_command
 
 pytest.importorskip("typer")

@@ -25,11 +25,17 @@ from cuda_host import nvrtc
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from gpuload import cuda, delivery
-from gpuload.engines import cupy_runtime, image_numpy
-from gpuload.engines.augment_cupy import CupyAugmenter, DeviceStore, Uploader, pitch
-from gpuload.engines.warp_kernel import OPTIONS, SOURCE, TRANSFER, WARP, Warper, placements
-from gpuload.plan import Augment, Step
+from gpuload.core import device as cuda
+from gpuload.delivery import base as delivery
+from gpuload.gpu import compile as compiling
+from gpuload.gpu import runtime as cupy_runtime
+from gpuload.gpu.launch import OPTIONS
+from gpuload.gpu.store import TRANSFER, DeviceStore, Uploader, pitch
+from gpuload.images import reference as image_numpy
+from gpuload.images.augment import Augment
+from gpuload.images.device import CupyAugmenter
+from gpuload.images.step import Step
+from gpuload.images.warp import SOURCE, WARP, Warper, placements
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
@@ -71,7 +77,7 @@ def test_every_variant_compiles_for_every_architecture_and_spills_nothing():
 
 @needs_compiler
 def test_both_sides_lay_out_the_parameters_alike(tmp_path):
-    source = cuda.kernel_source(SOURCE).read_text()
+    source = compiling.kernel_source(SOURCE).read_text()
     checks = []
     for structure, dtype in (("Warp", WARP), ("Transfer", TRANSFER)):
         checks.append(f"static_assert(sizeof({structure}) == {dtype.itemsize});")

@@ -26,9 +26,12 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import sliding_window_view
 
 import gpuload
-from gpuload import Series, Window, cuda, engines
-from gpuload.plan import Windows
+from gpuload import Series, Window
+from gpuload.core import available
+from gpuload.core import device as cuda
 from gpuload.plan.noise import normal, philox4x32
+from gpuload.windows.choose import choose_for_windows
+from gpuload.windows.index import Windows
 
 RANDOM = np.random.default_rng(0)
 LEVELS = RANDOM.normal(size=(300, 3)).astype(np.float32) * [1, 10, 0.1] + [0, 5, -3]
@@ -674,7 +677,7 @@ def test_omit(device, length, stride, dilation, ahead, source, seed) -> None:
 
 
 def test_omit_reads_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gpuload.engines.windows.ROWS_READ_AT_ONCE", 7)
+    monkeypatch.setattr("gpuload.windows.job.ROWS_READ_AT_ONCE", 7)
     found = cut(Series(GAPS), Window(2, dilation=3, missing="omit", extras=["start"])).extras["start"]
     raw = taken(GAPS, range(297), 2, 3)
     assert found.tolist() == np.flatnonzero(~np.isnan(raw).any(axis=(1, 2))).tolist()
@@ -1320,15 +1323,15 @@ def choose(monkeypatch: pytest.MonkeyPatch):
 
     def chosen(series=SERIES, device="auto", engine="auto", residency="auto", *, gpus=2, cupy=True):
         monkeypatch.setattr(cuda, "device_count", lambda: gpus)
-        monkeypatch.setattr(engines, "cupy_installed", lambda: cupy)
-        place, name = engines.choose_for_windows(series, device, engine, residency)
+        monkeypatch.setattr(available, "cupy_installed", lambda: cupy)
+        place, name = choose_for_windows(series, device, engine, residency)
         return str(place), name
 
     return chosen
 
 
 def test_what_is_chosen(choose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(engines, "_announced", set())
+    monkeypatch.setattr(available, "_announced", set())
     there = OnGpu(np.zeros(30))
     with caplog.at_level(logging.INFO, "gpuload"):
         assert choose(gpus=0) == ("cpu", "numpy")

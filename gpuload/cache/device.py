@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gpuload.cache.policy import SHARE, Limit
 
 if TYPE_CHECKING:
-    from gpuload.engines.cupy_runtime import Runtime
+    from gpuload.gpu.runtime import Runtime
 
 Indices = NDArray[np.int64]
 
@@ -65,7 +65,7 @@ class DeviceCache:
             limit: Bytes of the device, or a share of what is free there; None: a quarter.
             host: What holds images on the host.
         """
-        from gpuload.engines.augment_cupy import DeviceStore, pitch
+        from gpuload.gpu.store import DeviceStore, pitch
 
         share = SHARE if limit is None else limit
         most = int(share * runtime.free_bytes()) if isinstance(share, float) else share

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuload.cache.free import free_memory
 from gpuload.cache.policy import SHARE, Limit
-from gpuload.engines.memory import sparse
+from gpuload.core.memory import sparse
 
 log = logging.getLogger("gpuload")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from gpuload.plan.checks import checked_int, checked_size
+from gpuload.core.checks import checked_int, checked_size
 
 SHARE = 0.25
 """Of the free memory that a cache takes at most, where nobody says."""

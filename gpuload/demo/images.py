@@ -20,9 +20,9 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 import gpuload
+from gpuload.core.checks import checked_int
 from gpuload.demo.images_picture import draw
 from gpuload.demo.training import Watch, first_weights, fit, one_thread, progress, torch_device
-from gpuload.plan.checks import checked_int
 
 SIDE = 32
 """Height and width of the images, in pixels."""

@@ -20,9 +20,9 @@ from statsmodels.datasets import co2, sunspots
 from torch import nn
 
 import gpuload
+from gpuload.core.checks import checked_int
 from gpuload.demo.series_picture import draw
 from gpuload.demo.training import Moment, Watch, first_weights, fit, one_thread, progress, torch_device
-from gpuload.plan.checks import checked_int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -7,15 +7,16 @@ from typing import Any
 
 import keras
 
-from gpuload.delivery import Framework
-from gpuload.image_pool import ImagePool
-from gpuload.iteration import Position
+from gpuload.delivery.base import Framework
+from gpuload.images.augment import Augment
+from gpuload.images.pool import ImagePool
 from gpuload.keras.backend import backend_framework
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.loader import Loader
-from gpuload.plan import Augment, Window
-from gpuload.pool import EnginePool
-from gpuload.progress import Progress
+from gpuload.run.course import Position
+from gpuload.run.pool import EnginePool
+from gpuload.run.progress import Progress
+from gpuload.windows.window import Window
 
 
 def dataset(loader: Loader, arrange: Callable[..., Any] | None = None) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.plan.affine import affine, flipped
+from gpuload.images.affine import affine, flipped
 
 Parameters = dict[str, Any]
 """Keras' dictionary of one transform."""

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.decode.crop import CenterCrop
+from gpuload.images.augment import CHANNELS
 from gpuload.keras.iterator import Iterator, share_of
-from gpuload.plan import CenterCrop
-from gpuload.plan.augment import CHANNELS
 from gpuload.sources import FileSource, ImageFolder, ImageList
 from gpuload.sources.folder import SUFFIXES
 

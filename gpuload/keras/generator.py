@@ -13,13 +13,12 @@ import numpy as np
 
 from gpuload.cache import CachePolicy
 from gpuload.cache.policy import Cache, Limit
-from gpuload.engines.image_numpy import brighten, shift_channels, warp
-from gpuload.errors import MAX_PIXELS, ErrorPolicy, OnError
+from gpuload.core.errors import MAX_PIXELS, ErrorPolicy, OnError
+from gpuload.images.augment import EPSILON, Augment
+from gpuload.images.reference import brighten, shift_channels, warp
 from gpuload.keras.arrays import NumpyArrayIterator
 from gpuload.keras.draws import NEUTRAL, Parameters, Ranges, is_range, matrices
 from gpuload.keras.files import DataFrameIterator, DirectoryIterator
-from gpuload.plan import Augment
-from gpuload.plan.augment import EPSILON
 
 
 class ImageDataGenerator:

@@ -13,14 +13,14 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from gpuload import checkpoint
-from gpuload.image_pool import ImagePool
+from gpuload.core.checks import checked_int
+from gpuload.decode.crop import DRAWS
+from gpuload.images.pool import ImagePool
+from gpuload.images.step import Step
 from gpuload.keras.draws import matrices
 from gpuload.keras.origin import Origin, Seeded
 from gpuload.keras.prefetch import PrefetchedDataset
-from gpuload.plan import Step
-from gpuload.plan.checks import checked_int
-from gpuload.plan.crop import DRAWS
+from gpuload.run import checkpoint
 from gpuload.sources import ImageSource
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.sources.folder import SUFFIXES

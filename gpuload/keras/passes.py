@@ -8,9 +8,9 @@ from typing import Any
 
 from keras.utils import PyDataset
 
-from gpuload import checkpoint
+from gpuload.core.checks import checked_int
 from gpuload.keras.backend import asks_ahead
-from gpuload.plan.checks import checked_int
+from gpuload.run import checkpoint
 
 
 class ResumableDataset(PyDataset):

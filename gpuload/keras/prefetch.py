@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuload.bad_samples import BadSamples
-from gpuload.cuda import CPU
-from gpuload.delivery import FRAMEWORKS, Framework
-from gpuload.errors import BadSample
-from gpuload.image_pool import ImagePool
+from gpuload.core.device import CPU
+from gpuload.core.errors import BadSample
+from gpuload.delivery.base import FRAMEWORKS, Framework
+from gpuload.images.pool import ImagePool
 from gpuload.keras.backend import backend_framework, of_framework
 from gpuload.keras.passes import ResumableDataset
-from gpuload.meter import Meter
-from gpuload.pool import EnginePool, Stream
+from gpuload.run.bad_samples import BadSamples
+from gpuload.run.meter import Meter
+from gpuload.run.pool import EnginePool
+from gpuload.run.stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -9,14 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from gpuload import checkpoint
 from gpuload.cache import CachePolicy
 from gpuload.cache.policy import Cache, Limit
-from gpuload.errors import MAX_PIXELS, ErrorPolicy, OnError
-from gpuload.image_pool import ImagePool
+from gpuload.core.checks import checked_int
+from gpuload.core.errors import MAX_PIXELS, ErrorPolicy, OnError
+from gpuload.images.augment import Augment
+from gpuload.images.pool import ImagePool
+from gpuload.images.step import Step
 from gpuload.keras.prefetch import PrefetchedDataset
-from gpuload.plan import Augment, Step
-from gpuload.plan.checks import checked_int
+from gpuload.run import checkpoint
 from gpuload.sources import ImageList
 from gpuload.sources.fingerprint import fingerprint
 

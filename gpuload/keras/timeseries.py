@@ -11,15 +11,15 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload import checkpoint
+from gpuload.core.checks import checked_int
 from gpuload.keras.prefetch import PrefetchedDataset
-from gpuload.plan import Window, WindowStep
-from gpuload.plan.checks import checked_int
-from gpuload.plan.windows import Rows
-from gpuload.pool import Stream
+from gpuload.run import checkpoint
+from gpuload.run.stream import Stream
 from gpuload.sources import Series
 from gpuload.sources.fingerprint import fingerprint
-from gpuload.window_pool import WindowPool
+from gpuload.windows.pool import WindowPool
+from gpuload.windows.step import Rows, WindowStep
+from gpuload.windows.window import Window
 
 log = logging.getLogger("gpuload")
 

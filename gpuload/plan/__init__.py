@@ -3,12 +3,3 @@
 **Coordinates.** A matrix maps a position in the output to a position in the input, in (x, y), in pixels, with pixel
 centres at +0.5: the top left pixel of an image is centred at (0.5, 0.5) and the image covers [0, width] x [0, height].
 """
-
-from gpuload.plan.augment import Augment
-from gpuload.plan.crop import CenterCrop, RandomResizedCrop
-from gpuload.plan.order import Order
-from gpuload.plan.step import Step
-from gpuload.plan.window import Window
-from gpuload.plan.windows import Windows, WindowStep
-
-__all__ = ["Augment", "CenterCrop", "Order", "RandomResizedCrop", "Step", "Window", "WindowStep", "Windows"]

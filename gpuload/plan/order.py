@@ -10,18 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.plan.checks import checked_int, choice
+from gpuload.core.checks import checked_int, choice
+from gpuload.plan.streams import philox
 
 LastBatch = Literal["keep", "drop", "pad"]
-
-
-def philox(seed: int, epoch: int, stream: int, block: int = 0) -> np.random.Philox:
-    """The counter-based generator of one (seed, epoch) and purpose, advanced by `block` blocks of four 64-bit numbers.
-
-    Raw output of a NumPy bit generator is the same in every version of NumPy; that of `np.random.Generator` is not.
-    """
-    key = np.array([seed, epoch], dtype=np.uint64)
-    return np.random.Philox(key=key, counter=np.array([block, 0, 0, stream], dtype=np.uint64))
 
 
 LISTED = 2**22

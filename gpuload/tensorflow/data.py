@@ -8,11 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from gpuload.image_pool import ImagePool
+from gpuload.images.pool import ImagePool
 from gpuload.loader import Loader
 from gpuload.sources import ImageArray
 from gpuload.tensorflow.generator import from_generator
-from gpuload.window_pool import WindowPool
+from gpuload.windows.pool import WindowPool
 
 
 def dataset(loader: Loader) -> Any:

@@ -15,13 +15,14 @@ import torch
 import torch.utils.data
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
-from gpuload.engines.window_numpy import Cutter
-from gpuload.engines.windows import Cut, WindowJob
-from gpuload.plan import Window, Windows, WindowStep
-from gpuload.plan.checks import checked_int
-from gpuload.plan.windows import Rows
+from gpuload.core.checks import checked_int
 from gpuload.sources import Series
-from gpuload.window_pool import WindowPool, windows_of
+from gpuload.windows.index import Windows
+from gpuload.windows.job import Cut, WindowJob
+from gpuload.windows.pool import WindowPool, windows_of
+from gpuload.windows.reference import Cutter
+from gpuload.windows.step import Rows, WindowStep
+from gpuload.windows.window import Window
 
 OPTIONS = tuple(field.name for field in fields(Window)[1:])
 

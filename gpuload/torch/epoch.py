@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gpuload.plan.checks import checked_int
+from gpuload.core.checks import checked_int
 
 
 @dataclasses.dataclass

@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import default_collate
 from torch.utils.data.dataloader import _BaseDataLoaderIter
 
-from gpuload.engines.windows import Cut
-from gpuload.pool import Stream
+from gpuload.run.stream import Stream
 from gpuload.torch.epoch import Epoch
 from gpuload.torch.order import Piece, is_permutation, pieces, sampler_of
 from gpuload.torch.pool import CutAndCollate
+from gpuload.windows.job import Cut
 
 if TYPE_CHECKING:
     from gpuload.torch.loader import DataLoader

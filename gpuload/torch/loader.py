@@ -12,9 +12,8 @@ import torch
 import torch.utils.data
 from torch.utils.data import BatchSampler, Sampler, SequentialSampler, Subset, default_collate
 
-from gpuload import checkpoint
-from gpuload.meter import Meter
-from gpuload.plan.windows import Rows
+from gpuload.run import checkpoint
+from gpuload.run.meter import Meter
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.torch import samplers
 from gpuload.torch.dataset import TimeSeriesDataset, as_numbers
@@ -22,6 +21,7 @@ from gpuload.torch.epoch import Epoch
 from gpuload.torch.iteration import Batches
 from gpuload.torch.order import chooser_of, sampler_of
 from gpuload.torch.pool import CutAndCollate, PiecePool
+from gpuload.windows.step import Rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self

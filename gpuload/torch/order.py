@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-from gpuload.plan import WindowStep
-from gpuload.plan.windows import Rows
 from gpuload.torch import samplers
 from gpuload.torch.dataset import as_numbers
 from gpuload.torch.epoch import Epoch
+from gpuload.windows.step import Rows, WindowStep
 
 if TYPE_CHECKING:
     from gpuload.torch.loader import DataLoader

@@ -6,10 +6,10 @@ from typing import Any
 
 from torch.utils.data import default_collate, get_worker_info
 
-from gpuload.engines import Engine
+from gpuload.run.engine import Engine
 from gpuload.torch.dataset import Samples, cut_once
 from gpuload.torch.order import Piece
-from gpuload.window_pool import WindowPool
+from gpuload.windows.pool import WindowPool
 
 
 class PiecePool(WindowPool):

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from gpuload.cuda import Device, kernel_source
-from gpuload.delivery import Allocator
+from gpuload.core.device import Device
+from gpuload.delivery.base import Allocator
+from gpuload.gpu.compile import kernel_source
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")

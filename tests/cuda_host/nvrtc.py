@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from gpuload.cuda import kernel_source
+from gpuload.gpu.compile import kernel_source
 
 
 @functools.cache

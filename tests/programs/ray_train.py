@@ -13,7 +13,7 @@ from ddp import images, log_to, train
 from ray.train.torch import TorchTrainer
 from torch import distributed
 
-from gpuload import ranks
+from gpuload.run import ranks
 
 
 def work(config):

@@ -1,0 +1,121 @@
+"""Crops: a box in the source image, in whole pixels, which is then resized to the transform's size.
+
+The resize reads the pixels around the box too, as far as its filter reaches.
+
+A box depends on the size of the image, which only the engine knows. So a crop draws its numbers without it, and `box`
+turns them into pixels once the engine has the size. It is written once for both engines: `ops` supplies the words that
+NumPy and DALI's graph spell differently, and every quantity belongs to one image. Numbers that float32 does not hold
+exactly come with what is drawn, in doubles: DALI knows no constants in doubles.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpuload.images.step import Doubles
+
+TRIES = 10
+"""Boxes that `RandomResizedCrop` draws before it falls back to the middle of the image."""
+DRAWS = 2 * TRIES + 2
+"""Uniform numbers that a crop may take for an image."""
+
+
+class Ops(Protocol):
+    """Arithmetic that an engine lends to `box`."""
+
+    def array(self, x: Any) -> Any: ...
+    def floor(self, x: Any) -> Any: ...
+    def sqrt(self, x: Any) -> Any: ...
+    def minimum(self, x: Any, y: Any) -> Any: ...
+    def maximum(self, x: Any, y: Any) -> Any: ...
+    def max(self, x: Any) -> Any: ...
+
+
+def _checked_pair(name: str, value: object, most: float) -> None:
+    pair: Any = value
+    try:
+        low, high = pair
+        fine = 0 < low <= high <= most and math.isfinite(high)
+    except (TypeError, ValueError):
+        fine = False
+    if not fine:
+        limit = "0 < low <= high" + (" <= 1" if most == 1 else "")
+        raise ValueError(f"{name} must be (low, high) with {limit}, not {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CenterCrop:
+    """The middle of the image, in the aspect ratio of the output.
+
+    `CenterCrop(fraction=224 / 256)` with a size of (224, 224) sees what is seen after resizing the shorter side to 256
+    and cutting out the middle 224 x 224; the default keeps all that fits.
+    """
+
+    fraction: float = 1.0
+    """Share of the largest box's sides, in (0, 1]."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.fraction, float | int) or not 0 < self.fraction <= 1:
+            raise ValueError(f"fraction must be in (0, 1], not {self.fraction!r}")
+
+    def draw(self, uniforms: Doubles) -> Doubles:
+        """[B, 1] the fraction."""
+        return np.full((len(uniforms), 1), self.fraction)
+
+    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
+        """(top, left, height, width) in pixels."""
+        high = ops.minimum(height, ops.floor(width * float(size[0]) / float(size[1])))
+        wide = ops.minimum(width, ops.floor(height * float(size[1]) / float(size[0])))
+        high = ops.maximum(ops.floor(high * drawn[0] + 0.5), 1.0)
+        wide = ops.maximum(ops.floor(wide * drawn[0] + 0.5), 1.0)
+        return ops.floor((height - high) * 0.5), ops.floor((width - wide) * 0.5), high, wide
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomResizedCrop:
+    """A box of random area and aspect ratio, somewhere in the image: the crop of Szegedy et al., "Going deeper with
+    convolutions" (2014), with torchvision's rules: ten tries, then the middle of the image.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Least and greatest area, as a share of the image's."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Least and greatest aspect ratio (width / height), drawn evenly in its logarithm."""
+
+    def __post_init__(self) -> None:
+        _checked_pair("scale", self.scale, 1.0)
+        _checked_pair("ratio", self.ratio, math.inf)
+
+    def draw(self, uniforms: Doubles) -> Doubles:
+        """[B, DRAWS + 2] areas, aspect ratios, place in y and x from as many numbers in [0, 1); then `ratio` itself."""
+        areas, ratios, places = np.split(uniforms, [TRIES, 2 * TRIES], axis=1)
+        low, high = np.log(self.ratio)
+        areas = self.scale[0] + (self.scale[1] - self.scale[0]) * areas
+        limits = np.broadcast_to(self.ratio, (len(uniforms), 2))
+        return np.hstack([areas, np.exp(low + (high - low) * ratios), places, limits])
+
+    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
+        """(top, left, height, width) in pixels."""
+        areas, ratios = drawn[:TRIES] * (height * width), drawn[TRIES : 2 * TRIES]
+        place_y, place_x, least, greatest = (drawn[2 * TRIES + number] for number in range(4))
+        highs = ops.maximum(ops.floor(ops.sqrt(areas / ratios) + 0.5), 1.0)
+        wides = ops.maximum(ops.floor(ops.sqrt(areas * ratios) + 0.5), 1.0)
+        # The first try that fits has the greatest rank; none fits where the greatest rank is 0.
+        ranks = ops.array(np.arange(TRIES, 0, -1.0)) * ((highs <= height) & (wides <= width))
+        best = ops.max(ranks)
+        found = ops.minimum(best, 1.0)
+        chosen = (ranks == best) * found
+        # Outside the allowed ratios the fallback takes the nearest of them, inside it takes the whole image.
+        aspect = ops.minimum(ops.maximum(width / height, least), greatest)
+        middle_high = ops.minimum(height, ops.maximum(ops.floor(width / aspect + 0.5), 1.0))
+        middle_wide = ops.minimum(width, ops.maximum(ops.floor(height * aspect + 0.5), 1.0))
+        high = ops.max(highs * chosen) + middle_high * (1.0 - found)
+        wide = ops.max(wides * chosen) + middle_wide * (1.0 - found)
+        free_y, free_x = height - high, width - wide
+        top = found * ops.floor(place_y * (free_y + 1.0)) + (1.0 - found) * ops.floor(free_y * 0.5)
+        left = found * ops.floor(place_x * (free_x + 1.0)) + (1.0 - found) * ops.floor(free_x * 0.5)
+        return top, left, high, wide

@@ -1,0 +1,95 @@
+"""Batches spread over the devices of a JAX mesh: which part a process makes, and the global array of all parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from typing import Any
+
+import numpy as np
+
+from gpuload.core.device import CPU, Device
+from gpuload.delivery.base import Framework, choose, to_jax
+from gpuload.plan.order import Order
+
+
+def shard_of(sharding: Any, batch_size: int) -> tuple[int, int]:
+    """(rank, count): the part of each batch that this process makes, by where its devices stand in the mesh.
+
+    Raises ValueError for a sharding that does not spread the first axis, and that one alone, in equal parts;
+    ImportError where JAX is not installed.
+    """
+    choose("jax", CPU)
+    jax: Any = importlib.import_module("jax")
+
+    if not isinstance(sharding, jax.sharding.NamedSharding) or not isinstance(sharding.mesh, jax.sharding.Mesh):
+        raise ValueError(f"sharding must be a jax.sharding.NamedSharding over a mesh of devices, not {sharding!r}")
+    unsettled = jax.sharding.PartitionSpec.UNCONSTRAINED in sharding.spec
+    if unsettled or any(axes is not None for axes in sharding.spec[1:]):
+        raise ValueError(
+            f"sharding must spread the first axis, that of the samples, and no other, not {sharding.spec}: pass "
+            "NamedSharding(mesh, PartitionSpec(...)) with one entry"
+        )
+    pieces = _pieces(sharding)
+    if batch_size % pieces:
+        raise ValueError(f"batch_size must be a multiple of the {pieces} parts that sharding makes, not {batch_size}")
+    rows: dict[int, set[tuple[int, int]]] = {}
+    for device, (index, *_) in sharding.devices_indices_map((batch_size,)).items():
+        start, stop, _ = index.indices(batch_size)
+        rows.setdefault(device.process_index, set()).add((start, stop))
+    spans = {process: (min(parts)[0], max(parts)[1]) for process, parts in rows.items()}
+    sizes = {stop - start for start, stop in spans.values()}
+    whole = all(sum(b - a for a, b in parts) == spans[p][1] - spans[p][0] for p, parts in rows.items())
+    size = max(sizes)
+    if len(sizes) > 1 or not whole or any(start % size for start, _ in spans.values()):
+        raise ValueError(
+            "sharding must give each process one stretch of the batch, all of the same length, but the processes' rows "
+            f"are {sorted(sorted(parts) for parts in rows.values())}: order the mesh's devices by process"
+        )
+    if jax.process_index() not in spans:
+        raise ValueError("sharding must include devices of this process, but its mesh has none")
+    return spans[jax.process_index()][0] // size, batch_size // size
+
+
+def _pieces(sharding: Any) -> int:
+    """Parts that the first axis is cut into."""
+    axes = sharding.spec[0] if sharding.spec else None
+    names = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
+    return int(np.prod([sharding.mesh.shape[name] for name in names], dtype=int))
+
+
+def check_last_batch(order: Order, sharding: Any) -> None:
+    """Raise ValueError where a short last batch cannot be spread as the others are."""
+    left = order.size % order.batch_size
+    pieces = _pieces(sharding)
+    if order.last_batch == "keep" and left % pieces:
+        raise ValueError(
+            f"last_batch='keep' leaves a batch of {left}, which sharding cannot spread in {pieces} equal parts: pass "
+            "last_batch='drop' or 'pad'"
+        )
+
+
+def sharded(framework: Framework, sharding: Any, count: int, device: Device) -> Framework:
+    """JAX, with each process' part assembled to a global array that is spread as `sharding` says.
+
+    Raises ValueError where batches would have to leave the kind of device that they are made on.
+    """
+    jax: Any = importlib.import_module("jax")
+
+    platforms = {"cpu" if gpu.platform == "cpu" else "cuda" for gpu in sharding.device_set}
+    if platforms != {"cpu" if device == CPU else "cuda"}:
+        raise ValueError(
+            f"sharding must be over devices like {device}, where batches are made, not over {', '.join(platforms)}: "
+            f"pass device={min(platforms)!r}, or a mesh of other devices"
+        )
+
+    def assembled(array: Any, device: Device, dtype: str | None) -> Any:
+        local = np.asarray(array) if device == CPU else to_jax(array, device)
+        shape = (len(local) * count, *local.shape[1:])
+        # PartitionSpec("data", None) is for images; of labels [B] it names more axes than there are.
+        spec = jax.sharding.PartitionSpec(*sharding.spec[: local.ndim])
+        here = jax.sharding.NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
+        result = jax.make_array_from_process_local_data(here, local, shape)
+        return result.astype("bfloat16") if dtype == "bfloat16" else result
+
+    return dataclasses.replace(framework, convert=assembled)

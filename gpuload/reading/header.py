@@ -1,0 +1,69 @@
+"""Headers of encoded images, read by Pillow, which refuses what claims too much."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+from PIL import IcnsImagePlugin, IcoImagePlugin, Image, ImageFile, UnidentifiedImageError
+
+
+def opened(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
+    """The image in an encoded file, of which Pillow has read the header alone.
+
+    Raises DecompressionBombError where that claims more than `max_pixels`, or than twice Pillow's own
+    `Image.MAX_IMAGE_PIXELS`; UnidentifiedImageError, and what else Pillow raises for a broken file.
+
+    >>> opened(b"no image", max_pixels=None)
+    Traceback (most recent call last):
+    PIL.UnidentifiedImageError: cannot identify image file
+    """
+    image = _recognized(data, max_pixels)
+    _check(image, max_pixels)
+    return image
+
+
+def _check(image: ImageFile.ImageFile, max_pixels: int | None) -> None:
+    height, most = image.height, Image.MAX_IMAGE_PIXELS
+    if image.format == "DIB":  # Within a file of icons: the image, and below it its mask.
+        height //= 2
+    for name, limit in (("max_pixels", max_pixels), ("2 * Image.MAX_IMAGE_PIXELS", None if most is None else 2 * most)):
+        if limit is not None and image.width * height > limit:
+            raise Image.DecompressionBombError(
+                f"its header claims {height} x {image.width} pixels, more than {name}={limit}"
+            )
+
+
+def _recognized(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
+    # `Image.open` warns of each image of more than `Image.MAX_IMAGE_PIXELS`, and warnings can be silenced for a whole
+    # process only, not for a thread.
+    for register in (Image.preinit, Image.init):
+        register()
+        for name in list(Image.ID):
+            factory, accepts = Image.OPEN[name]
+            accepted = accepts is None or accepts(data[:16])
+            if not accepted or isinstance(accepted, str):  # A string says why this Pillow cannot decode it.
+                continue
+            with contextlib.suppress(SyntaxError):  # Another format, for all that its first bytes promised.
+                for icon in _icons(name, data):
+                    _check(icon, max_pixels)
+                return factory(io.BytesIO(data), "")
+    raise UnidentifiedImageError("cannot identify image file")
+
+
+def _icons(name: str, data: bytes) -> Iterator[ImageFile.ImageFile]:
+    """The images in a file of icons that Pillow may decode: one as it opens the file, or one of another size than the
+    file claims."""
+    if name == "ICO":
+        formats = ["PNG", "DIB"]
+        starts = [entry.offset for entry in IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[:1]]
+    elif name == "ICNS":
+        formats, icons = ["PNG", "JPEG2000"], IcnsImagePlugin.IcnsFile(io.BytesIO(data))
+        starts = [icons.dct[code][0] for code, _ in icons.SIZES[icons.bestsize()] if code in icons.dct]
+    else:
+        return
+    for start in starts:
+        for factory, accepts in (Image.OPEN[each] for each in formats):
+            if accepts is not None and accepts(data[start : start + 16]):
+                yield factory(io.BytesIO(data[start:]), "")

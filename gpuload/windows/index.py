@@ -1,0 +1,133 @@
+"""Which windows exist, where each begins, and what a batch of them is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpuload.plan.streams import philox
+from gpuload.windows.step import Rows, WindowStep
+from gpuload.windows.window import Window
+
+_UNIFORMS = 4  # Of a window, used or not: one Philox block. Reverse, zoom, scaling, and one to spare.
+
+
+class Windows:
+    """All windows of a series, by number: series after series, each from its start.
+
+    A number becomes a row by arithmetic on one entry a stretch, however many windows that has.
+
+    >>> windows = Windows(Window(3, stride=2), segments=np.array([[0, 6], [6, 8], [8, 13]]))
+    >>> len(windows), windows.rows(np.arange(4)).tolist()
+    (4, [0, 2, 8, 10])
+    """
+
+    def __init__(self, window: Window, segments: Rows, *, bounds: Rows | None = None, has_targets: bool = False):
+        """
+        Args:
+            window: What a window is.
+            segments: [M, 2] rows (start, stop) of the stretches that no window leaves.
+            bounds: [S + 1] rows at which series begin, for `start_index` and `end_index`. None: there is one series.
+            has_targets: Whether targets are delivered, so that their rows have to be there too.
+
+        Raises:
+            ValueError: no stretch is long enough for a window.
+        """
+        self.window = window
+        last = window.length - 1
+        if has_targets:
+            last = max(last, window.target_step + window.target_steps - 1)
+        self.extent = last * window.dilation + 1
+        """Rows from the first to the last that a window needs, both included."""
+        if bounds is None:
+            bounds = np.array([0, segments[-1, 1]])
+        starts, stops = _clipped(segments, bounds, window)
+        # Numbers larger than the series, which int64 may not hold, do what its length does.
+        rows = int(bounds[-1])
+        self._stride = min(window.stride, rows)
+        counts = np.maximum((stops - starts - min(self.extent, rows + 1)) // self._stride + 1, 0)
+        lengths = np.maximum(stops - starts, 0)
+        if not counts.any():
+            part = "" if window.start_index is window.end_index is None else " between start_index and end_index"
+            raise ValueError(
+                f"length={window.length} is too long: a window{' and its targets' if has_targets else ''} with "
+                f"dilation={window.dilation} and horizon={window.horizon} takes {self.extent} rows, but the longest "
+                f"stretch{part} has {lengths.max(initial=0)}; lower length, dilation or horizon"
+            )
+        kept = counts > 0
+        self.too_short = int((lengths[~kept] > 0).sum())
+        """Stretches with rows, but not enough of them for a window."""
+        self._ends = np.cumsum(counts[kept])
+        # Number n of a stretch whose first number is f begins at start + (n - f) * stride.
+        self._origins = starts[kept] - (self._ends - counts[kept]) * self._stride
+        self._listed: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self._listed) if self._listed is not None else int(self._ends[-1])
+
+    def rows(self, indices: Rows) -> Rows:
+        """[B] the first row of each window, by its number."""
+        if self._listed is not None:
+            return self._listed[indices]
+        if len(self._ends) == 1:
+            origin, stride = int(self._origins[0]), self._stride
+            rows = indices if stride == 1 else indices * stride
+            return rows + origin if origin else rows
+        origins: Rows = self._origins[np.searchsorted(self._ends, indices, side="right")]
+        return origins + indices * self._stride
+
+    def keep(self, wanted: NDArray[np.bool_]) -> None:
+        """Leave out windows: `wanted` is [len(self)], true for those that stay. Raises ValueError where none does."""
+        if not wanted.any():
+            raise ValueError(
+                f"missing='omit' leaves no window: each of the {len(self)} holds a missing value; use missing='zero' "
+                "or 'forward', or a shorter length"
+            )
+        self._listed = self.rows(np.flatnonzero(wanted))
+
+    def step(self, indices: Rows, *, seed: int, epoch: int, first: int) -> WindowStep:
+        """The step for windows `indices` [B], which stand at positions `first`, `first` + 1, ... of that epoch.
+
+        What a window draws depends on (seed, epoch, its position) alone.
+        """
+        window, rows = self.window, self.rows(indices)
+        if not (window.draws_time or window.draws_scaling or window.jitter):
+            return WindowStep(indices=indices, rows=rows)
+        count = len(indices)
+        raw = philox(seed, epoch, stream=1, block=first * _UNIFORMS // 4).random_raw(count * _UNIFORMS)
+        reverse, zoom, scaling, _ = ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(count, _UNIFORMS).T
+        pace = factors = None
+        if window.draws_time:
+            low, high = window.zoom_range
+            pace = (np.where(reverse < window.reverse, -1.0, 1.0) * (low + (high - low) * zoom)).astype(np.float32)
+        if window.draws_scaling:
+            low, high = window.scaling_range
+            factors = (low + (high - low) * scaling).astype(np.float32)
+        return WindowStep(
+            indices=indices,
+            rows=rows,
+            pace=pace,
+            factors=factors,
+            seed=seed,
+            epoch=epoch,
+            positions=np.arange(first, first + count) if window.jitter else None,
+        )
+
+
+def _clipped(segments: Rows, bounds: Rows, window: Window) -> tuple[Rows, Rows]:
+    """The stretches without the rows that `start_index` and `end_index` leave out of their series."""
+    starts, stops = segments.T
+    if window.start_index is None and window.end_index is None:
+        return starts, stops
+    # The last bound begins nothing, but series without rows may stand there.
+    series = np.searchsorted(bounds[:-1], starts, side="right") - 1
+    begin, end = bounds[series], bounds[series + 1]
+
+    def row(index: int | None, default: Rows) -> Rows:
+        if index is None:
+            return default
+        index = max(-int(bounds[-1]), min(int(bounds[-1]), index))  # So that the sum fits int64.
+        clipped: Rows = np.clip((begin if index >= 0 else end) + index, begin, end)
+        return clipped
+
+    return np.maximum(starts, row(window.start_index, begin)), np.minimum(stops, row(window.end_index, end))

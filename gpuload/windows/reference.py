@@ -1,0 +1,242 @@
+"""The reference engine of windows: NumPy on the CPU."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from gpuload.core.memory import aligned
+from gpuload.images.augment import EPSILON
+from gpuload.plan.noise import normal
+from gpuload.windows.job import AXES, Cut, WindowJob
+from gpuload.windows.step import Floats, Rows, WindowStep
+
+Array = NDArray[Any]
+
+
+class _Pieces:
+    """Pieces of an array's memory, of `size` bytes each, overlapping or apart, for `np.asarray`: nothing is copied."""
+
+    def __init__(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...], size: int):
+        self.array = array  # Keeps the memory.
+        self.__array_interface__ = {
+            "version": 3,
+            "data": (array.__array_interface__["data"][0], True),
+            "shape": shape,
+            "strides": strides,
+            "typestr": f"|V{size}",
+        }
+
+
+def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array]:
+    """A function from first rows [B] to copies of the windows, [B, length, ...], of `array` [rows, ...].
+
+    All windows are one view, which takes no memory. Where a window, or else a row, is one piece of memory, it is one
+    element of that view: NumPy copies large elements faster than many small ones.
+    """
+    item, pitch, dtype = array.shape[1:], array.strides[0], array.dtype
+    starts, size = len(array) - (length - 1) * dilation, int(np.prod(item, dtype=np.int64)) * dtype.itemsize
+    if dtype.hasobject:  # Python's objects are counted, and must not be copied as bytes.
+        steps = np.arange(length) * dilation
+        return lambda rows: array[rows[:, np.newaxis] + steps]
+    native = dtype.newbyteorder("=")  # A file under a map may have the other byte order.
+    contiguous = array[:1].flags.c_contiguous and (pitch == size or len(array) == 1)
+    if length == 1 and contiguous:
+        return lambda rows: array.take(rows, 0)[:, np.newaxis].astype(native, copy=False)
+    if array[:1].flags.c_contiguous and 0 < length * size < 2**31:
+        view: Array
+        if dilation == 1 and contiguous:
+            view = np.asarray(_Pieces(array, (starts,), (pitch,), length * size))
+        else:
+            view = np.asarray(_Pieces(array, (starts, length), (pitch, dilation * pitch), size))
+        shape = (-1, length, *item)
+        return lambda rows: view[rows].view(dtype).reshape(shape).astype(native, copy=False)
+    strided = as_strided(array, (starts, length, *item), (pitch, dilation * pitch, *array.strides[1:]))
+    return lambda rows: np.ascontiguousarray(strided[rows]).astype(native, copy=False)
+
+
+def along_time(values: Array, steps: Array) -> Array:
+    """`values` [B, L, C] at `steps` [B, L] or [B, L, C]."""
+    return np.take_along_axis(values, steps if steps.ndim == 3 else steps[:, :, np.newaxis], axis=1)
+
+
+def normalized(values: Array, present: Array, standardize: bool) -> tuple[Array, Array, Array, Array]:
+    """[B, L, C] normalized within the window; and [B, 1, C] the value it was shifted by first, the mean after that,
+    and the scale.
+
+    Shifting by a value of the window keeps the digits of small changes on a high level.
+    """
+    first = present.argmax(axis=1)[:, np.newaxis]
+    about = np.take_along_axis(values, first, axis=1)
+    about = np.where(np.take_along_axis(present, first, axis=1), about, 0)
+    count = np.maximum(present.sum(axis=1, keepdims=True), 1).astype(values.dtype)
+    values = values - about
+    mean = np.where(present, values, 0).sum(axis=1, keepdims=True) / count
+    values -= mean
+    scale = np.ones_like(mean)
+    if standardize:
+        squares = np.where(present, values, 0) ** 2
+        scale = np.sqrt(squares.sum(axis=1, keepdims=True) / count) + values.dtype.type(EPSILON)
+        values *= 1 / scale
+    return values, about, mean, scale
+
+
+def carried(values: Array, present: Array) -> Array:
+    """Each missing value replaced by the last one before it in the window, or 0."""
+    steps = np.arange(values.shape[1])[np.newaxis, :, np.newaxis]
+    last = np.maximum.accumulate(np.where(present, steps, -1), axis=1)
+    return np.where(last >= 0, along_time(values, np.maximum(last, 0)), 0)
+
+
+def paced(length: int, pace: Floats) -> tuple[Array, Array, Array]:
+    """[B, L] for each step of the output: the step before its place, the one after it, and the share of that one."""
+    middle = np.float32((length - 1) / 2)
+    place = middle + (np.arange(length, dtype=np.float32) - middle) * pace[:, np.newaxis]
+    place = np.clip(place, 0, np.float32(length - 1))
+    before = np.floor(place).astype(np.int64)
+    return before, np.minimum(before + 1, length - 1), place - before.astype(np.float32)
+
+
+class Cutter:
+    """Cuts steps of one job. Any number of threads may call it at once."""
+
+    def __init__(self, job: WindowJob):
+        window, series = job.window, job.series
+        self.job = job
+        self._values = gatherer(series.values, window.length, window.dilation)
+        self._targets: Callable[[Rows], Array] | None = None
+        if job.has_targets:
+            source = series.targets if job.target_channels is None else series.values
+            assert source is not None
+            self._targets = gatherer(source, window.target_steps, window.dilation)
+
+    def __call__(self, step: WindowStep) -> Cut:
+        job, window, rows = self.job, self.job.window, step.rows
+        job.series.check_files()
+        inputs = self._values(rows)
+        targets = None
+        if self._targets is not None:
+            targets = self._targets(rows + window.target_step * window.dilation)
+            if job.target_channels is not None:
+                targets = targets.reshape(len(rows), window.target_steps, job.channels).take(job.target_channels, -1)
+        extras: dict[str, Array] = {}
+        if not job.plain or window.extras:
+            inputs = inputs.reshape(len(rows), window.length, job.channels)
+            with np.errstate(all="ignore"):  # Infinity and NaN come of it without a word, as on a GPU.
+                inputs, targets, extras = self._computed(inputs, targets, step)
+        if targets is not None:
+            targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0]
+            if not window.horizon and job.target_channels is not None:
+                targets = targets.reshape(job.targets_shape(len(rows)))
+        if "mask" in extras:
+            extras["mask"] = self._arranged(extras["mask"], job.item)
+        for name in ("mean", "scale"):
+            if name in extras:
+                extras[name] = extras[name].astype(np.float32).reshape(len(rows), *job.item)
+        return Cut(inputs=self._arranged(inputs, job.item), targets=targets, **extras)
+
+    def _arranged(self, array: Array, item: tuple[int, ...]) -> Array:
+        """[B, L, ...] in the window's layout, in one piece."""
+        batch, length, layout = len(array), array.shape[1], self.job.window.layout
+        if layout != "BLC":
+            array = aligned(array.reshape(batch, length, -1).transpose(AXES[layout]))
+        shape = self.job.arranged(batch, length, item)
+        return array if array.shape == shape else array.reshape(shape)
+
+    def _computed(
+        self, raw: Array, targets: Array | None, step: WindowStep
+    ) -> tuple[Array, Array | None, dict[str, Array]]:
+        """Inputs [B, L, C], targets [B, H, K] and extras, normalized to cast."""
+        job, window = self.job, self.job.window
+        present = ~np.isnan(raw) if job.dtype.kind not in "biu" else np.ones(raw.shape, bool)
+        channels = job.target_channels
+        extras = {"mask": present, "start": step.rows.copy()}
+        values, future = raw, None
+        if window.computes:
+            values = raw.astype(job.compute_dtype)
+            if channels is not None and targets is not None:
+                future = targets.astype(job.compute_dtype)
+        if window.per_sample is not None:
+            values, about, mean, scale = normalized(values, present, window.per_sample == "standardize")
+            if future is not None:
+                future = (future - about[..., channels] - mean[..., channels]) * (1 / scale[..., channels])
+            extras |= {"mean": about + mean, "scale": scale}
+        if job.mean is not None:
+            values -= job.mean
+            future = None if future is None else future - job.mean[channels]
+        if job.inverse is not None:
+            values *= job.inverse
+            future = None if future is None else future * job.inverse[channels]
+        if window.missing == "zero":
+            values = np.where(present, values, 0)
+        elif window.missing == "forward":
+            values = carried(values, present)
+        if step.pace is not None:
+            before, after, share = paced(window.length, step.pace)
+            low, high, part = along_time(values, before), along_time(values, after), share[:, :, np.newaxis]
+            values = np.where(part > 0, low + (high - low) * part.astype(values.dtype), low)
+            extras["mask"] = along_time(present, before) & (along_time(present, after) | (part == 0))
+        if step.factors is not None:
+            factors = step.factors.astype(values.dtype)[:, np.newaxis, np.newaxis]
+            values = values * factors
+            future = None if future is None else future * factors
+            if "scale" in extras:
+                extras["scale"] = extras["scale"] / factors
+        if step.positions is not None:
+            noise = normal(step.seed, step.epoch, step.positions, window.length * job.channels)
+            values = values + np.multiply(noise.reshape(values.shape), window.jitter, dtype=values.dtype)
+        if channels is not None and targets is not None:
+            targets = self._cast(targets if future is None else future)
+        return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}
+
+    def _cast(self, values: Array) -> Array:
+        # NumPy has no bfloat16: delivery casts it.
+        name = self.job.out_dtype
+        return values if self.job.plain else aligned(values, "float32" if name == "bfloat16" else name)
+
+
+class WindowNumpyEngine:
+    """Cuts steps when their turn comes; those that take a while, ahead of time, in threads."""
+
+    alive = True
+
+    def __init__(self, job: WindowJob, *, threads: int):
+        # Glibc gives memory back to the system, to be cleared and mapped again for the next batch, unless something as
+        # large was freed before. This takes no memory: nothing is written.
+        np.empty(31 << 20, np.uint8)
+        self._cutter = Cutter(job)
+        self._bytes_of_window = job.bytes_of_window
+        self.bytes_read = 0
+        # To copy what lies in memory takes less time than to hand it from one thread to another.
+        ahead = job.series.mapped or not job.plain
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload") if ahead else None
+        self._results: deque[Callable[[], Cut]] = deque()
+
+    @property
+    def pending(self) -> int:
+        return len(self._results)
+
+    def submit(self, step: WindowStep) -> None:
+        self.bytes_read += step.batch_size * self._bytes_of_window
+        if self._pool is None:
+            self._results.append(functools.partial(self._cutter, step))
+        else:
+            self._results.append(self._pool.submit(self._cutter, step).result)
+
+    def result(self, stream: int | None = None) -> Cut:
+        return self._results.popleft()()
+
+    def discard(self) -> None:
+        self._results.clear()
+
+    def close(self) -> None:
+        self.discard()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
