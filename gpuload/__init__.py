@@ -1,9 +1,10 @@
-"""A GPU-accelerated loader for training: decodes, augments and delivers batches where the model is."""
+"""A GPU-accelerated loader for training: it decodes, augments and delivers batches on the device where the model is."""
 
 from gpuload.core.errors import BadSample, SampleError, TooManyErrors
 from gpuload.decode.crop import CenterCrop, RandomResizedCrop
 from gpuload.images.augment import Augment
 from gpuload.loader import Loader
+from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order
 from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList, Series
 from gpuload.statistics import fit
@@ -13,7 +14,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Augment",
     "BadSample",
+    "Cache",
     "CenterCrop",
+    "Errors",
     "ImageArray",
     "ImageFolder",
     "ImageFrame",

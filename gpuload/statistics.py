@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.decode.crop import CenterCrop
-from gpuload.images.augment import CHANNELS, Augment
+from gpuload.decode.spec import CHANNELS
+from gpuload.images.augment import Augment
 from gpuload.images.step import Doubles
 from gpuload.loader import Loader
 from gpuload.sources import ImageArray, ImageSource, Series

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.cache.policy import SHARE, Limit
-
-if TYPE_CHECKING:
-    from gpuload.gpu.runtime import Runtime
+from gpuload.cache.free import SHARE
+from gpuload.gpu.runtime import Runtime
+from gpuload.gpu.store import DeviceStore, pitch
+from gpuload.options import Limit
 
 Indices = NDArray[np.int64]
 
@@ -65,8 +65,6 @@ class DeviceCache:
             limit: Bytes of the device, or a share of what is free there; None: a quarter.
             host: What holds images on the host.
         """
-        from gpuload.gpu.store import DeviceStore, pitch
-
         share = SHARE if limit is None else limit
         most = int(share * runtime.free_bytes()) if isinstance(share, float) else share
         self.capacity = min(size, most // pitch(image_bytes))

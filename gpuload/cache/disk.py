@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuload.cache.policy import Limit
+from gpuload.options import Limit
 
 log = logging.getLogger("gpuload")
 

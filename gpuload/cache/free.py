@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+SHARE = 0.25
+"""Share of the free memory that a cache takes unless a limit is given."""
+
 _PROC = Path("/proc")
 _GROUPS = Path("/sys/fs/cgroup")
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gpuload.cache.free import free_memory
-from gpuload.cache.policy import SHARE, Limit
+from gpuload.cache.free import SHARE, free_memory
 from gpuload.core.memory import sparse
+from gpuload.options import Limit
 
 log = logging.getLogger("gpuload")
 

@@ -25,6 +25,11 @@ def dali_installed() -> bool:
         return False
 
 
+def numba_installed() -> bool:
+    """Whether numba can be imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
 def cupy_installed() -> bool:
     """Whether CuPy can be imported."""
     return importlib.util.find_spec("cupy") is not None

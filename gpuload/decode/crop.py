@@ -1,11 +1,11 @@
-"""Crops: a box in the source image, in whole pixels, which is then resized to the transform's size.
+"""Crops: a box of whole pixels in the source image, which is then resized to the size of the transform.
 
-The resize reads the pixels around the box too, as far as its filter reaches.
+The resize also reads pixels around the box, as far as its filter reaches.
 
-A box depends on the size of the image, which only the engine knows. So a crop draws its numbers without it, and `box`
-turns them into pixels once the engine has the size. It is written once for both engines: `ops` supplies the words that
-NumPy and DALI's graph spell differently, and every quantity belongs to one image. Numbers that float32 does not hold
-exactly come with what is drawn, in doubles: DALI knows no constants in doubles.
+A box depends on the size of the image, which only the decoder knows. So a crop draws its numbers first, and `box` turns
+them into pixels when the size is known. `box` is written once for NumPy and for DALI's graph: `ops` has the functions
+that the two spell differently, and every quantity belongs to one image. Numbers that float32 cannot hold exactly are
+part of the drawn doubles, since DALI has no constants in doubles.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gpuload.images.step import Doubles
+Doubles = NDArray[np.float64]
 
 TRIES = 10
-"""Boxes that `RandomResizedCrop` draws before it falls back to the middle of the image."""
+"""Number of boxes that `RandomResizedCrop` draws before it takes the middle of the image."""
 DRAWS = 2 * TRIES + 2
-"""Uniform numbers that a crop may take for an image."""
+"""Number of uniform numbers that a crop may draw for an image."""
 
 
 class Ops(Protocol):
-    """Arithmetic that an engine lends to `box`."""
+    """Functions for `box`, from NumPy or DALI."""
 
     def array(self, x: Any) -> Any: ...
     def floor(self, x: Any) -> Any: ...
@@ -51,23 +52,28 @@ def _checked_pair(name: str, value: object, most: float) -> None:
 class CenterCrop:
     """The middle of the image, in the aspect ratio of the output.
 
-    `CenterCrop(fraction=224 / 256)` with a size of (224, 224) sees what is seen after resizing the shorter side to 256
-    and cutting out the middle 224 x 224; the default keeps all that fits.
+    `CenterCrop(fraction=224 / 256)` with size=(224, 224) takes about the same part of the image as resizing its shorter
+    side to 256 and cutting out the middle 224 x 224.
+
+    Args:
+        fraction: Sides of the box as a share of those of the largest box that fits, in (0, 1].
+
+    Raises:
+        ValueError: `fraction` is not in (0, 1].
     """
 
     fraction: float = 1.0
-    """Share of the largest box's sides, in (0, 1]."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.fraction, float | int) or not 0 < self.fraction <= 1:
             raise ValueError(f"fraction must be in (0, 1], not {self.fraction!r}")
 
     def draw(self, uniforms: Doubles) -> Doubles:
-        """[B, 1] the fraction."""
+        """Return [B, 1]: the fraction."""
         return np.full((len(uniforms), 1), self.fraction)
 
     def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
-        """(top, left, height, width) in pixels."""
+        """Return (top, left, height, width) in pixels."""
         high = ops.minimum(height, ops.floor(width * float(size[0]) / float(size[1])))
         wide = ops.minimum(width, ops.floor(height * float(size[1]) / float(size[0])))
         high = ops.maximum(ops.floor(high * drawn[0] + 0.5), 1.0)
@@ -77,21 +83,29 @@ class CenterCrop:
 
 @dataclass(frozen=True, kw_only=True)
 class RandomResizedCrop:
-    """A box of random area and aspect ratio, somewhere in the image: the crop of Szegedy et al., "Going deeper with
-    convolutions" (2014), with torchvision's rules: ten tries, then the middle of the image.
+    """A box of random area, aspect ratio and place in the image.
+
+    The crop of Szegedy et al., "Going deeper with convolutions" (2014), by torchvision's rules: ten tries, then the
+    middle of the image.
+
+    Args:
+        scale: (low, high) of the area, as a share of the image's; 0 < low <= high <= 1.
+        ratio: (low, high) of the aspect ratio, width / height; its logarithm is drawn uniformly.
+
+    Raises:
+        ValueError: a pair that is out of order or out of range.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
-    """Least and greatest area, as a share of the image's."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Least and greatest aspect ratio (width / height), drawn evenly in its logarithm."""
 
     def __post_init__(self) -> None:
         _checked_pair("scale", self.scale, 1.0)
         _checked_pair("ratio", self.ratio, math.inf)
 
     def draw(self, uniforms: Doubles) -> Doubles:
-        """[B, DRAWS + 2] areas, aspect ratios, place in y and x from as many numbers in [0, 1); then `ratio` itself."""
+        """Return [B, DRAWS + 2]: areas, aspect ratios, and the place in y and x, from uniforms [B, DRAWS]; then
+        `ratio`."""
         areas, ratios, places = np.split(uniforms, [TRIES, 2 * TRIES], axis=1)
         low, high = np.log(self.ratio)
         areas = self.scale[0] + (self.scale[1] - self.scale[0]) * areas
@@ -99,7 +113,7 @@ class RandomResizedCrop:
         return np.hstack([areas, np.exp(low + (high - low) * ratios), places, limits])
 
     def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
-        """(top, left, height, width) in pixels."""
+        """Return (top, left, height, width) in pixels."""
         areas, ratios = drawn[:TRIES] * (height * width), drawn[TRIES : 2 * TRIES]
         place_y, place_x, least, greatest = (drawn[2 * TRIES + number] for number in range(4))
         highs = ops.maximum(ops.floor(ops.sqrt(areas / ratios) + 0.5), 1.0)
@@ -109,7 +123,7 @@ class RandomResizedCrop:
         best = ops.max(ranks)
         found = ops.minimum(best, 1.0)
         chosen = (ranks == best) * found
-        # Outside the allowed ratios the fallback takes the nearest of them, inside it takes the whole image.
+        # The fallback takes the allowed ratio nearest to that of the image.
         aspect = ops.minimum(ops.maximum(width / height, least), greatest)
         middle_high = ops.minimum(height, ops.maximum(ops.floor(width / aspect + 0.5), 1.0))
         middle_wide = ops.minimum(width, ops.maximum(ops.floor(height * aspect + 0.5), 1.0))

@@ -1,16 +1,24 @@
-"""The reference decoder: Pillow reads and resizes."""
+"""The reference decoder: Pillow reads and resizes on the CPU, image by image, in threads."""
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gpuload.core.errors import BadSample, SampleError, TooManyErrors
 from gpuload.decode.crop import Ops
-from gpuload.images.augment import Augment
+from gpuload.decode.spec import Decoding, Request
+from gpuload.options import Errors
+from gpuload.reading.files import in_words, read
 from gpuload.reading.header import opened
+from gpuload.sources import FileSource
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -20,13 +28,11 @@ FILTERS = {
     "box": Image.Resampling.BOX,
     "hamming": Image.Resampling.HAMMING,
 }
-
-
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 
 
 class NumpyOps:
-    """NumPy's words for `Ops`."""
+    """The functions of `Ops`, in NumPy."""
 
     array = staticmethod(np.asarray)
     floor = staticmethod(np.floor)
@@ -36,52 +42,128 @@ class NumpyOps:
     max = staticmethod(np.max)
 
 
-def decode(
-    data: bytes, transform: Augment, draws: NDArray[np.float64] | None = None, max_pixels: int | None = None
-) -> NDArray[Any]:
-    """[H, W, C] of the transform's size and colour, levels from 0 to 255; greys of more bits as the file has them.
+class PillowDecoder:
+    """Decodes each image in one of several threads; Pillow releases the interpreter's lock."""
 
-    `data`: the encoded file. `draws`: what the crop drew for this image. Raises what `opened` does, and what Pillow
-    raises for a broken file.
+    def __init__(self, source: FileSource, decoding: Decoding, *, threads: int, errors: Errors):
+        self._source = source
+        self._decoding = decoding
+        self._errors = errors
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
+        self._steps: deque[tuple[int, list[Future[NDArray[Any]]]]] = deque()
+        self._counting = threading.Lock()
+        self.alive = True
+        self.bytes_read = 0
+        self.seconds = {"read": 0.0, "decode": 0.0}
+        self.samples = 0
+
+    def submit(self, step: Request) -> None:
+        draws = [None] * step.batch_size if step.crops is None else step.crops
+        images = [
+            self._pool.submit(self._image, int(index), drawn) for index, drawn in zip(step.indices, draws, strict=True)
+        ]
+        self._steps.append((step.batch_size, images))
+
+    def ready(self) -> bool:
+        return all(image.done() for image in self._steps[0][1])
+
+    def result(self, stream: int | None = None) -> NDArray[Any]:
+        """Return levels [B, H, W, C]: float32 if the batch has greys of more than 8 bits, which uint8 cannot hold."""
+        batch_size, images = self._steps.popleft()
+        errors = [error for error in (image.exception() for image in images) if error is not None]
+        bad = [sample for error in errors if isinstance(error, SampleError) for sample in error.samples]
+        if bad:
+            raise SampleError(bad, batch_size)
+        for error in errors:
+            raise error
+        levels = [image.result() for image in images]
+        same = all(level.dtype == self._decoding.dtype for level in levels)
+        return np.stack(levels, dtype=self._decoding.dtype if same else np.float32, casting="unsafe")
+
+    def discard(self) -> None:
+        for _, images in self._steps:
+            for image in images:
+                image.cancel()
+        self._steps.clear()
+
+    def close(self) -> None:
+        self.discard()
+        self.alive = False
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _image(self, index: int, drawn: NDArray[np.float64] | None) -> NDArray[Any]:
+        path = self._source.path(index)
+        start = middle = time.perf_counter()
+        size = 0
+        try:
+            data = read(path, self._errors.timeout)
+            middle, size = time.perf_counter(), len(data)
+            return decode(data, self._decoding, drawn, self._errors.max_pixels)
+        except TooManyErrors:
+            raise
+        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+            raise SampleError([BadSample(index, path, in_words(error))], 1) from error
+        finally:
+            with self._counting:
+                self.bytes_read += size
+                self.samples += 1
+                self.seconds["read"] += middle - start
+                self.seconds["decode"] += time.perf_counter() - middle
+
+
+def decode(
+    data: bytes, decoding: Decoding, drawn: NDArray[np.float64] | None = None, max_pixels: int | None = None
+) -> NDArray[Any]:
+    """Return the levels [H, W, C] of an encoded file. Greys of more than 8 bits keep the file's integers.
+
+    Args:
+        data: The file's bytes.
+        decoding: The levels wanted.
+        drawn: The numbers that the crop drew for this image.
+        max_pixels: Limit for the header's claim; None: Pillow's own.
+
+    Raises:
+        Exception: what `opened` raises, and anything that Pillow raises for a broken file.
     """
     with opened(data, max_pixels) as encoded:
-        mode = MODES[transform.color]
-        image: Image.Image = _fast_jpeg(encoded, data) if transform.fast_idct and encoded.format == "JPEG" else encoded
-        # Greys of more than 8 bits stay as they are where grey was asked for, as in Keras.
+        mode = MODES[decoding.color]
+        image: Image.Image = _fast_jpeg(encoded, data) if decoding.fast_idct and encoded.format == "JPEG" else encoded
+        # Greys of more than 8 bits stay as they are if grey is wanted, as in Keras.
         if image.mode != mode and not (mode == "L" and image.mode in ("I", "I;16")):
             image = image.convert(mode)
-        assert transform.size is not None
-        size = (transform.size[1], transform.size[0])
         box = (0.0, 0.0, float(image.width), float(image.height))
-        if transform.crop is not None:
-            top, left, high, wide = transform.crop.box(box[3], box[2], transform.size, draws, cast(Ops, NumpyOps))
-            box = (left, top, left + wide, top + high)
-        if not transform.antialias and transform.interpolation == "bilinear":
-            return _bilinear(np.asarray(image).reshape(image.height, image.width, -1), transform.size, box)
-        if image.size != size or transform.crop is not None:
-            image = image.resize(size, FILTERS[transform.interpolation], box=box)
+        if decoding.crop is not None:
+            box = _box(decoding, drawn, image.height, image.width)
+        if not decoding.antialias and decoding.interpolation == "bilinear":
+            return _bilinear(np.asarray(image).reshape(image.height, image.width, -1), decoding.size, box)
+        size = decoding.size[::-1]
+        if image.size != size or decoding.crop is not None:
+            image = image.resize(size, FILTERS[decoding.interpolation], box=box)
         return np.asarray(image).reshape(image.height, image.width, -1)
 
 
-def recut(pixels: NDArray[np.uint8], transform: Augment, draws: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """[H, W, C] of the transform's size: what its crop cuts out of an image that was resized before, [h, w, C]."""
-    assert transform.size is not None
-    assert transform.crop is not None
+def recut(pixels: NDArray[np.uint8], decoding: Decoding, drawn: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Return the crop [H, W, C] of an image [h, w, C] that was resized before."""
     height, width, channels = pixels.shape
-    drawn = transform.crop.box(float(height), float(width), transform.size, draws, cast(Ops, NumpyOps))
-    top, left, high, wide = map(float, drawn)
     picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    size, box = (transform.size[1], transform.size[0]), (left, top, left + wide, top + high)
-    return np.asarray(picture.resize(size, FILTERS[transform.interpolation], box=box)).reshape(
-        *transform.size, channels
-    )
+    box = _box(decoding, drawn, height, width)
+    cut = picture.resize(decoding.size[::-1], FILTERS[decoding.interpolation], box=box)
+    return np.asarray(cut).reshape(*decoding.size, channels)
+
+
+def _box(decoding: Decoding, drawn: Any, height: int, width: int) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) of the crop in an image of that size."""
+    assert decoding.crop is not None
+    box = decoding.crop.box(float(height), float(width), decoding.size, drawn, cast(Ops, NumpyOps))
+    top, left, high, wide = map(float, box)
+    return left, top, left + wide, top + high
 
 
 def _fast_jpeg(image: Image.Image, data: bytes) -> Image.Image:
-    """The image as libjpeg's fast transform decodes it, as nearly as Pillow can.
+    """Decode as libjpeg's fast transform does, as nearly as Pillow can.
 
-    Pillow takes the fast transform only together with blocky colours. So brightness is taken from a decode with it, and
-    the colours, which are smooth, from one without.
+    Pillow takes the fast transform only together with blocky colours. So the brightness comes from a decode with it,
+    and the smooth colours from one without.
     """
     if image.mode != "RGB":
         return image
@@ -98,7 +180,7 @@ def _fast_jpeg(image: Image.Image, data: bytes) -> Image.Image:
 def _bilinear(
     pixels: NDArray[Any], size: tuple[int, int], box: tuple[float, float, float, float]
 ) -> NDArray[np.float32]:
-    """The box (left, top, right, bottom) of the pixels at `size` (height, width), from the four nearest pixels each."""
+    """Return the box (left, top, right, bottom) at `size` (height, width), each pixel from its four neighbours."""
     result = pixels.astype(np.float32)
     for axis, start, stop in ((0, box[1], box[3]), (1, box[0], box[2])):
         length, count = result.shape[axis], size[axis]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpuload.core.device import CPU, Device
-from gpuload.delivery.base import Framework, choose, to_jax
+from gpuload.delivery import Framework, choose
+from gpuload.delivery.base import to_jax
 from gpuload.plan.order import Order
 
 

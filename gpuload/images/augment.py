@@ -1,4 +1,4 @@
-"""What is done to each image, and the random numbers it takes."""
+"""Changes to images, and the random numbers that they take."""
 
 from __future__ import annotations
 
@@ -12,23 +12,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuload.core.checks import Range, checked_int, checked_size, choice, interval, number, numbers, probability
+from gpuload.core.codes import PerSample
 from gpuload.decode.crop import DRAWS, CenterCrop, RandomResizedCrop
+from gpuload.decode.spec import CHANNELS, Color, Decoding, Interpolation
 from gpuload.images.affine import affine, flipped
 from gpuload.images.step import Doubles, Step
 from gpuload.plan.streams import philox
 
-Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
-Color = Literal["rgb", "grayscale", "rgba"]
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
-PerSample = Literal["center", "standardize"]
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["HWC", "CHW"]
 
-CHANNELS = {"rgb": 3, "grayscale": 1, "rgba": 4}
-EPSILON = 1e-6
-"""Added to the standard deviation of a sample, as in Keras."""
 
-# Each sample owns as many uniform numbers, used or not, so that one option never moves the draws of another.
+# Each sample has this many uniform numbers, used or not, so that no option moves the draws of another.
 _GEOMETRY = ("rotation", "width_shift", "height_shift", "shear")
 _SLOTS = (
     "rotation",
@@ -47,10 +43,54 @@ _UNIFORMS = len(_SLOTS) + DRAWS  # 32: a whole number of Philox blocks of four
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Augment:
-    """What is done to each image: read, cropped, resized, warped, recoloured, scaled, in this order.
+    """Changes to each image: read, crop, resize, warp, recolour, scale, in this order.
 
-    A range is a pair (low, high), or one number for that far to either side of "no change". The default changes
-    nothing but the size; pixels come as float32 from 0 to 255.
+    A range is a pair (low, high), or one number for that distance to either side of "no change". The default changes
+    only the size; pixels are float32 from 0 to 255.
+
+    Args:
+        size: (height, width) of the output in pixels. None: the size of images that are in memory.
+        crop: Part of the image that is resized to `size`: a `CenterCrop` or a `RandomResizedCrop`. None: the whole
+            image, whatever its aspect ratio.
+        interpolation: Filter of the resize, as in Pillow: "nearest", "bilinear", "bicubic", "lanczos", "box" or
+            "hamming". All but "nearest" widen with the reduction, so that nothing aliases.
+        antialias: False, for "nearest" and "bilinear" only: "bilinear" reads the four nearest pixels at any reduction
+            and does not round to whole levels, like `tf.image.resize` by default.
+        fast_idct: Decode JPEGs with libjpeg's fast integer transform, a few levels less exact: TensorFlow's default.
+        color: "rgb", "grayscale" or "rgba": images are converted to 3, 1 or 4 channels.
+        rotation: Range in degrees; positive turns the content counter-clockwise.
+        width_shift: Range as a share of the width; positive moves the content to the left.
+        height_shift: Range as a share of the height; positive moves the content up.
+        shear: Range in degrees, as in Keras.
+        zoom: Range of factors above 0, drawn for x and y independently; above 1 shows more of the image, smaller. One
+            number z means (1 - z, 1 + z).
+        center: (x, y) in pixels of the point that rotation, shear and zoom leave in place. None: the image's middle.
+        hflip: Probability of a flip from left to right, 0 to 1.
+        vflip: Probability of a flip upside down, 0 to 1.
+        fill_mode: Pixels outside the image for the warp, as in SciPy: "nearest" repeats the border; "constant" is
+            `fill_value` as soon as a position leaves the centres of the outermost pixels; "reflect" mirrors at the
+            border; "wrap" starts over, with a period of one pixel less than the image has.
+        fill_value: Level outside the image for fill_mode="constant", before `rescale`.
+        warp_order: Order of the spline that the warp interpolates with: 0 nearest pixel, 1 linear, up to 5. Above 1
+            only engine="numpy" can do it.
+        channel_shift: Range in levels, added to all channels and clipped to the image's least and greatest level.
+        brightness: (low, high) of a factor of at least 0, as in Pillow's `ImageEnhance.Brightness`: on whole levels
+            from 0 to 255. None: no change.
+        function: Called with each image, float32 in `layout`, before it is scaled; returns an image of the same shape.
+            It runs in Python on the CPU, in one thread, in the order of the batch.
+        rescale: Factor for every level, such as 1 / 255. None or 0: no change.
+        per_sample: "center" subtracts each image's own mean; "standardize" also divides by its standard deviation
+            + 1e-6. None: neither.
+        mean: Subtracted after `rescale`: one number, or one for each channel. `gpuload.fit` computes it.
+        std: Divisor after `mean`, above 0: one number, or one for each channel.
+        zca: ZCA whitening, last: a matrix [D, D] that multiplies each image as a row of D = height · width · channels
+            numbers in `layout`.
+        dtype: Dtype of the output: "float32", "float16", "bfloat16", or "uint8", which is rounded and clipped to
+            0..255.
+        layout: Axes of an image, "HWC" or "CHW". None: "CHW" for PyTorch, "HWC" for all others.
+
+    Raises:
+        ValueError: a value that is not allowed.
 
     >>> augment = Augment(size=(64, 64), shear=10, zoom=(0.8, 1.2), hflip=0.5, rescale=1 / 255)
     >>> step = augment.step(np.arange(3), seed=7, epoch=0, first=0)
@@ -63,63 +103,32 @@ class Augment:
     """
 
     size: tuple[int, int] | None = None
-    """(height, width) of the output, in pixels. None: that of images which are in memory already."""
     crop: CenterCrop | RandomResizedCrop | None = None
-    """The part of the image that is resized to `size`. None: all of it, in whatever aspect ratio."""
     interpolation: Interpolation = "bilinear"
-    """Of the resize. Pillow's filters: all but `nearest` widen with the reduction, so that nothing aliases."""
     antialias: bool = True
-    """False: `bilinear` reads the four nearest pixels however strong the reduction, and does not round to whole levels,
-    as `tf.image.resize` does by default."""
     fast_idct: bool = False
-    """Decode JPEGs with libjpeg's fast integer transform, a few levels less exact: TensorFlow's default."""
     color: Color = "rgb"
-    """What images are converted to: 3, 1 or 4 channels."""
     rotation: Range = 0.0
-    """Degrees; positive turns the content counter-clockwise."""
     width_shift: Range = 0.0
-    """Share of the width; positive moves the content to the left."""
     height_shift: Range = 0.0
-    """Share of the height; positive moves the content up."""
     shear: Range = 0.0
-    """Degrees, as in Keras."""
     zoom: Range = 0.0
-    """Factors, for x and y independently; above 1 shows more of the image, smaller. One number z: (1 - z, 1 + z)."""
     center: tuple[float, float] | None = None
-    """(x, y) of the point that rotation, shear and zoom leave in place, in pixels. None: the middle of the image."""
     hflip: float = 0.0
-    """Probability of a flip from left to right."""
     vflip: float = 0.0
-    """Probability of a flip upside down."""
     fill_mode: FillMode = "nearest"
-    """What lies outside the image for the warp, in SciPy's sense: `nearest` repeats the border, `constant` is
-    `fill_value` as soon as a position leaves the centres of the outermost pixels, `reflect` mirrors at the border,
-    `wrap` starts over with a period of one pixel less than the image has."""
     fill_value: float = 0.0
-    """For fill_mode="constant": the level outside, before `rescale`."""
     warp_order: int = 1
-    """Order of the spline that the warp interpolates with: 0 nearest pixel, 1 linear, up to 5."""
     channel_shift: Range = 0.0
-    """Levels added to all channels, clipped to the least and greatest level of the image."""
     brightness: tuple[float, float] | None = None
-    """Factors, as in Pillow's `ImageEnhance.Brightness`: on whole levels from 0 to 255."""
     function: Callable[[NDArray[np.float32]], ArrayLike] | None = None
-    """Called with each image, float32 in `layout`, before it is scaled; in Python, on the CPU, in the batch's order."""
     rescale: float | None = None
-    """Factor for every level, such as 1 / 255. None or 0: none."""
     per_sample: PerSample | None = None
-    """`center` subtracts each image's own mean, `standardize` also divides by its standard deviation + 1e-6."""
     mean: float | Sequence[float] | None = None
-    """Subtracted after `rescale`; one number, or one a channel."""
     std: float | Sequence[float] | None = None
-    """Divided by after `mean`; one number, or one a channel."""
     zca: NDArray[np.floating[Any]] | None = None
-    """ZCA whitening, last: [D, D] that multiplies each image as a row of D = height · width · channels numbers, in
-    `layout`."""
     dtype: Dtype = "float32"
-    """Of the output; uint8 is rounded and clipped to 0..255."""
     layout: Layout | None = None
-    """Axes of an image. None: CHW for PyTorch, HWC for all others."""
 
     def __post_init__(self) -> None:
         if self.size is not None:
@@ -183,19 +192,18 @@ class Augment:
 
     @property
     def channels(self) -> int:
-        """Channels of the output."""
+        """Number of channels of the output."""
         return CHANNELS[self.color]
 
     @property
-    def stored(self) -> tuple[tuple[int, int, int], str]:
-        """Shape [H, W, C] and dtype of an image file's levels, once it is decoded and resized."""
+    def decoding(self) -> Decoding:
+        """Levels that are decoded of a file, before the warp."""
         assert self.size is not None
-        floating = not self.antialias and self.interpolation == "bilinear"
-        return (*self.size, self.channels), "float32" if floating else "uint8"
+        return Decoding(**{field.name: getattr(self, field.name) for field in fields(Decoding)})
 
     @cached_property
     def _ranges(self) -> dict[str, tuple[float, float]]:
-        """(low, high) by slot."""
+        """(low, high) of each slot."""
         ranges = {name: interval(name, getattr(self, name)) for name in (*_GEOMETRY, "channel_shift")}
         if self.brightness is not None:
             ranges["brightness"] = interval("brightness", self.brightness)
@@ -203,7 +211,7 @@ class Augment:
 
     @cached_property
     def warps(self) -> bool:
-        """Whether images are moved by more than flips."""
+        """Whether images are warped, by more than flips."""
         return any(self._ranges[name] != (0.0, 0.0) for name in _GEOMETRY) or self._ranges["zoom_x"] != (1.0, 1.0)
 
     @property
@@ -222,7 +230,7 @@ class Augment:
         return self._ranges["channel_shift"] != (0.0, 0.0)
 
     def replace(self, **changes: Any) -> Augment:
-        """The same with some fields changed; checked again."""
+        """Return a copy with some fields changed and all fields checked."""
         return replace(self, **changes)
 
     @property
@@ -232,9 +240,9 @@ class Augment:
         return (self.size[1] / 2, self.size[0] / 2) if self.center is None else self.center
 
     def step(self, indices: NDArray[np.int64], *, seed: int, epoch: int, first: int) -> Step:
-        """The step for samples `indices` [B], which stand at positions `first`, `first` + 1, ... of that epoch.
+        """Return the step for samples `indices` [B], which stand at positions `first`, `first` + 1, ... of the epoch.
 
-        What a sample draws depends on (seed, epoch, its position) alone.
+        The numbers that a sample draws depend only on (seed, epoch, its position).
         """
         assert self.size is not None
         random = self.warps or self.flips or self.draws_channel_shift or self.brightness is not None

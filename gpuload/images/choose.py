@@ -1,109 +1,182 @@
-"""Which device and which engine a job of images gets."""
+"""Which device, decoder and engine a job of images gets."""
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gpuload.core import available
+from gpuload.core.checks import choice
 from gpuload.core.device import CPU, Device, is_auto, resolve
-from gpuload.core.errors import ErrorPolicy
+from gpuload.decode import graph
+from gpuload.decode.crop import RandomResizedCrop
+from gpuload.decode.spec import Decoding
 from gpuload.images.augment import Augment
-from gpuload.run.engine import Engine
+from gpuload.images.job import ImageJob, kept
+from gpuload.options import Cache
 from gpuload.sources import ImageArray, ImageSource
 
-
-def missing(place: Device) -> str | None:
-    """The first package that is not installed of those that the fast engine of images needs at a place."""
-    if not available.dali_installed():
-        return "NVIDIA DALI"
-    if place == CPU:
-        return None if importlib.util.find_spec("numba") is not None else "numba"
-    return None if available.cupy_installed() else "CuPy"
+ENGINES = ("auto", "numpy", "numba", "cupy")
+DECODERS = ("auto", "dali", "pillow")
 
 
-def choose(source: ImageSource, transform: Augment, device: str, engine: str) -> tuple[Device, str]:
-    """The device and the engine ("dali" or "numpy") for a job.
-
-    `auto` takes the GPU and DALI where they are there and can do all that `transform` asks for, and says once what it
-    took; what was named is taken, or raises. Raises ValueError for unknown names and for a job that the named engine or
-    device cannot do, RuntimeError for a CUDA device that is not there, ImportError for a package that is not installed.
-    """
-    from gpuload.images.host_engine import unsupported
-
-    if engine not in ("auto", "dali", "numpy"):
-        raise ValueError(f"engine must be one of auto, dali, numpy, not {engine!r}")
-    place = resolve(device)
-    named_gpu = place != CPU and not is_auto(device)
-    obstacle = unsupported(source, transform)
-    lacks_on_gpu = missing(place) if place != CPU else None
-    if lacks_on_gpu and not named_gpu:
-        place = CPU
-    lacks = missing(place)
-    if engine == "dali" and lacks and place == CPU:
-        raise ImportError(f"engine='dali' needs {lacks}, which is not installed: pip install 'gpuload[cpu]'")
-    if engine == "dali" and obstacle:
-        raise ValueError(f"engine='dali' cannot do {obstacle}: pass engine='numpy', or 'auto' to have one chosen")
-    if engine == "numpy" and named_gpu:
-        raise ValueError(f"engine='numpy' runs on the CPU, not on {place}: pass device='cpu', or engine='dali'")
-    if named_gpu and obstacle:
-        raise ValueError(f"device={device!r} cannot do {obstacle}: pass device='cpu', or leave that option out")
-    if named_gpu and lacks:
-        raise ImportError(f"device={device!r} needs {lacks}, which is not installed: pip install 'gpuload[cuda13]'")
-    if engine == "auto":
-        engine = "numpy" if lacks or obstacle else "dali"
-    if engine == "numpy":
-        place = CPU
-    said = f"images on {place} with {'DALI' if engine == 'dali' else 'NumPy, SciPy and Pillow'}"
-    if engine == "numpy" and obstacle:
-        said += f", since DALI cannot do {obstacle}"
-    elif found := lacks if engine == "numpy" else lacks_on_gpu:
-        said += f", since {found} is not installed"
-    available.announce(said)
-    return place, engine
-
-
-def open_engine(
+def settle(
     source: ImageSource,
     transform: Augment,
     *,
-    batch_size: int,
-    device: Device,
-    engine: str,
-    threads: int | None = None,
-    policy: ErrorPolicy | None = None,
-    cache: Any = None,
-    allocator: Any = None,
-    kept: Augment | None = None,
-) -> Engine:
-    """A new engine, as `choose` chose it.
+    device: Any = "auto",
+    engine: str = "auto",
+    decoder: str = "auto",
+    cache: Cache | None = None,
+) -> ImageJob:
+    """Check that the parts of a job fit together, and choose what is "auto".
 
-    Args:
-        threads: For decoding; None takes all CPUs of the process.
-        policy: What counts as a bad sample.
-        cache: Keeps decoded images. On a GPU there must be one.
-        allocator: On a GPU, makes the arrays of batches.
-        kept: The transform whose first half makes these, where they are of another size than batches.
+    "auto" takes the GPU, DALI and compiled code if they are there and can do all that `transform` asks for, and logs
+    the choice once. A name is obeyed, or raises.
+
+    Raises:
+        ValueError: an unknown name, or a job that the named device, engine or decoder cannot do.
+        RuntimeError: a CUDA device that does not exist.
+        ImportError: a package that is not installed.
     """
-    threads = threads or available.available_cpus()
-    policy = policy or ErrorPolicy()
-    if engine == "numpy":
-        from gpuload.images.reference import NumpyEngine
+    cache = cache or Cache()
+    images = source.images if isinstance(source, ImageArray) else None
+    transform = _sized(images, transform)
+    place, chosen, why = _engine(images, transform, device, engine)
+    reader, reason = _decoder(None if images is not None else kept(transform, cache.size), place, chosen, decoder)
+    _check_cache(cache, images, transform, place)
+    told = [f"{reader} decodes"] if reader else []
+    told.append(f"{chosen} augments")
+    reasons = [each for each in (why, reason) if each]
+    available.announce(f"images on {place}: {', '.join(told)}{', since ' if reasons else ''}{' and '.join(reasons)}")
+    return ImageJob(
+        source=source, transform=transform, device=place, engine=chosen, decoder=reader, cache_size=cache.size
+    )
 
-        return NumpyEngine(source, transform, threads=threads, policy=policy, cache=cache, kept=kept)
 
-    def decoder() -> Any:
-        from gpuload.decode.dali import DaliDecoder
+def unsupported(images: NDArray[Any] | None, transform: Augment) -> str | None:
+    """Return the first option that only the NumPy engine can do, in words, or None."""
+    if transform.warps and transform.warp_order > 1:
+        return f"warp_order={transform.warp_order}"
+    if transform.function is not None:
+        return "function, which runs in Python"
+    if transform.zca is not None:
+        return "zca"
+    if transform.brightness is not None:
+        channels = transform.channels if images is None else images.shape[3]
+        dtype = np.dtype(np.uint8) if images is None else images.dtype
+        if dtype != np.uint8 or channels not in (1, 3):
+            return f"brightness of {dtype} images of {channels} channels"
+        if transform.warps and transform.fill_mode == "constant" and not 0 <= transform.fill_value <= 255:
+            return f"brightness with fill_value={transform.fill_value!r}, which is no level from 0 to 255"
+    return None
 
-        assert not isinstance(source, ImageArray)
-        return DaliDecoder(
-            source, kept or transform, batch_size=batch_size, device=device, threads=threads, policy=policy
+
+def _sized(images: NDArray[Any] | None, transform: Augment) -> Augment:
+    """Return the transform with the size of the images in memory, or raise ValueError if the two do not agree."""
+    if images is None:
+        if transform.size is None:
+            raise ValueError("size must be given, as (height, width), for images that are read from files")
+        return transform
+    height, width, channels = images.shape[1:]
+    if transform.size not in (None, (height, width)) or transform.crop is not None:
+        raise ValueError(
+            f"size and crop are for images that are read from files; these are in memory, {height} x {width}: leave "
+            "both out"
         )
+    for name in ("mean", "std"):
+        if np.size(getattr(transform, name)) not in (1, channels):
+            raise ValueError(f"{name} must be one number, or one for each of the images' {channels} channels")
+    return transform.replace(size=(height, width))
 
-    if device != CPU:
-        from gpuload.images.device_engine import DeviceImageEngine
 
-        return DeviceImageEngine(source, transform, decoder=decoder, cache=cache, device=device, allocator=allocator)
-    from gpuload.images.host_engine import HostImageEngine
+def _engine(images: NDArray[Any] | None, transform: Augment, device: Any, engine: str) -> tuple[Device, str, str]:
+    """Return the device, the engine, and the reason why "auto" did not take the fastest, or ""."""
+    choice("engine", engine, ENGINES)
+    place = resolve(device)
+    named = place != CPU and not is_auto(device)
+    obstacle = unsupported(images, transform)
+    if named and engine in ("numpy", "numba"):
+        raise ValueError(f"engine={engine!r} runs on the CPU, not on {place}: pass device='cpu', or engine='cupy'")
+    if engine == "cupy" and place == CPU:
+        raise ValueError("engine='cupy' needs a GPU, but images are made on cpu: pass device='cuda', or engine='numba'")
+    if (named or engine == "cupy") and obstacle:
+        what = f"device={device!r}" if named else "engine='cupy'"
+        raise ValueError(f"{what} cannot do {obstacle}: pass device='cpu', or leave that option out")
+    if (named or engine == "cupy") and not available.cupy_installed():
+        what = f"device={device!r}" if named else "engine='cupy'"
+        raise ImportError(f"{what} needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
+    if engine == "numba" and not available.numba_installed():
+        raise ImportError("engine='numba' needs numba, which is not installed: pip install 'gpuload[cpu]'")
+    if engine == "numba" and obstacle:
+        raise ValueError(f"engine='numba' cannot do {obstacle}: pass engine='numpy', or 'auto' to have one chosen")
+    if named or engine == "cupy":
+        return place, "cupy", ""
+    if engine != "auto":
+        return CPU, engine, ""
+    if obstacle:
+        return CPU, "numpy", f"compiled code cannot do {obstacle}"
+    if place != CPU and available.cupy_installed():
+        return place, "cupy", ""
+    why = "CuPy is not installed" if place != CPU else ""
+    if available.numba_installed():
+        return CPU, "numba", why
+    return CPU, "numpy", why or "numba is not installed"
 
-    return HostImageEngine(source, transform, decoder=decoder, cache=cache, threads=threads, recuts=kept is not None)
+
+def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str) -> tuple[str | None, str]:
+    """Return the decoder, or None for images in memory, and the reason why "auto" did not take DALI, or ""."""
+    choice("decoder", decoder, DECODERS)
+    if decoding is None:
+        if decoder != "auto":
+            raise ValueError(f"decoder={decoder!r} is for images that are read from files; these are in memory")
+        return None, ""
+    obstacle = graph.unsupported(decoding)
+    if decoder == "dali":
+        if not available.dali_installed():
+            extra = "cpu" if place == CPU else "cuda13"
+            raise ImportError(
+                f"decoder='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[{extra}]'"
+            )
+        if obstacle:
+            raise ValueError(
+                f"decoder='dali' cannot do {obstacle}: pass decoder='pillow', or 'auto' to have one chosen"
+            )
+    if decoder != "auto":
+        return decoder, ""
+    if engine == "numpy":  # The reference: what Keras gives, which decodes with Pillow.
+        return "pillow", ""
+    if not available.dali_installed():
+        return "pillow", "NVIDIA DALI is not installed"
+    return ("pillow", f"DALI cannot do {obstacle}") if obstacle else ("dali", "")
+
+
+def _check_cache(cache: Cache, images: NDArray[Any] | None, transform: Augment, place: Device) -> None:
+    """Raise ValueError if a cache was asked for by name that the job cannot have."""
+    random = isinstance(transform.crop, RandomResizedCrop)
+    if cache.size is not None:
+        if not random:
+            raise ValueError(
+                f"size={cache.size!r} of the cache is for RandomResizedCrop; other images are kept at their own size: "
+                "leave it out"
+            )
+        if not transform.antialias:
+            raise ValueError("size of the cache is for antialias=True: leave one of them out")
+        if place != CPU:
+            raise ValueError(f"size of the cache is for images made on cpu, not on {place}: pass device='cpu'")
+    if cache.place in (None, "auto"):
+        return
+    if cache.place == "device" and place == CPU:
+        raise ValueError("cache='device' keeps images on a GPU, but they are made on cpu: pass cache='host'")
+    if images is not None and cache.place != "device":
+        raise ValueError(
+            f"cache={cache.place!r} is for images that are read from files; these are in memory: leave it out"
+        )
+    if random and cache.size is None:
+        raise ValueError(
+            f"cache={cache.place!r} keeps images as they are resized, which RandomResizedCrop makes different in each "
+            "epoch: leave it out, or pass cache=Cache(place=..., size=(256, 256)), say, to have the crops cut out of "
+            "images of that size"
+        )

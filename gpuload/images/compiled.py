@@ -9,9 +9,6 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-FILL_MODES = {"nearest": 0, "constant": 1, "reflect": 2, "wrap": 3}
-PER_SAMPLE = {None: 0, "center": 1, "standardize": 2}
-
 
 class Constants(NamedTuple):
     """What is the same for all images of a job."""

@@ -1,83 +1,53 @@
-"""The fast engine of images on a GPU: DALI decodes there, images are kept there, `kernels/warp.cu` does the rest."""
+"""The engine for images on a GPU: images are kept in its memory, and `kernels/warp.cu` makes a batch in one launch."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gpuload.images.augment import Augment
-from gpuload.images.host_engine import Decoder, ImageEngine
+from gpuload.cache import DeviceCache
+from gpuload.decode.spec import Decoder, Indices
+from gpuload.delivery import Allocator
+from gpuload.gpu.store import Upload, Uploader
+from gpuload.images.device import CupyAugmenter
+from gpuload.images.engine import ImageEngine
+from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
-from gpuload.sources import ImageArray, ImageSource
-
-if TYPE_CHECKING:
-    from gpuload.cache.device import DeviceCache
-    from gpuload.core.device import Device
-    from gpuload.delivery.base import Allocator
-    from gpuload.gpu.store import Upload
-
-Indices = NDArray[np.int64]
 
 
-@dataclasses.dataclass
+@dataclass
 class _Pending:
-    """A step under way, and where its images are: [...] numbers of samples within the batch."""
+    """A step under way, and the place of its images; numbers within the batch."""
 
     step: Step
     slots: Indices
-    """[B] in the device's memory, or -1."""
+    """[B] slots in the device's memory, or -1."""
     uploaded: Indices
     upload: Upload | None
-    """Of these, on their way from the host."""
+    """Images on their way from the host."""
     decoded: Indices
-    """Those that the decoder has."""
+    """Images that the decoder has."""
 
 
 class DeviceImageEngine(ImageEngine):
     """Makes batches in a GPU's memory.
 
-    A step's images are on the device already, or on the host, from where they are copied as soon as the step is
-    submitted, or the decoder makes them. One launch reads them all where they lie. On its way each goes into the cache.
+    An image of a step is in the cache on the device; or on the host, from where it is copied as soon as the step is
+    submitted; or the decoder makes it. One launch reads all images where they are. New images go into the cache.
     """
 
-    def __init__(
-        self,
-        source: ImageSource,
-        transform: Augment,
-        *,
-        decoder: Callable[[], Decoder],
-        cache: DeviceCache,
-        device: Device,
-        allocator: Allocator,
-    ):
-        """
-        Args:
-            decoder: Makes one, when something is to be decoded: its images are on the device.
-            cache: Of the same device; it may have room for none.
-        """
-        from gpuload.gpu.store import Uploader
-        from gpuload.images.device import CupyAugmenter
-
+    def __init__(self, job: ImageJob, *, decoder: Callable[[], Decoder], cache: DeviceCache, allocator: Allocator):
+        """Take a cache on the same device; it may have no room."""
         super().__init__(decoder)
         self._cache = cache
-        assert transform.size is not None
-        if isinstance(source, ImageArray):
-            shape = (*transform.size, source.images.shape[3])
-            dtype = "uint8" if source.images.dtype == np.uint8 else "float32"
-        else:
-            shape, dtype = transform.stored
-        self._bytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        self._augmenter = CupyAugmenter(transform, shape, dtype, device, allocator, cache.runtime)
-        self._uploader = Uploader(shape, dtype, cache.runtime)
-
-    @property
-    def augmented(self) -> tuple[float, int]:
-        """Nobody waits on the host for what the GPU does: there are no seconds to be told."""
-        return 0.0, 0
+        shape = job.shape if job.images is not None else job.decoding.shape
+        self._dtype = np.dtype(job.level_dtype)
+        self._bytes = int(np.prod(shape)) * self._dtype.itemsize
+        self._augmenter = CupyAugmenter(job.transform, shape, job.level_dtype, job.device, allocator, cache.runtime)
+        self._uploader = Uploader(shape, job.level_dtype, cache.runtime)
 
     def submit(self, step: Step) -> None:
         cache = self._cache
@@ -103,9 +73,8 @@ class DeviceImageEngine(ImageEngine):
         keep: list[Any] = []
         if len(found.decoded):
             images = self._decoded(step, stream)
-            first = np.uint64(images.data_ptr())
-            addresses[found.decoded] = first + np.arange(len(found.decoded), dtype=np.uint64) * np.uint64(self._bytes)
-            keep.append(images)
+            addresses[found.decoded], owner = self._placed(images, len(found.decoded), stream)
+            keep.append(owner)
             if cache.host is not None:
                 host = np.asarray(images.as_cpu() if hasattr(images, "as_cpu") else images)
                 cache.host.put(step.indices[found.decoded], host)
@@ -121,6 +90,18 @@ class DeviceImageEngine(ImageEngine):
                 fresh = np.flatnonzero(found.slots < 0)
                 cache.put(step.indices[fresh], addresses[fresh], tuple(keep), stream)
         return self._augmenter.augment(addresses, step, tuple(keep), stream)
+
+    def _placed(self, images: Any, count: int, stream: int | None) -> tuple[Any, Any]:
+        """Return where decoded images begin on the device, and the owner of that memory."""
+        if not isinstance(images, np.ndarray):  # DALI's tensor is on the device.
+            first = np.uint64(images.data_ptr())
+            return first + np.arange(count, dtype=np.uint64) * np.uint64(self._bytes), images
+        if images.dtype != self._dtype:
+            raise ValueError(
+                "color='grayscale' keeps at most 8 bits on a GPU, but a file of this batch has more: pass device='cpu'"
+            )
+        upload = self._uploader.upload(images)
+        return upload.address(stream), upload
 
     def close(self) -> None:
         self.discard()

@@ -1,7 +1,7 @@
-"""The second half of an image's way on the CPU, compiled: levels of one size to the batch that is delivered.
+"""The augmenter on the CPU: one compiled pass over an image, in threads, without the interpreter's lock.
 
-SciPy's positions and borders, warp, colours, statistics and layout in one pass over an image, in threads, without the
-interpreter's lock. `image_numpy` is the reference that it is tested against; `kernels/warp.cu` is the same on a GPU.
+Warp, colours, statistics and layout are computed with SciPy's positions and borders. `reference` is tested against it;
+`kernels/warp.cu` does the same on a GPU.
 """
 
 from __future__ import annotations
@@ -15,37 +15,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.core.codes import BORDERS, EPSILON, PER_SAMPLE
 from gpuload.core.memory import empty
 from gpuload.decode.pillow import recut
-from gpuload.images.augment import EPSILON, Augment
-from gpuload.images.compiled import FILL_MODES, PER_SAMPLE, Constants, Drawn, kernel
+from gpuload.decode.spec import Indices
+from gpuload.images.compiled import Constants, Drawn, kernel
+from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
 
 
 class NumbaAugmenter:
-    """Augments batches in threads of its own."""
+    """Augments batches with compiled code. Each thread makes a part of a batch."""
 
-    def __init__(self, transform: Augment, shape: tuple[int, int, int], threads: int, *, recuts: bool = False):
-        """
-        Args:
-            shape: [H, W, C] of what is delivered of an image.
-            recuts: Whether what comes is larger, or smaller, and the transform's crop is to be cut out of it.
-        """
-        self._transform = transform
-        self._recuts = recuts
-        height, width, channels = shape
+    def __init__(self, job: ImageJob, threads: int):
+        transform, channels = job.transform, job.shape[2]
+        self._job = job
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-augment")
         self._counting = threading.Lock()
         self.seconds = 0.0
-        """That threads have spent so far."""
         self.samples = 0
-        self._channels_first = transform.layout == "CHW"
-        self._shape = (channels, height, width) if self._channels_first else shape
-        # bfloat16 is for delivery to make: NumPy has none.
-        self._dtype = np.dtype({"float16": "float16", "uint8": "uint8"}.get(transform.dtype, "float32"))
         self._constants = Constants(
-            fill_mode=FILL_MODES[transform.fill_mode],
+            fill_mode=BORDERS[transform.fill_mode],
             order=transform.warp_order if transform.warps else 1,
             fill_value=np.float32(transform.fill_value),
             rescale=np.float32(transform.rescale or 1.0),
@@ -57,24 +48,14 @@ class NumbaAugmenter:
             planes=tuple(range(channels)) if channels in (1, 3) else (),
         )
 
-    def start(self, store: Any, fresh: Any, rows: NDArray[np.int64], step: Step) -> Augmenting:
-        """Begin with a batch.
-
-        Args:
-            store: [K, H, W, C] uint8 or float32, in one piece; None: all images are fresh.
-            fresh: [M, H, W, C] of the same dtype; None: all are in the store. Both must stay as they are meanwhile.
-            rows: [B] of each image its number in `store`, or ~ its number in `fresh`.
-            step: What was drawn, [B] each.
-        """
+    def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> _Augmenting:
         threads = self._threads
         if fresh is not None:
-            # The decoder's threads are at work on the batches that follow: more would only take turns with them.
+            # The decoder's threads work on the batches that follow: more threads would only take turns with them.
             threads = max(1, threads // 2)
-        out = empty((len(rows), *self._shape), self._dtype)
-        seen = out.transpose(0, 2, 3, 1) if self._channels_first else out
-        store, fresh = (fresh[:0] if store is None else store), (store[:0] if fresh is None else fresh)
-        # An array that may be written to is to numba of another type, for which it would compile anew.
-        store, fresh = _read_only(store), _read_only(fresh)
+        store, fresh, rows = _readable(store, fresh, rows)
+        out = empty(self._job.output_shape(len(rows)), self._job.host_dtype)
+        seen = out.transpose(0, 2, 3, 1) if self._job.planar else out
         matrices = np.empty((0, 2, 3)) if step.matrices is None else np.ascontiguousarray(step.matrices, np.float64)
         drawn = Drawn(matrices, _floats(step.channel_shift), _floats(step.brightness))
         crops = np.empty((len(rows), 0)) if step.crops is None else step.crops
@@ -83,18 +64,19 @@ class NumbaAugmenter:
             self._pool.submit(self._part, store, fresh, rows[a:b], drawn.part(a, b), crops[a:b], seen[a:b])
             for a, b in itertools.pairwise(bounds)
         ]
-        return Augmenting(parts, out)
+        return _Augmenting(parts, out)
 
     def _part(
-        self, store: Any, fresh: Any, rows: NDArray[np.int64], drawn: Drawn, crops: NDArray[Any], out: NDArray[Any]
+        self, store: Any, fresh: Any, rows: Indices, drawn: Drawn, crops: NDArray[Any], out: NDArray[Any]
     ) -> None:
         start = time.perf_counter()
-        if self._recuts:
+        if self._job.recuts:
             found = [store[row] if row >= 0 else fresh[~row] for row in rows.tolist()]
-            cut = [recut(image, self._transform, draws) for image, draws in zip(found, crops, strict=True)]
+            decoding = self._job.transform.decoding
+            cut = [recut(image, decoding, drawn_crop) for image, drawn_crop in zip(found, crops, strict=True)]
             fresh, rows = _read_only(np.stack(cut)), ~np.arange(len(rows))
             store = fresh[:0]
-        # The compiled code writes float32 alone; NumPy casts that as it casts elsewhere.
+        # The compiled code writes float32 only; NumPy casts it to other dtypes.
         written = out if out.dtype == np.float32 else np.empty(out.shape, np.float32)
         kernel(store, fresh, rows, drawn, self._constants, written)
         if written is not out:
@@ -104,32 +86,43 @@ class NumbaAugmenter:
             self.samples += len(rows)
 
     def close(self) -> None:
-        """Free the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class Augmenting:
-    """A batch under way."""
-
+class _Augmenting:
     def __init__(self, parts: list[Future[None]], out: NDArray[Any]):
         self._parts = parts
         self._out = out
 
     def result(self) -> NDArray[Any]:
-        """The batch, when it is done: [B, H, W, C] or [B, C, H, W]."""
         for part in self._parts:
             part.result()
         return self._out
 
-    def wait(self) -> None:
-        """Return when nothing is read any more of what it was begun with."""
+    def stop(self) -> None:
         for part in self._parts:
             part.cancel()
         wait(self._parts)
 
 
+def _readable(store: Any, fresh: Any, rows: Indices) -> tuple[Any, Any, Indices]:
+    """Return store and fresh as arrays that compiled code reads: uint8 or float32, contiguous, both of one dtype."""
+    arrays = [array for array in (store, fresh) if array is not None]
+    fine = all(a.dtype in (np.uint8, np.float32) and a.dtype.isnative and a.flags.c_contiguous for a in arrays)
+    if not fine or len({array.dtype for array in arrays}) > 1:
+        dtype = np.uint8 if all(array.dtype == np.uint8 for array in arrays) else np.float32
+        if fresh is None:
+            fresh = np.ascontiguousarray(store[rows], dtype)
+        else:
+            fresh = np.stack([store[row] if row >= 0 else fresh[~row] for row in rows.tolist()], dtype=dtype)
+        store, rows = None, ~np.arange(len(rows))
+    store, fresh = (fresh[:0] if store is None else store), (store[:0] if fresh is None else fresh)
+    # To numba a writeable array has another type, for which it would compile anew.
+    return _read_only(store), _read_only(fresh), rows
+
+
 def _of_channels(value: Any, channels: int) -> NDArray[np.float32]:
-    """[C], or [0] for none."""
+    """Return one number a channel, [C], or [0] for None."""
     if value is None:
         return np.empty(0, np.float32)
     found: NDArray[np.float32] = np.broadcast_to(np.asarray(value, np.float32).ravel(), (channels,)).copy()

@@ -1,152 +1,127 @@
-"""The pool for images: a source of images, a transform, DALI or NumPy."""
+"""The pool for images: engines for one job, and the handling of samples that cannot be read."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.cache import CachePolicy, DeviceCache, DiskCache, HostCache
-from gpuload.core.device import CPU, Device
-from gpuload.core.errors import BadSample, ErrorPolicy, SampleError
-from gpuload.delivery import base as delivery
-from gpuload.images.augment import Augment
-from gpuload.images.caching import check, kept, open_cache
-from gpuload.images.choose import choose, open_engine
+from gpuload.core.device import CPU
+from gpuload.core.errors import BadSample, SampleError
+from gpuload.delivery import CUPY, Framework
+from gpuload.images.caching import AnyCache, open_cache
+from gpuload.images.engine import ImageEngine
+from gpuload.images.job import ImageJob
+from gpuload.images.open import open_engine
 from gpuload.images.step import Step
+from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order, substitutes
 from gpuload.run.bad_samples import BadSamples
 from gpuload.run.engine import Engine
 from gpuload.run.pool import EnginePool
 from gpuload.run.stages import Stages
-from gpuload.sources import ImageArray, ImageSource
 
 SAMPLES_DRAWN_AT_ONCE = 1024
-TIMED_SAMPLES = 4
-"""From which DALI's stages are told: a tenth of a second's work."""
-
-AnyCache = HostCache | DiskCache | DeviceCache
 
 
 class ImagePool(EnginePool):
-    """Engines for images, and what becomes of those that cannot be read."""
+    """Engines for images. Bad samples are skipped, replaced or raised, as `errors` says."""
 
     def __init__(
         self,
-        source: ImageSource,
-        transform: Augment,
+        job: ImageJob,
+        framework: Framework,
         *,
         batch_size: int,
-        device: str = "auto",
-        engine: str = "auto",
-        framework: str | None = None,
         prefetch: int = 2,
         threads: int | None = None,
         channels_last: bool = False,
-        policy: ErrorPolicy | None = None,
-        caching: CachePolicy | None = None,
+        errors: Errors | None = None,
+        cache: Cache | None = None,
     ):
         """
         Args:
-            channels_last: PyTorch's memory format: images [B, C, H, W] whose channels lie side by side.
-            policy: What counts as a bad sample, and what becomes of it.
-            caching: Where decoded images are kept.
+            job: What is made, by `settle`.
+            framework: The framework whose arrays are delivered.
+            batch_size, prefetch, threads: As of every pool.
+            channels_last: PyTorch's memory format: images [B, C, H, W] whose channels are neighbours in memory.
+            errors: What counts as a bad sample, and what happens to it.
+            cache: Where decoded images are kept.
+
+        Raises:
+            ValueError: the framework has no such format or dtype.
         """
-        super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
-        transform = sized(source, transform)
-        self.source = source
-        self.device, self.engine = choose(source, transform, device, engine)
-        self.framework = delivery.choose(framework, self.device)
-        if channels_last and (self.framework.name != "torch" or transform.layout == "HWC"):
+        super().__init__(
+            device=job.device, framework=framework, batch_size=batch_size, prefetch=prefetch, threads=threads
+        )
+        transform = job.transform
+        if channels_last and (framework.name != "torch" or transform.layout == "HWC"):
             raise ValueError(
                 "channels_last=True is a memory format of PyTorch for images [B, C, H, W], not for "
-                f"framework={self.framework.name!r} with layout={transform.layout!r}: leave it out"
+                f"framework={framework.name!r} with layout={transform.layout!r}: leave it out"
             )
         self.channels_last = channels_last
-        layout = "HWC" if channels_last else transform.layout or self.framework.layout
-        self.transform = transform if transform.layout == layout else transform.replace(layout=layout)
-        self.framework.check_dtype("dtype of the transform", self.transform.dtype, "pass another dtype")
-        self._label_dtype = None if source.labels is None else _label_dtype(source.labels, self.framework)
-        self.policy = policy or ErrorPolicy()
-        self.bad = BadSamples(self.policy, len(source))
-        self.caching = caching or CachePolicy()
-        check(self.caching, source, self.transform, self.device)
+        self.job = job.in_layout("HWC" if channels_last else transform.layout or framework.layout)
+        self.engine = job.engine
+        self.source, self.transform = job.source, self.job.transform
+        framework.check_dtype("dtype of the transform", transform.dtype, "pass another dtype")
+        labels = self.source.labels
+        self._label_dtype = None if labels is None else _label_dtype(labels, framework)
+        self.options = errors or Errors()
+        self.bad = BadSamples(self.options, len(self.source))
+        self.caching = cache or Cache()
         self._cache: AnyCache | None = None
-        self._lender: ImagePool | None = None  # Whose it is, where it is another pool's.
-        count = min(TIMED_SAMPLES, self.batch_size)
-        measure = functools.partial(_measured, source, self.transform, self.device, self.policy, count)
-        counted = self.engine == "numpy" or isinstance(source, ImageArray)
-        self._stages = Stages(None if counted else measure)
+        self._lender: ImagePool | None = None
+        self.figures = Stages()
 
     def __len__(self) -> int:
         return len(self.source)
 
     @property
     def cache(self) -> AnyCache | None:
-        """Decoded images, for all engines of the pool; opened when it is first asked for."""
+        """The decoded images of all engines of the pool; opened when it is first asked for."""
         if self._lender is not None:
             return self._lender.cache
         if self._cache is None:
-            self._cache = open_cache(
-                self.caching,
-                self.source,
-                self.transform,
-                engine=self.engine,
-                device=self.device,
-                max_pixels=self.policy.max_pixels,
-            )
+            self._cache = open_cache(self.job, self.caching, self.options.max_pixels)
         return self._cache
 
     def close(self) -> None:
-        """Also lets go of decoded images."""
         super().close()
         cache, self._cache = self._cache, None
         if cache is not None:
             cache.close()
 
     def borrow(self, other: ImagePool) -> None:
-        """Use the decoded images, the bad samples and the figures of a pool for the same source, and the same first
-        half of the transform."""
-        self.bad, self._stages = other.bad, other._stages
-        self._lender = other
+        """Use the cache, the bad samples and the figures of a pool for the same decoded images."""
+        self._lender, self.bad, self.figures = other, other.bad, other.figures
 
-    def open_engine(self) -> Engine:
+    def open_engine(self) -> ImageEngine:
         engine = open_engine(
-            self.source,
-            self.transform,
+            self.job,
             batch_size=self.batch_size,
-            device=self.device,
-            engine=self.engine,
             threads=self.threads,
-            policy=self.policy,
+            errors=self.options,
             cache=self.cache,
-            allocator=self.framework.allocator or delivery.CUPY,
-            kept=None if self.caching.cache_size is None else kept(self.caching, self.transform),
+            allocator=self.framework.allocator or CUPY,
         )
-        self._stages.opened(engine)
+        self.figures.opened(engine)
         return engine
 
     def retire(self, engine: Engine) -> None:
-        """As of every pool; what it has counted stays."""
         super().retire(engine)
-        self._stages.closed(engine)
+        assert isinstance(engine, ImageEngine)
+        self.figures.closed(engine)
 
     @property
     def errors(self) -> list[BadSample]:
-        """As of every pool."""
         return self.bad.found
 
     def stages(self) -> dict[str, float]:
-        """As of every pool: `read_ms`, `decode_ms` with the resize, and `augment_ms`.
-
-        NumPy's threads tell what they spent, and so does what augments after DALI. DALI does not: now and then a few
-        samples, by chance, are read and decoded beside it.
-        """
-        return self._stages.milliseconds()
+        return self.figures.milliseconds()
 
     def plan(
         self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
@@ -164,8 +139,11 @@ class ImagePool(EnginePool):
         return step
 
     def take(self, engine: Engine, step: Step) -> tuple[Step, Any]:
-        """The step and its images; where samples are bad, as `on_error` says: the step without them, or with others,
-        made anew, of no samples and with None where none is left."""
+        """Return the step and its images.
+
+        If samples are bad, the step is made again without them or with others in their place, as `errors` says; or
+        returned with no samples and None, if none is left.
+        """
         if not step.batch_size:
             return step, None
         try:
@@ -174,10 +152,10 @@ class ImagePool(EnginePool):
             return self._again(step, error)
 
     def _again(self, step: Step, error: SampleError) -> tuple[Step, Any]:
-        # By another engine: this one is at the next steps already.
+        # Another engine makes it: this one is at the next steps already.
         while True:
             self.bad.add(error.samples)
-            if self.policy.on_error == "raise":
+            if self.options.on_error == "raise":
                 raise error
             step = self._without_bad(step)
             if not step.batch_size:
@@ -197,30 +175,30 @@ class ImagePool(EnginePool):
                 return step, made
 
     def _without_bad(self, step: Step) -> Step:
-        bad = None if self.policy.on_error == "raise" else self.bad.among(step.indices)
+        bad = None if self.options.on_error == "raise" else self.bad.among(step.indices)
         if bad is None:
             return step
-        if self.policy.on_error == "skip":
+        if self.options.on_error == "skip":
             return step.take(~bad)
         indices = step.indices.copy()
         positions = np.arange(step.batch_size) if step.positions is None else step.positions
         while bad is not None:
-            # What is drawn for a sample belongs to its place in the epoch, and stays.
+            # The numbers drawn for a sample belong to its place in the epoch, and stay.
             positions = positions + bad
             indices[bad] = substitutes(step.seed, step.epoch, len(self.source), positions[bad])
             bad = self.bad.among(indices)
-        return dataclasses.replace(step, indices=indices)
+        return replace(step, indices=indices)
 
     def convert(self, images: Any) -> Any:
-        """An engine's images as the framework's array."""
+        """Return an engine's images as the framework's array."""
         if self.device == CPU:
             images = self.framework.convert(images, self.device, self.transform.dtype)
-        elif self.framework.allocator is None:  # Else they are in it already, as they are on a GPU, bfloat16 too.
+        elif self.framework.allocator is None:
             images = self.framework.convert(images, self.device, None)
+        # With an allocator, the engine on a GPU has written into the framework's own memory.
         return images.permute(0, 3, 1, 2) if self.channels_last else images
 
     def batches(self, step: Step, made: Any) -> list[Any]:
-        """The batch of a step, with its labels if the source has any; none where no sample is left."""
         if made is None:
             return []
         images = self.convert(made)
@@ -232,8 +210,8 @@ class ImagePool(EnginePool):
         return [(images, self.framework.convert(labels, self.device, None))]
 
 
-def _label_dtype(labels: NDArray[Any], framework: delivery.Framework) -> str | None:
-    """What labels are converted to: whole numbers to what the framework asks for, or has."""
+def _label_dtype(labels: NDArray[Any], framework: Framework) -> str | None:
+    """Return the dtype that labels are converted to: for whole numbers the one that the framework wants, or has."""
     name = labels.dtype.name
     if labels.dtype.kind in "iu":
         if framework.label_dtype is not None:
@@ -245,31 +223,3 @@ def _label_dtype(labels: NDArray[Any], framework: delivery.Framework) -> str | N
     instead = "labels.astype('float32')" if numbers else "number them with np.unique(labels, return_inverse=True)[1]"
     framework.check_dtype("labels", name, instead)
     return None
-
-
-def _measured(
-    source: ImageSource, transform: Augment, device: Device, policy: ErrorPolicy, count: int
-) -> dict[str, float]:
-    """Seconds that DALI takes for a sample, by stage; from `count` of them, by chance."""
-    from gpuload.images.stages import stage_seconds
-
-    indices = np.random.default_rng().integers(len(source), size=count)
-    return stage_seconds(source, transform, device, indices, policy=policy)
-
-
-def sized(source: ImageSource, transform: Augment) -> Augment:
-    """The transform with the size that the source settles; raises ValueError where the two do not agree."""
-    if not isinstance(source, ImageArray):
-        if transform.size is None:
-            raise ValueError("size must be given, as (height, width), for images that are read from files")
-        return transform
-    height, width, channels = source.images.shape[1:]
-    if transform.size not in (None, (height, width)) or transform.crop is not None:
-        raise ValueError(
-            f"size and crop belong to images that are read from files; those in memory are {height} x {width}: "
-            "leave both out"
-        )
-    for name in ("mean", "std"):
-        if np.size(getattr(transform, name)) not in (1, channels):
-            raise ValueError(f"{name} must be one number, or one for each of the images' {channels} channels")
-    return transform.replace(size=(height, width))

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.core.codes import EPSILON
 from gpuload.gpu.launch import Launch
-from gpuload.images.augment import EPSILON, Augment
+from gpuload.images.augment import Augment
 
 SOURCE = "warp.cu"
 OPTIONS = ("-std=c++17", "--fmad=false")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
 from gpuload.keras.iterator import Iterator, share_of
+from gpuload.keras.transforms import ImageTransforms
 from gpuload.sources import ImageArray
-
-if TYPE_CHECKING:
-    from gpuload.keras.generator import ImageDataGenerator
 
 
 class NumpyArrayIterator(Iterator):
@@ -26,7 +24,7 @@ class NumpyArrayIterator(Iterator):
         self,
         x: Any,
         y: Any,
-        image_data_generator: ImageDataGenerator,
+        image_data_generator: ImageTransforms,
         batch_size: int = 32,
         shuffle: bool = False,
         sample_weight: Any = None,
@@ -50,7 +48,7 @@ class NumpyArrayIterator(Iterator):
                 raise ValueError(f"{name} must be as long as the images, {len(x)}, not {len(column)}")
         share = share_of(image_data_generator, subset)
         if share is not None:
-            cut = int(len(x) * image_data_generator._validation_split)
+            cut = int(len(x) * image_data_generator.validation_split)
             if y is not None and not ignore_class_split and set(np.unique(y[:cut])) != set(np.unique(y[cut:])):
                 raise ValueError(
                     "training and validation must have the same classes after the split, but have not: shuffle x and "
@@ -90,10 +88,10 @@ class NumpyArrayIterator(Iterator):
         return height, width
 
     def _cast(self, images: Any) -> Any:
-        # Integer images stay integers through Keras' warp, which rounds.
+        # Keras' warp keeps integer images as integers, by rounding.
         if np.issubdtype(np.dtype(self.dtype), np.integer):
             images = np.rint(images) if isinstance(images, np.ndarray) else ops.round(images)
-        return super()._cast(images)
+        return self._as_dtype(images)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         inputs = [images, *(r[indices] for r in self.x_misc)] if self.x_misc else images

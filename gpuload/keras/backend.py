@@ -1,4 +1,4 @@
-"""Arrays of Keras' backend: which they are, and batches made of them."""
+"""The arrays of Keras' backend."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import keras
 import numpy as np
 
 from gpuload.core.device import CPU, Device
+from gpuload.delivery import FRAMEWORKS, Framework
 from gpuload.delivery import base as delivery
-from gpuload.delivery.base import FRAMEWORKS, Framework
 
 log = logging.getLogger("gpuload")
 
 
 @functools.cache
 def backend_framework(device: Device) -> Framework:
-    """What `fit` is best handed of batches made on `device`: the backend's own arrays, on that device.
+    """Return the framework whose arrays `fit` takes best, for batches made on `device`: the backend.
 
-    NumPy's where the backend cannot use the device, where it would copy them elsewhere anyway, and for TensorFlow,
-    whose `fit` takes a data set of its own from NumPy.
+    It is NumPy if the backend cannot use the device, or would copy the arrays elsewhere anyway; and for TensorFlow,
+    whose `fit` makes a data set of its own from NumPy's arrays.
     """
     name = keras.backend.backend()
     if name not in ("torch", "jax"):
@@ -37,8 +37,22 @@ def backend_framework(device: Device) -> Framework:
     return FRAMEWORKS["numpy"] if elsewhere else framework
 
 
+def pool_framework(device: Device) -> Framework:
+    """Return the framework of a pool that serves `fit`.
+
+    On a GPU it is the backend, in whose memory the engine writes. On the CPU it is NumPy: `of_framework` converts whole
+    batches, without a copy, with the labels and weights that the user gave.
+    """
+    return to_numpy(device) if device == CPU else backend_framework(device)
+
+
+def to_numpy(device: Device) -> Framework:
+    """Return NumPy, on any device."""
+    return FRAMEWORKS["numpy"]
+
+
 def of_framework(batch: Any, framework: Framework, device: Device) -> Any:
-    """A batch of any structure with its NumPy arrays converted; those of dtypes that the framework lacks stay."""
+    """Return a batch of any structure with its NumPy arrays converted, except dtypes that the framework lacks."""
 
     def convert(leaf: Any) -> Any:
         if not isinstance(leaf, np.ndarray) or not framework.has(leaf.dtype.name):
@@ -51,9 +65,9 @@ def of_framework(batch: Any, framework: Framework, device: Device) -> Any:
 
 
 def asks_ahead() -> str | None:
-    """The backend, if its trainer asks for batches before it trains on those that it has.
+    """Return the backend's name if its trainer asks for batches ahead of the one that it trains on, or None.
 
-    TensorFlow's reads by `tf.data`, which prefetches; JAX's sends a batch to a GPU while the one before it is used.
+    TensorFlow's trainer reads by `tf.data`, which prefetches. JAX's sends a batch to a GPU while it uses another one.
     """
     name: str = keras.backend.backend()
     if name == "jax":

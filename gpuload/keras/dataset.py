@@ -7,37 +7,38 @@ from typing import Any
 
 import keras
 
-from gpuload.delivery.base import Framework
+from gpuload.core.device import Device
+from gpuload.delivery import Framework
 from gpuload.images.augment import Augment
 from gpuload.images.pool import ImagePool
-from gpuload.keras.backend import backend_framework
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.loader import Loader
-from gpuload.run.course import Position
+from gpuload.run.course import EpochCourse
 from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
 from gpuload.windows.window import Window
 
 
 def dataset(loader: Loader, arrange: Callable[..., Any] | None = None) -> Any:
-    """What `model.fit`, `evaluate` and `predict` take in place of a loader: batches where the model is.
+    """Return a data set of a loader's batches for `model.fit`, `evaluate` and `predict`.
 
-    With Keras' torch and jax backends a `LoaderDataset`, whose batches are the backend's arrays on the loader's device;
-    with its tensorflow backend `gpuload.tensorflow.dataset(loader)`. Either way each epoch of `fit` is one epoch of the
-    loader, in its order. `fit(shuffle=True)`, the default, shuffles the batches of a `LoaderDataset` once more; of
-    TensorFlow's, it warns that it does not. Images are in Keras' data format, unless the transform says otherwise.
+    With Keras' torch and jax backends it is a `LoaderDataset`, whose batches are the backend's arrays on the loader's
+    device; with the tensorflow backend it is `gpuload.tensorflow.dataset(loader)`. Each epoch of `fit` is one epoch of
+    the loader, in its order. `fit(shuffle=True)`, the default, shuffles the batches of a `LoaderDataset` once more; for
+    TensorFlow's data set it warns that it does not. Images are in Keras' data format, unless the transform has a
+    layout.
 
-    `loader.state_dict()` tells where `fit` stands; after `loader.load_state_dict`, before or after this call, `fit`
-    goes on there. Within an epoch a `LoaderDataset` needs `fit(shuffle=False)` for it.
+    `loader.state_dict()` tells where `fit` stands. After `loader.load_state_dict`, before or after this call, `fit`
+    goes on there; within an epoch, a `LoaderDataset` needs `fit(shuffle=False)` for it.
 
     Args:
-        loader: Of images or windows. Its `framework` is of no account.
-        arrange: Called with the parts of each batch; what it returns is what `fit` gets: `(x, y)`, `(x, y, weights)`,
-            with lists or dicts of several inputs or outputs. None: the batch as it is.
+        loader: A loader of images or windows. Its `framework` is ignored.
+        arrange: Called with the parts of each batch; returns what `fit` gets: `(x, y)` or `(x, y, weights)`, with lists
+            or dicts for several inputs or outputs. None: the batch as it is.
 
     Raises:
-        TypeError: something other than a `Loader`.
-        ValueError: a `Window` with extras and no `arrange`: Keras would take them for the weights of samples.
+        TypeError: `loader` is not a `Loader`.
+        ValueError: a `Window` with extras and no `arrange`: Keras would take the extras for sample weights.
 
     >>> import gpuload, numpy as np
     >>> source = gpuload.ImageArray(np.zeros((5, 8, 8, 3), np.uint8), labels=np.arange(10).reshape(5, 2))
@@ -61,47 +62,40 @@ def dataset(loader: Loader, arrange: Callable[..., Any] | None = None) -> Any:
         import gpuload.tensorflow
 
         first = keras.config.image_data_format() == "channels_first"
-        batches = gpuload.tensorflow.dataset(_for_keras(loader) if first else loader)
+        batches = gpuload.tensorflow.dataset(_twin(loader, "numpy") if first else loader)
         return batches if arrange is None else batches.map(arrange)
     return LoaderDataset(loader, arrange)
 
 
-def _for_keras(loader: Loader) -> Loader:
-    """The loader with NumPy arrays; images in Keras' data format where the user left that open."""
+def _twin(loader: Loader, framework: str) -> Loader:
+    """Return the loader with that framework; images in Keras' data format if the user left the layout open."""
     transform = loader.arguments["transform"]
     if isinstance(transform, Augment) and transform.layout is None:
         first = keras.config.image_data_format() == "channels_first"
         transform = transform.replace(layout="CHW" if first else "HWC")
-    return loader.twin(transform=transform, framework="numpy", channels_last=False, sharding=None)
-
-
-class Pass(Position):
-    """How far Keras has come in an epoch of a loader."""
-
-    obstacle: str | None = None
-    """Why that cannot be told."""
-
-    @property
-    def seen(self) -> int:
-        if self.obstacle is not None:
-            raise RuntimeError(self.obstacle)
-        return super().seen
+    return loader.twin(transform=transform, framework=framework, channels_last=False, sharding=None)
 
 
 class LoaderDataset(PrefetchedDataset):
-    """The batches of a loader, for Keras. `self[number]` is that batch of the epoch.
+    """The batches of a loader, for Keras: `self[number]` is that batch of the epoch.
 
-    A pass through the numbers is an epoch of the loader; a look at a first batch, from which Keras builds a new model,
-    is none. Its state is that of the loader, which knows how far the pass has come.
+    A pass through the numbers is one epoch of the loader. A look at a first batch, from which Keras builds a new model,
+    is none. The state is that of the loader, which knows how far the pass has come.
+
+    Args:
+        loader: Its `epoch` is the next pass.
+        arrange: Called with the parts of each batch; returns what `fit` gets. None: the batch as it is.
     """
+
+    _always_counts = True
+    _always_backend = True
 
     def __init__(self, loader: Loader, arrange: Callable[..., Any] | None = None):
         super().__init__()
         self.loader = loader
-        """Whose `epoch` tells the next pass."""
         self._arrange = arrange
-        self._pass: Pass | None = None  # Where `self[number]` comes from; None: from the loader's next epoch.
-        self._before: Position | None = None  # Where the loader stood when the pass began.
+        self._pass: EpochCourse | None = None  # The epoch of `self[number]`; None: the loader's next one.
+        self._before: EpochCourse | None = None  # The loader's epoch before the pass began.
         self._progress: Progress | None = None
         self._meter = loader.meter
         if isinstance(loader.pool, ImagePool):
@@ -111,15 +105,15 @@ class LoaderDataset(PrefetchedDataset):
         return len(self.loader)
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
-        """As of the loader."""
+        """Return the loader's figures, see `gpuload.Loader.stats`."""
         return self.loader.stats(last)
 
     def state_dict(self) -> dict[str, Any]:
-        """As of the loader, see `Loader.state_dict` and `ResumableDataset.state_dict`."""
+        """Return the loader's state, see `gpuload.Loader.state_dict` and `ResumableDataset.state_dict`."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """As of the loader, see `Loader.load_state_dict` and `ResumableDataset.load_state_dict`."""
+        """Load a state of the loader, see `gpuload.Loader.load_state_dict` and `ResumableDataset.load_state_dict`."""
         with self.lock:
             self.loader.load_state_dict(state)
             self._forget_pass()
@@ -134,27 +128,25 @@ class LoaderDataset(PrefetchedDataset):
         return self._here.count
 
     @property
-    def _here(self) -> Pass:
+    def _here(self) -> EpochCourse:
         if self._pass is None:
             self._pass = self._next_pass()
         return self._pass
 
-    def _next_pass(self) -> Pass:
+    def _next_pass(self) -> EpochCourse:
         loader = self.loader
-        found = Pass(loader.order, loader.epoch, loader._seen)
+        found = loader.course_of(loader.epoch, loader.upcoming.start)
         # Keras has no use for an epoch without batches.
-        return found if found.count else Pass(loader.order, loader.epoch + 1, 0)
+        return found if found.count else loader.course_of(loader.epoch + 1)
 
-    def _begin_pass(self, counting: bool) -> None:
-        super()._begin_pass(counting=True)  # Also where a program goes through the numbers by itself.
-        self._before, self._pass = self.loader.position, self._next_pass()
+    def _pass_began(self) -> None:
+        self._before, self._pass = self.loader.course, self._next_pass()
         self._count = self._pass.count
-        self.loader.position = self._pass
-        self._progress = None  # Of a pass that was left: its bar makes room.
-        self._progress = self.loader._watch(self._pass)
+        self.loader.course = self._pass
+        self._progress = None  # The bar of a pass that was left makes room.
+        self._progress = self.loader.show(self._pass)
 
-    def _counted(self, number: int) -> None:
-        super()._counted(number)
+    def _batch_counted(self) -> None:
         here = self._here
         here.left = here.count - self._taken
         here.obstacle = self._obstacle()
@@ -164,34 +156,27 @@ class LoaderDataset(PrefetchedDataset):
             if not here.left:
                 self._progress.close()
 
-    def _settle(self) -> None:
+    def _pass_settled(self) -> None:
         if self.loader.epoch == self._here.epoch:
             self.loader.set_epoch(self._here.epoch + 1)
-        super()._settle()
 
     def on_epoch_end(self) -> None:
-        """As of every data set; called by Keras."""
+        """Settle the next epoch. Called by Keras."""
         if self._looking and self._taken:
-            self._pass, self.loader.position, self._progress = None, self._before, None
+            self._pass, self.loader.course, self._progress = None, self._before, None
         elif self._pass is not None and not self._pass.left:
             self._pass.finished = True
         super().on_epoch_end()
 
-    @property
-    def _framework(self) -> Framework:
-        assert self._pool is not None
-        return backend_framework(self._pool.device)
-
-    def _open(self) -> EnginePool:
-        return _for_keras(self.loader).pool
+    def _open(self, framework: Callable[[Device], Framework]) -> EnginePool:
+        return _twin(self.loader, framework(self.loader.pool.device).name).pool
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[Any]:
         here, loader = self._here, self.loader
         yield from self._ready().plan(loader.order, loader.seed, here.epoch, here.start, numbers)
 
-    def _deliver(self, visit: Any, made: Any) -> Any:
-        assert self._pool is not None
-        (batch,) = self._pool.batches(visit, made)
+    def _deliver(self, pool: EnginePool, visit: Any, made: Any) -> Any:
+        (batch,) = pool.batches(visit, made)
         if self._arrange is None:
             return batch
         return self._arrange(*batch) if isinstance(batch, tuple) else self._arrange(batch)

@@ -5,20 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.decode.crop import CenterCrop
-from gpuload.images.augment import CHANNELS
+from gpuload.decode.spec import CHANNELS
 from gpuload.keras.iterator import Iterator, share_of
+from gpuload.keras.transforms import ImageTransforms
 from gpuload.sources import FileSource, ImageFolder, ImageList
 from gpuload.sources.folder import SUFFIXES
-
-if TYPE_CHECKING:
-    from gpuload.keras.generator import ImageDataGenerator
 
 
 class FileIterator(Iterator):
@@ -32,7 +30,7 @@ class FileIterator(Iterator):
     def __init__(
         self,
         source: FileSource,
-        generator: ImageDataGenerator | None,
+        generator: ImageTransforms | None,
         *,
         target_size: tuple[int, int],
         color_mode: str,
@@ -61,7 +59,7 @@ class FileIterator(Iterator):
             "interpolation": interpolation,
             "crop": CenterCrop() if keep_aspect_ratio else None,
         }
-        self._transform = self.image_data_generator._augment(size=self.target_size, **self._options)
+        self._transform = self.image_data_generator.plain(size=self.target_size, **self._options)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -123,7 +121,7 @@ class DirectoryIterator(FileIterator):
     def __init__(
         self,
         directory: str | os.PathLike[str],
-        image_data_generator: ImageDataGenerator | None,
+        image_data_generator: ImageTransforms | None,
         target_size: tuple[int, int] = (256, 256),
         color_mode: str = "rgb",
         classes: Sequence[str] | None = None,
@@ -201,7 +199,7 @@ class DataFrameIterator(FileIterator):
         self,
         dataframe: Any,
         directory: str | os.PathLike[str] | None = None,
-        image_data_generator: ImageDataGenerator | None = None,
+        image_data_generator: ImageTransforms | None = None,
         x_col: str = "filename",
         y_col: Any = "class",
         weight_col: str | None = None,

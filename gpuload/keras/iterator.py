@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from collections.abc import Iterator as Steps
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,19 +14,20 @@ from keras import ops
 from numpy.typing import NDArray
 
 from gpuload.core.checks import checked_int
+from gpuload.core.device import Device
 from gpuload.decode.crop import DRAWS
+from gpuload.delivery import Framework
+from gpuload.images.choose import settle
 from gpuload.images.pool import ImagePool
 from gpuload.images.step import Step
 from gpuload.keras.draws import matrices
-from gpuload.keras.origin import Origin, Seeded
+from gpuload.keras.origin import Origin, Seeded, Shared
 from gpuload.keras.prefetch import PrefetchedDataset
+from gpuload.keras.transforms import ImageTransforms
 from gpuload.run import checkpoint
 from gpuload.sources import ImageSource
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.sources.folder import SUFFIXES
-
-if TYPE_CHECKING:
-    from gpuload.keras.generator import ImageDataGenerator
 
 
 @dataclass(frozen=True)
@@ -64,13 +65,11 @@ class Iterator(PrefetchedDataset):
 
     white_list_formats = SUFFIXES
     _number_error = ValueError  # As Keras' iterators.
-    # Keras' iterators reseed the one global generator, and an epoch's order comes from where any of them left it.
-    _rng: Any = np.random
 
     def __init__(
         self,
         source: ImageSource,
-        generator: ImageDataGenerator | None,
+        generator: ImageTransforms | None,
         *,
         batch_size: int,
         shuffle: bool,
@@ -82,12 +81,10 @@ class Iterator(PrefetchedDataset):
         save_format: str,
     ):
         super().__init__()
-        from gpuload.keras.generator import ImageDataGenerator
-
         if generator is None:
-            generator = ImageDataGenerator(data_format=data_format, dtype=dtype)
+            generator = ImageTransforms(data_format=data_format, dtype=dtype)
         for name in ("apply_transform", "get_random_transform", "random_transform"):
-            if getattr(type(generator), name) is not getattr(ImageDataGenerator, name):
+            if getattr(type(generator), name) is not getattr(ImageTransforms, name):
                 raise NotImplementedError(
                     f"{type(generator).__name__}.{name} is not called by the iterators, which transform whole batches: "
                     "leave it as it is, and pass preprocessing_function or override standardize"
@@ -117,7 +114,7 @@ class Iterator(PrefetchedDataset):
         self.batch_index = 0
         self.index_array: NDArray[np.int64] | None = None
         self._origin: Origin | None = None
-        self._own: tuple[Any, dict[str, Any]] | None = None  # A pool, and what was told of it.
+        self._own: dict[str, Any] | None = None
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
@@ -128,7 +125,7 @@ class Iterator(PrefetchedDataset):
     def __next__(self) -> Any:
         with self.lock:
             self._renew()
-            if self._stream is None or not self._stream.alive or self._numbers is not None:
+            if self._course is None or not self._course.alive or self._numbers is not None:
                 self._forget_pass()
                 self._loaded = None
                 self._restart(self._walk(), None)
@@ -138,8 +135,8 @@ class Iterator(PrefetchedDataset):
         generator = self.image_data_generator
         statistics = (generator.mean, generator.std, generator.zca_whitening_matrix)
         if any(now is not before for now, before in zip(statistics, self._statistics, strict=True)):
-            self._drop()
-            self._pool = None
+            self._forget_pools()
+            self._own = None
             self._statistics = statistics
 
     def next(self) -> Any:
@@ -163,12 +160,12 @@ class Iterator(PrefetchedDataset):
 
     def _identity(self) -> dict[str, Any]:
         self._renew()
-        pool = self._ready()
-        if self._own is None or self._own[0] is not pool:
+        if self._own is None:
+            self._ready()  # It settles the transform.
             ranges = self.image_data_generator.ranges
             bounds = ranges.fields(*self._size)
             options = {n: words for n, words in checkpoint.describe(self._transform).items() if n not in bounds}
-            identity = {
+            self._own = {
                 "seed": self.seed,
                 "samples": self.n,
                 "batch_size": self.batch_size,
@@ -176,8 +173,7 @@ class Iterator(PrefetchedDataset):
                 "source": fingerprint(self.source),
                 "generator": checkpoint.in_words({**options, **checkpoint.describe(ranges)}),
             }
-            self._own = pool, identity
-        return self._own[1]
+        return self._own
 
     def _place(self, over: bool) -> dict[str, Any]:
         order = None
@@ -209,7 +205,7 @@ class Iterator(PrefetchedDataset):
     @property
     def _left_generator(self) -> Any:
         """What Keras draws the order of the next epoch from: the generator as the last batch has left it."""
-        return np.random if self.seed is None else self._rng
+        return np.random if self.seed is None else Shared.generator
 
     def _order(self, rng: Any) -> tuple[NDArray[np.int64], Origin | None]:
         if not self.shuffle:
@@ -273,29 +269,21 @@ class Iterator(PrefetchedDataset):
     def _size(self) -> tuple[int, int]:
         raise NotImplementedError
 
-    def _open(self) -> ImagePool:
+    def _open(self, framework: Callable[[Device], Framework]) -> ImagePool:
         generator = self.image_data_generator
         self._transform = generator.augment(self._size, **self._options)
-        return ImagePool(
-            self.source,
-            self._transform,
-            batch_size=min(self.batch_size, self.n),
-            framework="numpy",
-            device=generator.device,
-            engine=generator.engine,
-            threads=generator.threads,
-            policy=generator.policy,
-            caching=generator.caching,
-        )
+        job = settle(self.source, self._transform, cache=generator.cache, **generator.choice)
+        size = min(self.batch_size, self.n)
+        options: dict[str, Any] = {"threads": generator.threads, "errors": generator.errors, "cache": generator.cache}
+        return ImagePool(job, framework(job.device), batch_size=size, **options)
 
-    def _deliver(self, visit: Visit, made: Any) -> Any:
-        assert isinstance(self._pool, ImagePool)
+    def _deliver(self, pool: ImagePool, visit: Visit, made: Any) -> Any:
         self.total_batches_seen = visit.after.total_batches_seen
         self.batch_index = visit.after.batch_index
         self.index_array, self._origin = visit.after.index_array, visit.after.origin
         if self.seed is not None:
-            Iterator._rng = visit.rng
-        images = self._cast(self._pool.convert(made))
+            Shared.generator = visit.rng
+        images = self._cast(pool.convert(made))
         if visit.suffixes is not None:
             host = keras.ops.convert_to_numpy(images)
             for image, index, suffix in zip(host, visit.indices, visit.suffixes, strict=True):
@@ -305,6 +293,9 @@ class Iterator(PrefetchedDataset):
         return self._batch(visit.indices, images)
 
     def _cast(self, images: Any) -> Any:
+        return self._as_dtype(images)
+
+    def _as_dtype(self, images: Any) -> Any:
         return images.astype(self.dtype, copy=False) if isinstance(images, np.ndarray) else ops.cast(images, self.dtype)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
@@ -315,11 +306,11 @@ def _origin_of(rng: Any) -> Origin | None:
     return Origin.of(rng) if isinstance(rng, Seeded) else None
 
 
-def share_of(generator: ImageDataGenerator | None, subset: str | None) -> tuple[float, float] | None:
+def share_of(generator: ImageTransforms | None, subset: str | None) -> tuple[float, float] | None:
     """The part of the samples that `subset` names."""
     if subset is None:
         return None
-    split = generator._validation_split if generator else 0.0
+    split = generator.validation_split if generator else 0.0
     if subset not in ("training", "validation"):
         raise ValueError(f"subset must be 'training', 'validation' or None, not {subset!r}")
     return (0.0, split) if subset == "validation" else (split, 1.0)

@@ -11,6 +11,12 @@ _BLOCK = 624
 """32-bit words that the Mersenne Twister makes at once; its state is one block and a position within it."""
 
 
+class Shared:
+    """The one random generator that all of Keras' iterators share. Each batch of a flow with a seed replaces it."""
+
+    generator: Any = np.random
+
+
 class Seeded(np.random.RandomState):
     """`RandomState(value)`, the same numbers, with `value`.
 

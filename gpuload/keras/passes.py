@@ -1,4 +1,4 @@
-"""How far Keras has come in a data set that it asks for by number, and how another process goes on from there."""
+"""The place of Keras in a data set that it asks for by number, and how another process goes on from there."""
 
 from __future__ import annotations
 
@@ -16,66 +16,85 @@ from gpuload.run import checkpoint
 class ResumableDataset(PyDataset):
     """A `PyDataset` that tells where Keras stands, and can begin there.
 
-    What Keras does is told from its calls. `fit` and `evaluate` read `num_batches` and call `on_epoch_end`; then come
-    epochs, each between `on_epoch_begin` and `on_epoch_end`. A pass through the numbers begins where `num_batches` is
-    read in an epoch and a batch is asked for; with `steps_per_epoch` it lasts several epochs. Where a model, its loss
-    or its metrics are yet to be built, Keras looks at a first batch before all this, in an epoch of its own, before
-    which it reads `num_batches`, but calls no `on_epoch_end`.
+    Keras' calls show what it does. `fit` and `evaluate` read `num_batches` and call `on_epoch_end`; then come epochs,
+    each between `on_epoch_begin` and `on_epoch_end`. A pass through the numbers begins when `num_batches` is read in an
+    epoch and a batch is asked for; with `steps_per_epoch` it lasts several epochs. If a model, its loss or its metrics
+    are not built yet, Keras first looks at one batch, in an epoch of its own: it reads `num_batches` before it, and
+    does not call `on_epoch_end`.
     """
 
     _places: tuple[str, ...] = ("batch",)
-    """Names of what a state says about the place where the data set stands."""
+    """Names in a state that tell the place of the data set."""
+    _always_counts = False
+    """Whether a program that asks for numbers by itself makes a pass too."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
         self.lock = threading.Lock()
-        self._user: threading.Thread | None = None  # Whose `fit` is in an epoch.
+        self._user: threading.Thread | None = None  # The thread whose `fit` is in an epoch.
         self._measured = False  # Whether `num_batches` was read since the last `on_epoch_end`.
-        self._looking = False  # Whether this epoch may be but a look.
-        self._shuffle_state: Any = None  # Of Python's `random` when `num_batches` was read for a pass not yet begun.
-        self._counting = False  # Whether the batches of a pass are being counted,
-        self._by_keras = False  # which is Keras':
-        self._offset = 0  # the number of its first,
-        self._count = 0  # how many it has,
-        self._taken = 0  # how many of them were delivered,
-        self._in_order = True  # and whether by rising numbers.
-        self._loaded: dict[str, Any] | None = None  # Where the next pass begins.
+        self._looking = False  # Whether this epoch may be only a look.
+        self._shuffle_state: Any = None  # State of Python's `random` when `num_batches` was read for a coming pass.
+        self._counting = False  # Whether the batches of a pass are counted.
+        self._by_keras = False  # Whether the pass is Keras'.
+        self._offset = 0  # Number of the pass's first batch.
+        self._count = 0  # Number of batches in the pass.
+        self._taken = 0  # Number of batches of the pass that were delivered.
+        self._in_order = True  # Whether they were asked for by rising numbers.
+        self._loaded: dict[str, Any] | None = None  # The place where the next pass begins.
 
     def __len__(self) -> int:
         raise NotImplementedError
 
     def _identity(self) -> dict[str, Any]:
-        """What a state must agree in."""
+        """Return the values that a state must agree with."""
         raise NotImplementedError
 
     def _place(self, over: bool) -> dict[str, Any]:
-        """The place, beside the number of the next batch. `over`: after the end of the epoch, which is still to come;
-        its last batch was delivered."""
+        """Return the place, apart from the number of the next batch.
+
+        Args:
+            over: The last batch of the epoch was delivered: return the place after the epoch's end.
+        """
         return {}
 
+    def _place_of_iteration(self) -> dict[str, Any] | None:
+        """Return the place of an iteration outside of Keras that is under way, if there is one."""
+        return None
+
     def _go_to(self, place: dict[str, Any]) -> None:
-        """Go to a place of a state. Raises ValueError where there is none such."""
+        """Go to the place of a state. Raise ValueError for a place that does not exist."""
 
     def _end_epoch(self) -> None:
-        """What an epoch's end means."""
+        """End an epoch."""
 
     def _drop(self) -> None:
-        """Forget what was made ahead."""
+        """Forget the batches made ahead."""
+
+    def _pass_began(self) -> None:
+        """Called after a pass has begun."""
+
+    def _batch_counted(self) -> None:
+        """Called after a batch of a pass was counted."""
+
+    def _pass_settled(self) -> None:
+        """Called when it turns out that a pass is no look."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the data set stands, to the batch: small, for JSON, in microseconds but for the first.
+        """Return the place of the data set, to the batch: small, for JSON, in microseconds except for the first.
 
-        It counts the batches that were handed out. Between epochs of `fit` that is always told; within one where Keras
-        asks for batches as it needs them, by rising numbers: with PyTorch, and with JAX on the CPU, under
-        `fit(shuffle=False)`. After the last batch of an epoch it is the state of the next one, `initial_epoch` for a
+        It counts the batches that were handed out. Between epochs of `fit` it is always known; within an epoch, if
+        Keras asks for batches as it needs them and by rising numbers: with PyTorch, and with JAX on the CPU, under
+        `fit(shuffle=False)`. After the last batch of an epoch it is the state of the next one, the `initial_epoch` of a
         `fit` that goes on there.
 
-        Raises RuntimeError where nobody can tell, or where what is to come hangs on a random generator without a seed.
+        Raises:
+            RuntimeError: nobody can tell the place, or the coming batches depend on a random generator without a seed.
         """
         with self.lock:
             if self._looking and self._taken:
-                self._settle()  # While Keras looks, nobody gets to ask.
-            place = self._tell() if self._loaded is None else self._loaded
+                self._settle()  # While Keras looks, no program can ask.
+            place = self._loaded or self._place_of_iteration() or self._tell()
             return {"version": checkpoint.VERSION, **place, **self._identity()}
 
     def _tell(self) -> dict[str, Any]:
@@ -85,7 +104,7 @@ class ResumableDataset(PyDataset):
         return {"batch": 0 if over else self._offset + self._taken, **self._place(over)}
 
     def _obstacle(self) -> str | None:
-        """Why nobody can tell how far the pass has come."""
+        """Return the reason why nobody can tell how far the pass has come, or None."""
         if self._by_keras and self._taken and (backend := asks_ahead()):
             return (
                 f"state_dict() cannot tell within an epoch which batches fit has trained on, since Keras' {backend} "
@@ -100,13 +119,17 @@ class ResumableDataset(PyDataset):
         return None
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where `state_dict()` was. Not while `fit` runs, but from a callback's `on_train_begin`, or before it.
+        """Go on where `state_dict()` was. Call it before `fit`, or in a callback's `on_train_begin`.
 
-        In `fit` the first epoch then has the batches that were left, and those that follow have all. Keras, which reads
-        once how many an epoch has, warns of that one that the "input ran out of data", and goes on. With
-        `steps_per_epoch` too what was left ends an epoch early.
+        The first epoch of `fit` then has the remaining batches, and later epochs have all. Keras reads the length of an
+        epoch once, so for the first it warns that the "input ran out of data", and goes on. With `steps_per_epoch`,
+        too, the remaining batches end an epoch early.
 
-        Raises ValueError where the state is of another source, batch size, seed or other options, saying what differs.
+        Args:
+            state: A state of a data set with the same source, batch size, seed and options.
+
+        Raises:
+            ValueError: the state is of another data set, with a list of the differences.
         """
         with self.lock:
             checkpoint.check(state, self._identity())
@@ -121,18 +144,19 @@ class ResumableDataset(PyDataset):
 
     @property
     def num_batches(self) -> int:
-        """Batches in an epoch; for Keras, where it begins a pass, those that are left of it."""
+        """Number of batches in an epoch; for Keras at the beginning of a pass, the number left."""
         self._measured, self._shuffle_state = True, random.getstate()
         return len(self) if self._user is None or self._taken else self._left()
 
     def _left(self) -> int:
-        """Batches in the next pass."""
+        """Return the number of batches in the next pass."""
         return len(self) - (self._loaded["batch"] if self._loaded else 0)
 
     def on_epoch_begin(self) -> None:
-        """Hand out the backend's arrays from here on; called by Keras.
+        """Hand out the backend's arrays from now on. Called by Keras.
 
-        Raises RuntimeError while a `fit`, `evaluate` or `predict` in another thread goes through this data set.
+        Raises:
+            RuntimeError: a `fit`, `evaluate` or `predict` in another thread is using this data set.
         """
         here, user = threading.current_thread(), self._user
         if user is not None and user is not here and user.is_alive():
@@ -143,9 +167,9 @@ class ResumableDataset(PyDataset):
         self._user, self._looking = here, self._measured
 
     def on_epoch_end(self) -> None:
-        """Hand out NumPy arrays again, and settle what the next epoch is; called by Keras."""
+        """Hand out NumPy arrays again, and settle the next epoch. Called by Keras."""
         with self.lock:
-            # Before its first epoch, and after a look, Keras asks how many batches there are, and calls this.
+            # Before its first epoch, and after a look, Keras reads num_batches and calls this.
             first = self._shuffle_state is not None
             if first or self._taken >= self._count:  # With `steps_per_epoch` a pass may go on.
                 self._forget_pass()
@@ -157,22 +181,26 @@ class ResumableDataset(PyDataset):
                 self._end_epoch()
 
     def _begin_pass(self, counting: bool) -> None:
-        """`counting`: of Keras, or of an iteration; others may ask for any numbers."""
+        """Begin a pass. Keras and iterations count batches; other programs may ask for any numbers."""
+        counting = counting or self._always_counts
         self._counting, self._by_keras, self._shuffle_state = counting, self._user is not None, None
         self._offset = self._loaded["batch"] if counting and self._loaded else 0
         self._count, self._taken, self._in_order = len(self) - self._offset, 0, True
+        self._pass_began()
 
     def _counted(self, number: int) -> None:
-        """That batch was delivered."""
+        """Count a batch that was delivered."""
         self._in_order = self._in_order and number == self._offset + self._taken
         self._taken += 1
         self._counting = self._taken < self._count
+        self._batch_counted()
         # `predict` begins as a look does, and so does an epoch before which a program reads `num_batches`.
         if not self._looking or self._taken > (2 if asks_ahead() else 1):
             self._settle()
 
     def _settle(self) -> None:
-        """The pass is no look: what was loaded has been used."""
+        """Note that the pass is no look: the loaded place has been used."""
+        self._pass_settled()
         self._looking, self._loaded = False, None
 
     def _forget_pass(self) -> None:

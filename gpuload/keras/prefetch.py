@@ -5,21 +5,21 @@ from __future__ import annotations
 import logging
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuload.core.device import CPU
+from gpuload.core.device import Device
 from gpuload.core.errors import BadSample
-from gpuload.delivery.base import FRAMEWORKS, Framework
+from gpuload.delivery import Framework
 from gpuload.images.pool import ImagePool
-from gpuload.keras.backend import backend_framework, of_framework
+from gpuload.keras.backend import backend_framework, of_framework, pool_framework, to_numpy
 from gpuload.keras.passes import ResumableDataset
 from gpuload.run.bad_samples import BadSamples
+from gpuload.run.course import Course
 from gpuload.run.meter import Meter
 from gpuload.run.pool import EnginePool
-from gpuload.run.stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,62 +28,71 @@ log = logging.getLogger("gpuload")
 
 
 class PrefetchedDataset(ResumableDataset):
-    """Answers `self[number]` from batches made ahead: NumPy arrays; in `fit`, `evaluate` and `predict` the arrays of
-    Keras' backend, on the device where they were made.
+    """Answers `self[number]` from batches made ahead.
+
+    Batches are NumPy arrays; in `fit`, `evaluate` and `predict`, arrays of Keras' backend on the device where they were
+    made.
 
     `fit` asks for every number once an epoch, shuffled by Python's `random` unless told otherwise. It reads
-    `num_batches` right before it shuffles, so the same shuffle can be tried here on a copy of the generator's state.
-    A wrong guess costs time, never a wrong batch. Around each epoch it calls `on_epoch_begin` and `on_epoch_end`.
+    `num_batches` right before it shuffles, so the same shuffle can be tried here on a copy of the generator's state. A
+    wrong guess costs time, never a wrong batch. Around each epoch it calls `on_epoch_begin` and `on_epoch_end`.
     """
 
-    _number_error: type[Exception] = IndexError  # Where Python's own iteration over numbers ends.
+    _number_error: type[Exception] = IndexError  # Ends Python's own iteration over numbers.
+    _always_backend = False
+    """Whether batches are the backend's arrays outside of Keras' own passes, too."""
 
     def __init__(self, **kwargs: Any):
-        # What is made ahead here would only be thrown away by workers that ask out of order, or in another process.
+        # Workers that ask out of order, or in another process, would throw away the batches made ahead.
         if kwargs.get("workers", 1) > 1 or kwargs.get("use_multiprocessing"):
             log.info("workers and use_multiprocessing have no effect: batches are made ahead in gpuload's own threads")
         super().__init__(**{**kwargs, "workers": 1, "use_multiprocessing": False})
-        self._stream: Stream[Any] | None = None
-        self._numbers: deque[int] | None = None  # Of the batches that the stream still has; None: they have none.
-        self._pool: EnginePool | None = None
+        self._course: Course | None = None
+        self._numbers: deque[int] | None = None  # Numbers of the course's batches; None: they have none.
+        self._pools: dict[bool, EnginePool] = {}  # By whether Keras' backend gets the arrays.
         self._bad: BadSamples | None = None
         self._meter = Meter()
         self._shuffled: list[int] = []
         self._last = -1
 
-    def _open(self) -> EnginePool:
-        """The source, transform, device and engine; asked for at the first batch."""
+    def _open(self, framework: Callable[[Device], Framework]) -> EnginePool:
+        """Return a pool that delivers the framework's arrays; asked for at the first batch."""
         raise NotImplementedError
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[Any]:
-        """The steps of these batches, drawn from the present state without changing it."""
+        """Yield the steps of these batches, drawn from the present state without changing it."""
         raise NotImplementedError
 
-    def _deliver(self, visit: Any, made: Any) -> Any:
-        """The batch of a step that was made; its arrays are NumPy's, or what the pool delivers."""
+    def _deliver(self, pool: Any, visit: Any, made: Any) -> Any:
+        """Return the batch of a step that the pool has made, with NumPy's arrays or the pool's framework's."""
         raise NotImplementedError
 
     def _renew(self) -> None:
-        """Forget what was made ahead, and the pool, where something that they depend on has changed."""
+        """Forget the batches made ahead, and the pools, if something that they depend on has changed."""
 
     @property
     def errors(self) -> list[BadSample]:
-        """The bad samples that were found, each once."""
+        """The bad samples found so far, each once."""
         return [] if self._bad is None else self._bad.found
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
-        """Where the time goes: see `gpuload.Loader.stats`. Where Keras asks for batches ahead, waiting is not all its
-        own."""
-        if self._pool is None:
-            return {**self._meter.stats(last), "errors": len(self.errors)}
-        return self._pool.stats(self._meter, last)
+        """Return where the time goes, as `gpuload.Loader.stats` does.
+
+        If Keras asks for batches ahead, it also waits while it trains.
+
+        Args:
+            last: Number of steps that the figures cover. None: all.
+        """
+        for pool in self._pools.values():
+            return pool.stats(self._meter, last)
+        return {**self._meter.stats(last), "errors": len(self.errors)}
 
     def close(self) -> None:
         """Free threads and memory. The next batch takes them anew."""
         with self.lock:
             self._drop()
-            if self._pool is not None:
-                self._pool.close()
+            for pool in self._pools.values():
+                pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -101,7 +110,7 @@ class PrefetchedDataset(ResumableDataset):
             wanted = number + self._offset if self._counting else number
             if not 0 <= number <= wanted < self._stop:
                 raise self._number_error(f"batch number must be from 0 to {len(self) - 1}, not {number!r}")
-            if begins or not self._numbers or self._numbers[0] != wanted:
+            if begins or not self._stands_at(wanted):
                 self._ask(self._guess(wanted, shuffle_state))
             return self._numbered(wanted)
 
@@ -112,7 +121,7 @@ class PrefetchedDataset(ResumableDataset):
             self._ask(range(self._offset, self._stop))
         for number in range(self._offset, self._stop):
             with self.lock:
-                if not self._numbers or self._numbers[0] != number:
+                if not self._stands_at(number):
                     self._ask(range(number, self._stop))
                 batch = self._numbered(number)
             yield batch
@@ -122,8 +131,13 @@ class PrefetchedDataset(ResumableDataset):
         """The number after the last one."""
         return len(self)
 
+    def _stands_at(self, number: int) -> bool:
+        """Whether that batch is the course's next, with arrays for whoever asks."""
+        fits = bool(self._numbers) and self._course is not None and self._course.pool is self._ready()
+        return fits and self._numbers is not None and self._numbers[0] == number
+
     def _numbered(self, number: int) -> Any:
-        """The batch of that number, which the stream has next."""
+        """Return the batch of that number, which is the course's next."""
         batch = self._take()
         self._last = number
         if self._counting:
@@ -131,13 +145,17 @@ class PrefetchedDataset(ResumableDataset):
         return batch
 
     def _goes_on(self, number: int, shuffle_state: Any) -> bool:
-        """Whether that number continues a pass, though somebody has read `num_batches`."""
+        """Whether that number continues a pass, although somebody has read `num_batches`."""
         foreseen = self._numbers and self._numbers[0] == number + self._offset
         return bool(number and foreseen and random.getstate() == shuffle_state)
 
     def _guess(self, number: int, shuffle_state: Any) -> Sequence[int]:
-        """The numbers that will be asked for, `number` first. `shuffle_state`: if a pass begins, of Python's `random`
-        before somebody may have shuffled them."""
+        """Return the numbers that will be asked for.
+
+        Args:
+            number: The first of them.
+            shuffle_state: At the beginning of a pass, the state of Python's `random` before a possible shuffle.
+        """
         if shuffle_state is not None:
             self._shuffled = []
             if random.getstate() != shuffle_state:
@@ -153,63 +171,73 @@ class PrefetchedDataset(ResumableDataset):
             return self._shuffled[self._shuffled.index(number) :]
         return range(number, self._stop)
 
-    def _ready(self) -> EnginePool:
-        if self._pool is None:
-            self._pool = self._open()
-            if isinstance(self._pool, ImagePool):  # What was found by one before it is known to this one.
-                self._bad = self._pool.bad = self._bad or self._pool.bad
-        return self._pool
+    @property
+    def _for_keras(self) -> bool:
+        """Whether Keras asks. When it leaves an epoch early, it does not call `on_epoch_end`."""
+        return self._always_backend or self._user is not None
+
+    def _ready(self, numbered: bool = True) -> EnginePool:
+        """Return the pool whose arrays are for whoever asks now; Keras asks by number."""
+        backend = numbered and self._for_keras
+        if backend not in self._pools:
+            pool = self._open(pool_framework if backend else to_numpy)
+            if isinstance(pool, ImagePool):
+                other = self._pools.get(not backend)
+                if isinstance(other, ImagePool):
+                    pool.borrow(other)
+                elif self._bad is not None:  # Samples found by an earlier pool.
+                    pool.bad = self._bad
+                self._bad = pool.bad
+            self._pools[backend] = pool
+            if pool.framework.name == "numpy":  # It serves both.
+                self._pools[not backend] = pool
+        return self._pools[backend]
+
+    def _forget_pools(self) -> None:
+        self._drop()
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
 
     def _ask(self, numbers: Sequence[int]) -> None:
         """Begin these batches."""
         self._restart(self._visits(numbers), numbers)
 
     def _restart(self, visits: Iterator[Any], numbers: Sequence[int] | None) -> None:
-        """Begin these steps. `numbers`: of their batches, where Keras asks by number."""
+        """Begin these steps. `numbers` are those of their batches, if Keras asks by number."""
         self._drop()
-        self._stream = Stream(self._ready(), visits)
-        self._meter.begin()
+        self._course = Course(self._ready(numbers is not None), self._meter)
+        self._course.begin(visits)
         self._numbers = None if numbers is None else deque(numbers)
 
     def _drop(self) -> None:
-        """Forget what was made ahead."""
         self._numbers = None
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
-
-    @property
-    def _framework(self) -> Framework:
-        """Whose arrays the next batch is made of."""
-        assert self._pool is not None
-        # Keras asks by number. Where it leaves an epoch early, it does not call `on_epoch_end`.
-        asked_by_keras = self._user is not None and self._numbers is not None
-        return backend_framework(self._pool.device) if asked_by_keras else FRAMEWORKS["numpy"]
+        if self._course is not None:
+            self._course.close()
+            self._course = None
 
     def _take(self) -> Any:
-        assert self._stream is not None
-        assert self._pool is not None
-        framework, device = self._framework, self._pool.device
-        if device != CPU:
-            self._pool.framework = framework
+        assert self._course is not None
+        pool = self._course.pool
+        keras_asks = self._numbers is not None and self._for_keras
+        framework = backend_framework(pool.device) if keras_asks else pool.framework
         number = None if self._numbers is None else self._numbers.popleft()
 
         def delivered(visit: Any, made: Any) -> list[Any]:
-            if made is None:  # All of its samples were bad, and skipped.
-                return []
-            batch = of_framework(self._deliver(visit, made), framework, device)
-            # Of arrays that come alone, Keras knows NumPy's only.
+            if made is None:  # All samples of the batch are bad, and skipped.
+                if number is None:
+                    return []
+                raise RuntimeError(
+                    f"on_error='skip' leaves nothing of batch {number}, whose samples are all bad (see .errors), but a "
+                    "batch that is asked for by number cannot be left out: pass on_error='replace'"
+                )
+            batch = of_framework(self._deliver(pool, visit, made), framework, pool.device)
+            # Keras knows no arrays that come alone, except NumPy's.
             return [batch if isinstance(batch, np.ndarray | tuple | list | dict) else (batch,)]
 
         try:
-            while not (batches := self._stream.delivered(delivered, self._meter)):
-                if number is not None:
-                    raise RuntimeError(
-                        f"on_error='skip' leaves nothing of batch {number}, whose samples are all bad (see .errors), "
-                        "and whoever asks by number cannot be given none: pass on_error='replace'"
-                    )
+            return self._course.take(delivered)
         except BaseException:
-            if not self._stream.alive:  # What was asked for comes of another stream.
+            if not self._course.alive:
                 self._drop()
             raise
-        return batches[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -12,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.checks import checked_int
+from gpuload.core.device import CPU, Device
+from gpuload.delivery import Framework
+from gpuload.keras.backend import to_numpy
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.run import checkpoint
-from gpuload.run.stream import Stream
+from gpuload.run.course import Course
 from gpuload.sources import Series
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.windows.pool import WindowPool
@@ -25,41 +29,45 @@ log = logging.getLogger("gpuload")
 
 
 class WindowDataset(PrefetchedDataset):
-    """What `timeseries_dataset_from_array` returns: batches by number, one after another, or in `fit`.
+    """Batches of windows: by number, one after another, or in `fit`. `timeseries_dataset_from_array` returns it.
 
-    `len` is the number of batches. Each iteration, and each epoch of `fit`, shuffles the windows anew where `shuffle`
-    was asked for. `state_dict()` tells how far it has come in the iteration begun last, or in `fit`, and
-    `load_state_dict` goes on there.
+    `len` is the number of batches. With `shuffle`, each iteration and each epoch of `fit` shuffles the windows anew.
+    `state_dict()` tells how far the iteration begun last, or `fit`, has come, and `load_state_dict` goes on there.
     """
 
     _places = ("batch", "shuffles", "seed")
 
     def __init__(
         self,
-        pool: WindowPool | None,
+        open_pool: Callable[..., WindowPool] | None,
         targets: NDArray[Any] | None,
-        count: int,
         batch_size: int | None,
         seed: int | None,
         seed_drawn: bool = False,
     ):
         """
         Args:
-            pool: What cuts the windows; None where there are none.
+            open_pool: Makes the pool that cuts the windows, for `framework=`. None: there are no windows.
             targets: [rows, ...] the target of the window that begins at that row of the pool's series, or None.
-            count: Number of windows.
             batch_size: Windows in a batch. None: they come one by one, without an axis for the batch.
-            seed: Of the shuffles; None: windows come in the order of their rows.
-            seed_drawn: Nobody asked for it: a state may bring another.
+            seed: Seed of the shuffles. None: windows come in the order of their rows.
+            seed_drawn: Whether the seed was drawn and not given: a state may then bring another.
         """
         super().__init__()
-        self._pool: WindowPool | None = pool
+        self._open_pool = open_pool
+        self._first: WindowPool | None = None
+        count = 0
+        if open_pool is not None:
+            self._first = self._pools[False] = open_pool(framework=to_numpy)
+            count = len(self._first)
+            if self._first.device == CPU:
+                self._pools[True] = self._first
         self._targets = targets
         self._size = batch_size
         self._windows = count
         self._seed, self._seed_drawn = seed, seed_drawn
         self._own: dict[str, Any] | None = None
-        self._iteration: dict[str, Any] | None = None  # The place of the one begun last, if it is under way.
+        self._iteration: dict[str, Any] | None = None  # Place of the iteration begun last, if it is under way.
         self._begin(shuffles=1)
 
     def __len__(self) -> int:
@@ -69,9 +77,13 @@ class WindowDataset(PrefetchedDataset):
         size, indices = self._size or 1, self._indices
         return (self._step(indices[number * size : (number + 1) * size]) for number in numbers)
 
-    def _deliver(self, visit: WindowStep, made: Any) -> Any:
-        assert self._pool is not None
-        return self._batch(self._pool.batches(visit, made)[0], visit.rows)
+    def _open(self, framework: Callable[[Device], Framework]) -> WindowPool:
+        assert self._open_pool is not None
+        assert self._first is not None
+        return self._open_pool(framework=framework, windows=self._first.windows)
+
+    def _deliver(self, pool: WindowPool, visit: WindowStep, made: Any) -> Any:
+        return self._batch(pool.batches(visit, made)[0], visit.rows)
 
     def __iter__(self) -> Iterator[Any]:
         with self.lock:
@@ -85,12 +97,12 @@ class WindowDataset(PrefetchedDataset):
         return self._batches(indices, place)
 
     def take(self, count: int) -> Iterator[Any]:
-        """The first batches of an iteration."""
+        """Return an iterator over the first `count` batches of an iteration."""
         return itertools.islice(self, count)
 
     def _identity(self) -> dict[str, Any]:
         if self._own is None:
-            pool = self._pool
+            pool = self._first
             self._own = {
                 "windows": self._windows,
                 "batch_size": self._size,
@@ -100,8 +112,8 @@ class WindowDataset(PrefetchedDataset):
             }
         return self._own if self._seed_drawn else {**self._own, "seed": self._seed}
 
-    def _tell(self) -> dict[str, Any]:
-        return super()._tell() if self._iteration is None else self._iteration
+    def _place_of_iteration(self) -> dict[str, Any] | None:
+        return self._iteration
 
     def _place(self, over: bool) -> dict[str, Any]:
         return {"shuffles": self._shuffles + over, "seed": self._seed}
@@ -122,7 +134,7 @@ class WindowDataset(PrefetchedDataset):
         self._shuffle()
 
     def _begin(self, shuffles: int) -> None:
-        """Take the order that comes of so many shuffles."""
+        """Take the order that results from that many shuffles."""
         self._indices = np.arange(self._windows)
         self._random = None if self._seed is None else np.random.RandomState(self._seed)
         self._shuffles = 0
@@ -132,15 +144,15 @@ class WindowDataset(PrefetchedDataset):
     def _shuffle(self) -> None:
         self._shuffles += 1
         if self._random is not None:
-            self._indices = self._indices.copy()  # An iterator may still go by the one that there was.
+            self._indices = self._indices.copy()  # An iterator may still use the old order.
             self._random.shuffle(self._indices)
 
     def _step(self, indices: Rows) -> WindowStep:
-        assert self._pool is not None
-        return self._pool.windows.step(indices, seed=0, epoch=0, first=0)
+        assert self._first is not None
+        return self._first.windows.step(indices, seed=0, epoch=0, first=0)
 
     def _batches(self, indices: Rows, place: dict[str, Any]) -> Iterator[Any]:
-        pool = self._pool
+        pool = self._first
         if pool is None:
             return
         size = self._size or 1
@@ -148,23 +160,22 @@ class WindowDataset(PrefetchedDataset):
         steps = (
             self._step(indices[first : first + most]) for first in range(place["batch"] * size, len(indices), most)
         )
-        stream = Stream(pool, steps)
-        self._meter.begin()
+        course = Course(pool, self._meter)
+        course.begin(steps)
 
         def delivered(step: WindowStep, made: Any) -> list[Any]:
             batches = enumerate(pool.batches(step, made))
             return [self._batch(inputs, step.rows[n * size : (n + 1) * size]) for n, inputs in batches]
 
         while place["batch"] < len(self):
-            for batch in stream.delivered(delivered, self._meter):
-                pool.check_process()
-                place["batch"] += 1
-                if place["batch"] == len(self) and self._iteration is place:
-                    self._iteration = None
-                yield batch
+            batch = course.take(delivered)
+            place["batch"] += 1
+            if place["batch"] == len(self) and self._iteration is place:
+                self._iteration = None
+            yield batch
 
     def _batch(self, inputs: Any, rows: Rows) -> Any:
-        """One batch as Keras has it, or one sample."""
+        """Return one batch as Keras has it, or one sample."""
         targets = None if self._targets is None else self._targets[rows]
         if self._size is None:
             inputs, targets = inputs[0], None if targets is None else targets[0]
@@ -189,37 +200,38 @@ def timeseries_dataset_from_array(
     residency: str = "auto",
     threads: int | None = None,
 ) -> WindowDataset:
-    """Windows of `data`, with the target of each: `keras.utils.timeseries_dataset_from_array`.
+    """Return windows of `data`, with the target of each, like `keras.utils.timeseries_dataset_from_array`.
 
-    Window i has the rows `start_index + i * sequence_stride + k * sampling_rate`, for k from 0 to `sequence_length`
-    - 1, and the target of the first of them. Without `shuffle` the batches are those of Keras, bit for bit and in its
-    order: NumPy arrays [batch, sequence_length, ...] and [batch, ...] in a tuple, or the former alone where `targets`
-    is None.
+    Window i has the rows `start_index + i * sequence_stride + k * sampling_rate`, for k from 0 to `sequence_length` -
+    1, and the target of the first of them. Without `shuffle` the batches are those of Keras, bit by bit and in its
+    order: NumPy arrays [batch, sequence_length, ...] and [batch, ...] in a tuple, or the former alone if `targets` is
+        None.
 
-    With `shuffle` each epoch has the same windows as Keras', in another order: the first in that of
-    `np.random.RandomState(seed).shuffle`, with which Keras begins too, each further one shuffled by the same generator
-    again. (Keras then draws from a buffer of eight batches, with random numbers of TensorFlow.) Without a seed NumPy's
-    global generator draws one, as in Keras. In `fit` Keras also shuffles the order of the batches, as of every
-    `PyDataset`, unless called with `shuffle=False`.
+    With `shuffle` each epoch has the same windows as in Keras, in another order. The first is that of
+    `np.random.RandomState(seed).shuffle`, with which Keras begins too; each further one is shuffled by the same
+    generator again. (Keras then draws from a buffer of eight batches, with random numbers of TensorFlow.) Without a
+    seed, NumPy's global generator draws one, as in Keras. In `fit`, Keras also shuffles the order of the batches, as of
+    every `PyDataset`, unless it is called with `shuffle=False`.
 
-    Where a window begins for which there is no target, it is left out; Keras ends with an error at such a window where
-    `start_index` is given. Where no window fits, the data set is empty, as Keras' is, and a warning is logged.
+    A window without a target is left out; Keras raises an error for it if `start_index` is given. If no window fits,
+    the data set is empty, as in Keras, and a warning is logged.
 
     Args:
         data: [time, ...] an array; lists become float32 or int32, as in TensorFlow.
-        targets: [time, ...] the target of the window that begins at that row, of any length, or None.
-        sequence_length: Steps in a window.
+        targets: [time, ...] the target of the window that begins at that row, of any length. None: no targets.
+        sequence_length: Steps in a window, at least 1.
         sequence_stride: Rows from one window to the next.
         sampling_rate: Rows from one step to the next.
         batch_size: Windows in a batch; the last may be shorter. None: single windows, without an axis for the batch.
         shuffle: Whether windows come in random order.
-        seed: Of that order.
-        start_index, end_index: Rows before the one, and from the other on, are not used. None: all are.
-        format: "tf" or "grain"; both give the same here.
-        device, engine, residency, threads: As in `gpuload.Loader`.
+        seed: Seed of that order. None draws one.
+        start_index: First row that is used. None: the first.
+        end_index: Row after the last that is used. None: all rows.
+        format: "tf" or "grain"; both give the same data set here.
+        device, engine, residency, threads: As of `gpuload.Loader`.
 
     Raises:
-        ValueError: where Keras raises one; a `sequence_length` or `batch_size` below 1.
+        ValueError: arguments for which Keras raises it, too; a `sequence_length` or `batch_size` below 1.
 
     >>> dataset = timeseries_dataset_from_array(np.arange(9), np.arange(9) * 10, 3, sequence_stride=2, batch_size=3)
     >>> [(inputs.tolist(), targets.tolist()) for inputs, targets in dataset]
@@ -246,21 +258,20 @@ def timeseries_dataset_from_array(
     seed_drawn = shuffle and seed is None
     if seed_drawn:
         seed = int(np.random.randint(10**6))  # noqa: NPY002 - the generator that Keras asks
-    pool, count = None, 0
+    open_pool = None
     if starts > 0:
-        pool = WindowPool(
-            # No further than the last start: where targets end before the data do, there are fewer windows.
+        open_pool = functools.partial(
+            WindowPool.of,
+            # No further than the last start: if targets end before the data do, there are fewer windows.
             Series(data[chosen.start : chosen.start + starts + (sequence_length - 1) * sampling_rate]),
             Window(sequence_length, stride=sequence_stride, dilation=sampling_rate),
             batch_size=batch_size or 1,
             device=device,
             engine=engine,
-            framework="numpy",
             residency=residency,
             threads=threads,
             shuffled=shuffle,
         )
-        count = len(pool)
     else:
         log.warning(
             "no window of sequence_length=%d with sampling_rate=%d fits the %d rows from start_index to end_index%s: "
@@ -270,11 +281,11 @@ def timeseries_dataset_from_array(
             max(0, chosen.stop - chosen.start),
             "" if targets is None else f" and their {len(targets)} targets",
         )
-    return WindowDataset(pool, targets, count, batch_size, seed if shuffle else None, seed_drawn)
+    return WindowDataset(open_pool, targets, batch_size, seed if shuffle else None, seed_drawn)
 
 
 def _check_indices(start: int | None, end: int | None, rows: int) -> None:
-    """As Keras does, which takes 0 for None here."""
+    """Raise ValueError as Keras does, which takes 0 for None here."""
     if start and not 0 <= start < rows:
         raise ValueError(f"start_index must be from 0 to below the {rows} rows of data, not {start!r}")
     if end and not 0 < end < rows:
@@ -292,7 +303,7 @@ def _on_host(array: Any) -> NDArray[Any]:
 
 
 def _as_tensorflow_does(values: Any) -> NDArray[Any]:
-    """An array; of Python's own numbers, with 32 bits."""
+    """Return an array; Python's own numbers get 32 bits."""
     array = np.asarray(values)
     if isinstance(values, list | tuple) and array.dtype in (np.float64, np.int64):
         return array.astype(np.float32 if array.dtype == np.float64 else np.int32)

@@ -1,4 +1,4 @@
-"""The samples that could not be read: each told once, counted, and written down."""
+"""The bad samples of a source: each is counted, and logged once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.core.errors import BadSample, ErrorPolicy, TooManyErrors
+from gpuload.core.errors import BadSample, TooManyErrors
+from gpuload.options import Errors
 
 log = logging.getLogger("gpuload")
 
@@ -18,29 +19,36 @@ _FATE = {"skip": "its batch is shorter", "replace": "another one takes its place
 
 
 class BadSamples:
-    """The bad samples of one source, as they are found. Any number of threads may add to it."""
+    """The bad samples found so far. Any number of threads may add to it."""
 
-    def __init__(self, policy: ErrorPolicy, size: int):
-        """`size`: samples in the source. Raises OSError where `errors_log` cannot be written."""
-        self.policy = policy
+    def __init__(self, options: Errors, size: int):
+        """
+        Args:
+            options: What happens to bad samples.
+            size: Number of samples in the source.
+
+        Raises:
+            OSError: the log cannot be written.
+        """
+        self.options = options
         self.found: list[BadSample] = []
-        """Each of them once, in the order in which they were found."""
+        """Each bad sample once, in the order in which they were found."""
         self._size = size
         self._flags: NDArray[np.bool_] | None = None  # [size], once there is one.
         self._lock = threading.Lock()
-        if policy.errors_log is not None:
-            with open(policy.errors_log, "a"):
+        if options.log is not None:
+            with open(options.log, "a"):
                 pass
 
     def among(self, indices: NDArray[np.int64]) -> NDArray[np.bool_] | None:
-        """[B] which of these samples are known to be bad; None: none is."""
+        """Return [B], whether each of these samples is known to be bad; None if none is."""
         if self._flags is None:
             return None
         flags: NDArray[np.bool_] = self._flags[indices]
         return flags if flags.any() else None
 
     def add(self, samples: list[BadSample]) -> None:
-        """Tell those that are new. Raises TooManyErrors where there are more now than `max_errors`."""
+        """Add samples, and log those that are new. Raise TooManyErrors if there are more than `max_errors` now."""
         with self._lock:
             if self._flags is None:
                 self._flags = np.zeros(self._size, bool)
@@ -49,7 +57,7 @@ class BadSamples:
                     self._flags[sample.index] = True
                     self.found.append(sample)
                     self._tell(sample)
-        limit, policy = self.policy.max_errors, self.policy
+        limit = self.options.max_errors
         most = limit * self._size if isinstance(limit, float) else limit
         if most is not None and len(self.found) > most:
             raise TooManyErrors(
@@ -57,23 +65,21 @@ class BadSamples:
                 f"the last of them {samples[-1].path!r}: {samples[-1].reason}. Repair or remove those in .errors, or "
                 f"raise max_errors"
             )
-        if policy.on_error != "raise" and len(self.found) == self._size:
+        if self.options.on_error != "raise" and len(self.found) == self._size:
             raise TooManyErrors(f"none of the {self._size} samples can be read: see .errors for the reason of each")
 
     def _tell(self, sample: BadSample) -> None:
-        policy = self.policy
-        if policy.on_error != "raise":
-            log.warning(
-                "cannot read %r (sample %d): %s; %s", sample.path, sample.index, sample.reason, _FATE[policy.on_error]
-            )
-        if policy.errors_log is None:
+        options, action = self.options, self.options.on_error
+        if action != "raise":
+            log.warning("cannot read %r (sample %d): %s; %s", sample.path, sample.index, sample.reason, _FATE[action])
+        if options.log is None:
             return
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         line = {"time": now, "index": sample.index, "path": sample.path, "reason": sample.reason}
         try:
-            # One write to a file opened to append: processes that share it do not mix their lines.
-            with open(policy.errors_log, "a") as file:
-                file.write(json.dumps({**line, "on_error": policy.on_error}) + "\n")
+            # One write to a file opened to append: processes that share the file do not mix their lines.
+            with open(options.log, "a") as file:
+                file.write(json.dumps({**line, "on_error": action}) + "\n")
         except OSError as error:
-            # The training must not end for its log. `found` has the sample.
-            log.warning("errors_log=%r cannot be written: %s", policy.errors_log, error)
+            # Training must not end because of its log. `found` has the sample.
+            log.warning("log=%r of errors cannot be written: %s", options.log, error)

@@ -1,140 +1,146 @@
-"""An epoch under way: how far it has come, and its batches."""
+"""An epoch under way: how far it has come, and the stream that makes its batches ahead of time."""
 
 from __future__ import annotations
 
-import threading
+import functools
+import itertools
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from gpuload.plan.order import Order
+from gpuload.run.meter import Meter
+from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
 from gpuload.run.stream import Stream
 
-if TYPE_CHECKING:
-    from gpuload.loader import Loader
+Deliver = Callable[[Any, Any], list[Any]]
+"""Step, arrays -> batches."""
 
 
-class Sampler:
-    """What programs written for PyTorch look for at `loader.sampler`: samples in order, and `set_epoch`."""
+class Course:
+    """One epoch under way. Loaders and the doors of Keras, TensorFlow and PyTorch take their batches from one.
 
-    def __init__(self, loader: Loader):
-        self._loader = loader
+    For one thread at a time. After SampleError it goes on with the next batch.
+    """
 
-    def __len__(self) -> int:
-        return self._loader.order.size
-
-    def __iter__(self) -> Iterator[int]:
-        """The samples of the epoch that comes next."""
-        return iter(self._loader.order.indices(self._loader.epoch).tolist())
-
-    def set_epoch(self, epoch: int) -> None:
-        """As `Loader.set_epoch`."""
-        self._loader.set_epoch(epoch)
-
-
-class Position:
-    """How far an iteration has come."""
-
-    def __init__(self, order: Order, epoch: int, start: int):
-        self.order = order
+    def __init__(self, pool: EnginePool, meter: Meter, *, epoch: int = 0, count: int = 0):
+        """
+        Args:
+            pool: Makes the batches.
+            meter: Counts them.
+            epoch: Number of the epoch.
+            count: Batches from here to the end of the epoch.
+        """
+        self.pool = pool
+        self.meter = meter
         self.epoch = epoch
-        self.start = start
-        """Samples of the epoch that were seen before."""
-        self.count = order.left(start)
-        """Batches from there to the end of the epoch."""
-        self.left = self.count
-        """Of these, how many are still to come."""
+        self.count = count
+        self.left = count
+        """Number of batches still to come."""
         self.finished = False
-        """Whether the end was told."""
+        """Whether the end of the epoch was reached."""
+        self.stream: Stream | None = None
+        self._here: deque[Any] = deque()  # Delivered together, not yet taken.
+
+    @property
+    def alive(self) -> bool:
+        """Whether the stream can go on."""
+        return self.stream is not None and self.stream.alive
+
+    @property
+    def waiting(self) -> int:
+        """Number of batches that are delivered and not yet taken."""
+        return len(self._here)
+
+    def begin(self, steps: Iterator[Any]) -> None:
+        """Start to make these steps."""
+        self.stream = Stream(self.pool, steps)
+        self.meter.begin()
+
+    def take(self, deliver: Deliver | None = None) -> Any:
+        """Return the next batch.
+
+        Args:
+            deliver: Makes the batches of a step. None: the pool's own way.
+
+        Raises:
+            StopIteration: the epoch is over.
+            SampleError: files of the batch cannot be read.
+        """
+        self.pool.check_process()  # In a forked process, delivered batches still belong to the parent.
+        while not self._here:
+            self._make(deliver or self.pool.batches)
+        # No call between these lines, so no interrupt: a batch that is counted is handed out.
+        batch = self._here[0]
+        del self._here[0]
+        self.left -= 1
+        return batch
+
+    def _make(self, deliver: Deliver) -> None:
+        """Have the next step made, and its batches delivered."""
+        assert self.stream is not None
+        self._here.extend(self.stream.delivered(deliver, self.meter))
+
+    def close(self) -> None:
+        """Give the engine back."""
+        if self.stream is not None:
+            self.stream.close()
+
+
+class EpochCourse(Course):
+    """One epoch of an `Order`, from any sample on."""
+
+    def __init__(self, pool: EnginePool, meter: Meter, order: Order, epoch: int, start: int = 0):
+        """Take the number of samples of the epoch that were seen before."""
+        super().__init__(pool, meter, epoch=epoch, count=order.left(start))
+        self.order = order
+        self.start = start
+        self.obstacle: str | None = None
+        """The reason why nobody can tell how far the epoch has come."""
+        self.begun = False
+        """Whether `open` was called."""
+        self._progress: Progress | None = None
 
     @property
     def seen(self) -> int:
-        """Samples of the epoch that were seen, by all ranks."""
+        """Number of samples of the epoch that all ranks together have seen. Raises RuntimeError for an `obstacle`."""
+        if self.obstacle is not None:
+            raise RuntimeError(self.obstacle)
         delivered = self.count - self.left
         stop = self.order.bounds(delivered - 1, self.start)[1] if delivered else self.start
         return min(stop, self.order.size)
 
+    def open(self, show: Callable[[EpochCourse], Progress | None]) -> None:
+        """Begin the epoch. `show` begins its figures, and returns the progress bar if one is wanted."""
+        if self.stream is None:
+            self.stream = self._planned()
+        self.begun = True
+        self._progress = show(self)
 
-class Batches:
-    """One epoch's iterator, for one thread at a time.
+    def _planned(self) -> Stream:
+        plan = functools.partial(self.pool.plan, self.order, self.order.seed)
+        # Batches are made ahead across the end of the epoch: the next epoch most likely follows.
+        following = itertools.chain.from_iterable(map(plan, itertools.count(self.epoch + 1)))
+        return Stream(self.pool, itertools.chain(plan(self.epoch, self.seen), following))
 
-    After a SampleError it goes on with the next batch; after Ctrl-C, or another exception, with the first batch that
-    was not delivered.
-    """
-
-    def __init__(self, loader: Loader, position: Position | None):
-        self._loader = loader
-        self._pool: Any = loader.pool
-        # Which epoch it is, is asked with the first batch, as PyTorch asks a sampler: Lightning makes an iterator, then
-        # calls set_epoch, and makes one more only to see whether it can.
-        self.position = position
-        """Where it stands; None: the epoch is not settled."""
-        self._stream: Stream[Any] | None = None
-        self._here: deque[Any] = deque()  # Delivered together, and not yet taken.
-        self._progress: Progress | None = None
-        self._in_use = threading.Lock()
-
-    def __iter__(self) -> Batches:
-        return self
-
-    def __len__(self) -> int:
-        """Batches still to come."""
-        if self.position is None:
-            return self._loader.order.left(self._loader._seen)
-        return self.position.left
-
-    def __next__(self) -> Any:
-        self._pool.check_process()  # Batches that lie ready are the parent's to deliver.
-        if not self._in_use.acquire(blocking=False):
-            raise RuntimeError(
-                "this iterator is being consumed in another thread: make one for each thread, with iter(loader)"
-            )
+    def _make(self, deliver: Deliver) -> None:
+        stream = self.stream
+        assert stream is not None
+        if not self.left:
+            if self._progress is not None and not self.finished:
+                self._progress.close()
+            self.finished = True
+            raise StopIteration
+        if stream.broken and not stream.closed:
+            stream = self.stream = self._planned()
         try:
-            if not self._here:
-                self._make()
-            # Without a call, between these lines no interrupt is raised: what is counted is handed out.
-            batch = self._here[0]
-            del self._here[0]
-            self.position.left -= 1  # type: ignore[union-attr]
-            return batch
-        finally:
-            self._in_use.release()
-
-    def _start(self) -> tuple[Position, Stream[Any]]:
-        loader = self._loader
-        if self.position is None:
-            self.position = loader.begin()
-        if self._stream is None:
-            self._stream = loader._stream(self.position)
-            loader.position = self.position
-            self._progress = loader._watch(self.position)
-        return self.position, self._stream
-
-    def _make(self) -> None:
-        """Have the next step made, and the batches of it delivered. Raises StopIteration at the end of the epoch."""
-        position, stream = self._start()
-        while not self._here:
-            if not position.left:
-                self._finish(position, stream)
-                raise StopIteration
-            if stream.broken and not stream.closed:
-                stream = self._stream = self._loader._stream(position)
-            try:
-                self._here.extend(stream.delivered(self._pool.batches, self._loader.meter))
-            except Exception:
-                if stream.alive and stream.last is not None:  # This step is lost, the next one will come.
-                    position.left -= max(1, -(-stream.last.batch_size // self._pool.batch_size))
-                raise
-            if not self._here:
-                position.left -= 1
-                continue
-            if self._progress is not None:
-                self._progress.advance(len(self._here))
-
-    def _finish(self, position: Position, stream: Stream[Any]) -> None:
-        if self._progress is not None and not position.finished:
-            self._progress.close()
-        position.finished = True
-        if self._loader._ready is None and stream.alive:
-            self._loader._ready = position.epoch + 1, stream
+            self._here.extend(stream.delivered(deliver, self.meter))
+        except Exception:
+            if stream.alive and stream.last is not None:  # This step is lost, the next one will come.
+                self.left -= max(1, -(-stream.last.batch_size // self.pool.batch_size))
+            raise
+        if not self._here:  # All samples of the batch are bad, and skipped.
+            self.left -= 1
+        elif self._progress is not None:
+            self._progress.advance(len(self._here))

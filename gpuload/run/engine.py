@@ -1,4 +1,4 @@
-"""Engines carry steps out. They hold no randomness, and every engine gives the same batch for the same step."""
+"""The protocol of engines. An engine carries out steps; it has no randomness of its own."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ from typing import Any, Protocol
 
 
 class Engine(Protocol):
-    """Runs steps in the order in which they are submitted, in threads of its own."""
+    """Carries out steps in the order in which they are submitted, in threads of its own."""
 
     @property
     def bytes_read(self) -> int:
-        """From files, or out of a series, so far."""
+        """Bytes read so far, from files or from a series."""
 
     @property
     def pending(self) -> int:
-        """Steps submitted whose result was neither taken nor discarded."""
+        """Number of steps submitted whose result was neither taken nor discarded."""
 
     @property
     def alive(self) -> bool:
-        """Whether it can go on. Where a file blocks for good, its threads may hang: then it cannot, and what is pending
-        is lost with it."""
+        """Whether the engine can go on. It cannot if its threads hang at a blocked file; pending steps are lost
+        then."""
 
     def submit(self, step: Any) -> None:
-        """Start a step; does not wait."""
+        """Start a step without waiting for it."""
 
     def result(self, stream: int | None = None) -> Any:
-        """What became of the oldest pending step, in arrays that nobody else writes to: for images [B, H, W, C] or
-        [B, C, H, W], an array or a DALI tensor; for windows a `Cut`. On a GPU they are ready for work queued on
-        `stream` (a `cudaStream_t`).
+        """Return the oldest pending step's arrays, to which nobody else writes.
 
-        Raises SampleError where files cannot be read; the steps after that one are not touched by it.
+        They are images [B, H, W, C] or [B, C, H, W], as an array or a DALI tensor; or a `Cut` of windows.
+
+        Args:
+            stream: CUDA stream that will read the arrays, as a number. None: wait until they are there.
+
+        Raises:
+            SampleError: some files of the step cannot be read. Later steps are not affected.
         """
 
     def discard(self) -> None:

@@ -1,4 +1,4 @@
-"""Between a step and a delivered batch: a pool of engines for one job, and streams that keep an engine busy."""
+"""Pools of engines: everything between a step and a delivered batch."""
 
 from __future__ import annotations
 
@@ -6,75 +6,95 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from gpuload.core.checks import checked_int
 from gpuload.core.device import Device
 from gpuload.core.errors import BadSample
-from gpuload.delivery import base as delivery
+from gpuload.delivery import Framework
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
 from gpuload.run.meter import Meter
 
 
-class EnginePool(ABC):
-    """Everything between a step and a delivered batch: the job, fixed, and the engines that stand ready for it.
+class Closable(Protocol):
+    """A user of an engine that the pool can stop."""
 
-    Each running `Stream` has an engine of its own; one that is done leaves it here for the next.
+    closed: bool
+
+    def close(self) -> None: ...
+
+
+class EnginePool(ABC):
+    """One job, and the engines that stand ready for it.
+
+    Each stream under way has an engine of its own and gives it back at its end. The device and the framework are
+    settled when the pool is made.
     """
 
-    device: Device
-    """Where batches are made and delivered."""
     engine: str
-    """Name of what makes them."""
-    framework: delivery.Framework
-    """Whose arrays they are."""
+    """Name of the engine."""
 
-    def __init__(self, *, batch_size: int, prefetch: int, threads: int | None):
+    def __init__(self, *, device: Device, framework: Framework, batch_size: int, prefetch: int, threads: int | None):
+        """
+        Args:
+            device: Where batches are made and delivered.
+            framework: The framework whose arrays are delivered.
+            batch_size: Samples in a batch, at least 1.
+            prefetch: Steps made ahead of the one in use.
+            threads: CPU threads of an engine. None: one for each CPU of the process.
+        """
+        self.device = device
+        self.framework = framework
         self.batch_size = checked_int("batch_size", batch_size, 1)
         self.prefetch = checked_int("prefetch", prefetch, 0)
         self.threads = None if threads is None else checked_int("threads", threads, 1)
         self.generation = 0
-        """How often the pool was closed."""
+        """Number of times that the pool was closed."""
+        self.running: weakref.WeakSet[Closable] = weakref.WeakSet()
+        """The streams under way."""
         self._pid = os.getpid()
         self._idle: list[Engine] = []
-        self._running: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Number of samples."""
 
     @abstractmethod
     def open_engine(self) -> Engine:
-        """A new engine for the job."""
+        """Return a new engine for the job."""
 
     @abstractmethod
     def plan(
         self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
     ) -> Iterator[Any]:
-        """The steps of what is left of an epoch after its first `start` samples, or of its batches of these numbers,
-        one batch each."""
+        """Yield the steps of the part of an epoch after its first `start` samples; or one step for each of `numbers`,
+        which are numbers of batches in that part."""
+
+    @abstractmethod
+    def batches(self, step: Any, made: Any) -> list[Any]:
+        """Return the batches of a step that an engine has made, as the framework's arrays."""
 
     def submit(self, engine: Engine, step: Any) -> Any:
-        """Have the engine start a step, and return what it started."""
+        """Have the engine start a step. Return the step that it started."""
         engine.submit(step)
         return step
 
     def take(self, engine: Engine, step: Any) -> tuple[Any, Any]:
-        """The engine's oldest step, which is `step`, and what was made of it. Raises SampleError."""
+        """Return `step`, the engine's oldest, and its arrays. Raise SampleError if files of it cannot be read."""
         return step, engine.result(self.stream)
 
-    @abstractmethod
-    def batches(self, step: Any, made: Any) -> list[Any]:
-        """The batches of a step that was made, in the framework's arrays."""
-
     def stages(self) -> dict[str, float]:
-        """Milliseconds that a sample takes in one thread, by what is done with it, as far as that is known."""
+        """Return milliseconds that a sample takes in one thread, by stage, as far as engines count them."""
         return {}
 
     @property
     def errors(self) -> list[BadSample]:
-        """The bad samples that were found, each once."""
+        """The bad samples found so far, each once."""
         return []
 
     def stats(self, meter: Meter, last: int | None) -> dict[str, float | int]:
-        """What `Loader.stats` tells, of what `meter` has counted."""
+        """Return what `Loader.stats` returns, for the batches that `meter` has counted."""
         stats = meter.stats(last)
         stats["errors"] = len(self.errors)
         if stats["batches"]:
@@ -83,18 +103,23 @@ class EnginePool(ABC):
 
     @property
     def stream(self) -> int | None:
-        """The CUDA stream on which the framework will use the next batch, if it names one."""
+        """The CUDA stream on which the framework will read the next batch, if the framework tells."""
         if self.device.index is None or self.framework.stream is None:
             return None
         return self.framework.stream(self.device)
 
     def acquire(self) -> Engine:
-        """An engine with nothing pending."""
+        """Return an engine with nothing pending."""
         self.check_process()
         return self._idle.pop() if self._idle else self.open_engine()
 
     def release(self, engine: Engine, generation: int) -> None:
-        """Keep an engine of this generation for the next `acquire`. One is kept; more were for streams side by side."""
+        """Keep an engine for the next `acquire`. One is kept; more were for streams side by side.
+
+        Args:
+            engine: The engine.
+            generation: `self.generation` when it was acquired: engines from before a `close` are not kept.
+        """
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
         engine.discard()
@@ -108,7 +133,7 @@ class EnginePool(ABC):
         engine.close()
 
     def check_process(self) -> None:
-        """Engines have threads, and threads do not live on in a forked process."""
+        """Raise RuntimeError in a forked process, where the threads of engines do not exist."""
         if self._pid != os.getpid():
             raise RuntimeError(
                 f"this loader was made in process {self._pid} and is used in its fork {os.getpid()}, where its threads "
@@ -116,9 +141,9 @@ class EnginePool(ABC):
             )
 
     def close(self) -> None:
-        """Close all engines. Streams that are running raise RuntimeError when they are asked for more."""
+        """Close all engines. Streams under way raise RuntimeError when they are asked for more."""
         self.generation += 1
-        for stream in list(self._running):
+        for stream in list(self.running):
             stream.close()
             stream.closed = True
         while self._idle:

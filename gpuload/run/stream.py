@@ -1,4 +1,4 @@
-"""Steps of a pool, made ahead."""
+"""A stream: steps pulled from a plan, which keep an engine busy ahead of the caller."""
 
 from __future__ import annotations
 
@@ -6,35 +6,32 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from gpuload.core import nvtx
 from gpuload.run.meter import Meter
 from gpuload.run.pool import EnginePool
 
-AnyStep = TypeVar("AnyStep")
 
+class Stream:
+    """Yields (step, arrays) of one step after another.
 
-class Stream(Generic[AnyStep]):
-    """Pulls steps, keeps the engine busy ahead of the caller, and yields (step, what was made of it).
-
-    `next` raises for a step that could not be made, such as SampleError; the one after it comes at the next call. Where
-    it was interrupted, or a step could not be started, nobody can tell any more which step is next: the stream is
-    broken.
+    `next` raises for a step that could not be made, such as SampleError; the next call goes on with the step after it.
+    If it was interrupted, or a step could not be started, nobody can tell which step comes next: the stream is broken.
     """
 
-    def __init__(self, pool: EnginePool, steps: Iterator[AnyStep]):
+    def __init__(self, pool: EnginePool, steps: Iterator[Any]):
         self._pool = pool
         self._steps = steps
-        self._submitted: deque[AnyStep] = deque()
+        self._submitted: deque[Any] = deque()
         self._bytes_read = 0  # By engines that are lost.
         self._open()
-        self.last: AnyStep | None = None
-        """The step that `next` was last asked for, made or not."""
+        self.last: Any = None
+        """The step that `next` was asked for last."""
         self.closed = False
-        """Whether its pool was closed under it."""
+        """Whether the pool was closed while the stream was under way."""
         self.broken = False
-        """Whether it cannot go on, since it was interrupted."""
+        """Whether the stream was interrupted and cannot go on."""
 
     def _open(self) -> None:
         pool = self._pool
@@ -42,7 +39,7 @@ class Stream(Generic[AnyStep]):
         self._bytes_read -= self._engine.bytes_read
         self._release = weakref.finalize(self, pool.release, self._engine, pool.generation)
         self._release.atexit = False
-        pool._running.add(self)
+        pool.running.add(self)
 
     @property
     def alive(self) -> bool:
@@ -51,18 +48,18 @@ class Stream(Generic[AnyStep]):
 
     @property
     def queued(self) -> int:
-        """Steps that the engine was given ahead."""
+        """Number of steps that the engine has ahead."""
         return len(self._submitted)
 
     @property
     def bytes_read(self) -> int:
-        """By the engine, since the stream began."""
+        """Bytes that engines have read since the stream began."""
         return self._bytes_read + self._engine.bytes_read
 
-    def __iter__(self) -> Stream[AnyStep]:
+    def __iter__(self) -> Stream:
         return self
 
-    def __next__(self) -> tuple[AnyStep, Any]:
+    def __next__(self) -> tuple[Any, Any]:
         pool = self._pool
         pool.check_process()
         if self.closed:
@@ -101,10 +98,9 @@ class Stream(Generic[AnyStep]):
                 self._renew()
 
     def delivered(self, deliver: Callable[[Any, Any], list[Any]], meter: Meter) -> list[Any]:
-        """What `deliver` makes of the next step and of what was made of it: a list of batches, counted by `meter`."""
+        """Return the batches that `deliver(step, arrays)` makes of the next step, and count them in `meter`."""
         began, read = time.perf_counter(), self.bytes_read
         try:
-            step: Any
             step, made = next(self)
             waited = time.perf_counter()
             with nvtx.range("deliver"):
@@ -114,7 +110,7 @@ class Stream(Generic[AnyStep]):
         except BaseException:
             self.abandon()  # The step may be lost on its way.
             raise
-        if batches:  # Else all of its samples were bad, and skipped.
+        if batches:  # No batch: all samples of the step were bad, and skipped.
             meter.add(
                 len(batches),
                 step.batch_size,
@@ -126,7 +122,7 @@ class Stream(Generic[AnyStep]):
         return batches
 
     def _renew(self) -> None:
-        """Go on with another engine: this one hangs at a file."""
+        """Go on with another engine, since this one hangs at a blocked file."""
         self._bytes_read += self._engine.bytes_read
         self._release()
         try:
@@ -137,13 +133,13 @@ class Stream(Generic[AnyStep]):
             raise
 
     def abandon(self) -> None:
-        """Break off, after an interrupt."""
+        """Break off after an interrupt."""
         self.broken = True
-        # An engine that was interrupted may hold half a step, or a batch that was not counted. Nobody may get it again.
+        # An interrupted engine may hold half a step, or a batch that was not counted. Nobody may get it again.
         if self._release.detach() is not None:
             self._pool.retire(self._engine)
 
     def close(self) -> None:
-        """Give the engine back; what was pulled ahead is dropped."""
+        """Give the engine back. Steps made ahead are dropped."""
         self._release()
-        self._pool._running.discard(self)
+        self._pool.running.discard(self)

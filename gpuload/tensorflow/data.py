@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
 
 from gpuload.images.pool import ImagePool
 from gpuload.loader import Loader
-from gpuload.sources import ImageArray
-from gpuload.tensorflow.generator import from_generator
 from gpuload.windows.pool import WindowPool
 
 
 def dataset(loader: Loader) -> Any:
-    """A `tf.data.Dataset` of the loader's batches, with all of their shapes and dtypes, and its length.
+    """Return a `tf.data.Dataset` of the loader's batches, with all shapes and dtypes and its length.
 
-    Each iteration is one epoch, the one that `loader.epoch` names when its first batch is asked for, and moves that
+    Each iteration is one epoch: the one that `loader.epoch` names when its first batch is asked for. It moves that
     number on, as `iter(loader)` does. Leaving it early frees what it holds; several at a time have engines of their
     own. Keep the dataset, or one made from it, for as long as anything reads from it.
 
-    Elements are what the loader yields with framework="numpy", as tensors on the host; the loader's own `framework`
-    and `sharding` are set aside, and where it names no layout, images are [B, H, W, C]. On a GPU, pixels are made
-    there; `tf.data` brings batches to the host, and TensorFlow takes them back where a step needs them:
-    `dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))` does so ahead of time. Let TensorFlow leave
-    memory to DALI, with `tf.config.experimental.set_memory_growth`.
+    Elements are what the loader yields with framework="numpy", as tensors on the host. The loader's own `framework` and
+    `sharding` are set aside; if its transform has no layout, images are [B, H, W, C]. On a GPU, pixels are made there;
+    `tf.data` brings batches to the host, and TensorFlow takes them back when a step needs them.
+    `dataset.apply(tf.data.experimental.prefetch_to_device("/gpu:0"))` does so ahead of time. Have TensorFlow leave
+    memory to DALI with `tf.config.experimental.set_memory_growth`.
 
-    What the loader's `on_error` says is done with a file that cannot be read; an error of TensorFlow holds the text of
-    the loader's SampleError, which names the file.
+    Bad files are treated as the loader's `errors` say. An error of TensorFlow holds the text of the loader's
+    SampleError, which names the file.
 
-    A loader that `load_state_dict` put into the middle of an epoch yields the rest of that first, then whole epochs;
-    the length of such a dataset is unknown, as with on_error="skip". Keras, which takes the length of the first epoch
-    for that of all, is given the rest on its own: `model.fit(dataset(loader), steps_per_epoch=len(iter(loader)))`, and
-    then another dataset.
+    After `load_state_dict` in the middle of an epoch, the dataset yields the rest of that epoch first, then whole
+    epochs. The length of such a dataset is unknown, as with on_error="skip". Keras takes the length of the first epoch
+    for that of all, so give it the rest on its own: `model.fit(dataset(loader), steps_per_epoch=len(iter(loader)))`,
+    and then another dataset.
 
-    `loader.state_dict()` counts what `tf.data` has taken of the loader. That is what it has delivered where it does not
-    read ahead: by itself it does, some batches, if not `options.autotune.enabled = False` in `with_options`; and each
-    `prefetch(n)` takes up to n.
+    `loader.state_dict()` counts the batches that `tf.data` has taken from the loader. By default `tf.data` takes some
+    batches ahead, so that these are more than it has delivered: `options.autotune.enabled = False` in `with_options`
+    stops that. Each `prefetch(n)` takes up to n ahead.
 
     Args:
-        loader: Of images or windows; not an iterator of it.
+        loader: A loader of images or windows; not an iterator of it.
 
     Raises:
-        TypeError: `loader` is no Loader.
+        TypeError: `loader` is not a Loader.
         ValueError: TensorFlow has no tensors of the dtype of labels or targets.
 
     >>> import numpy as np
@@ -72,61 +71,75 @@ def dataset(loader: Loader) -> Any:
         own = loader.twin(framework="numpy", sharding=None, channels_last=False)
     spec = _spec(own)
     epochs = _Epochs(loader, own)
-    every_batch = epochs.whole and not (isinstance(own.pool, ImagePool) and own.pool.policy.on_error == "skip")
     # The caller may be in the scope of a GPU or of a distribution strategy, but `tf.data` lives on the host.
     with tf.device("/cpu:0"):
-        batches = from_generator(epochs.batches, spec)
+        batches = _from_generator(epochs.batches, spec)
+        every_batch = epochs.whole and not _skips(own)
         return batches.apply(tf.data.experimental.assert_cardinality(len(own))) if every_batch else batches
 
 
 class _Epochs:
-    """One epoch of a loader after another, also for iterators in several threads."""
+    """The epochs of a loader, one after another, for iterators in any threads."""
 
     def __init__(self, loader: Loader, own: Loader):
-        """`own`: makes the batches, and may be the loader itself."""
+        """Take the loader, and the one that makes the batches, which may be the same."""
         self._loader = loader
         self._own = own
         self._lock = threading.Lock()
-        self.whole = len(iter(loader)) == len(loader)
+        self.whole = loader.upcoming.count == len(loader)
         """Whether no epoch begins in its middle."""
 
     def batches(self) -> Iterator[Any]:
-        """The batches of the next epoch."""
+        """Yield the batches of the next epoch."""
         loader = self._loader
         with self._lock:
             # The dataset has told its length, and may have a loader of its own, whose seed stays.
-            if loader.seed != self._own.seed or (self.whole and len(iter(loader)) < len(loader)):
+            if loader.seed != self._own.seed or (self.whole and loader.upcoming.count < len(loader)):
                 raise RuntimeError(
                     "loader.load_state_dict was called after this dataset was made: make the dataset after "
                     "load_state_dict, with gpuload.tensorflow.dataset(loader)"
                 )
             begun = loader.begin()
         batches = self._own.batches(begun.epoch, begun.start)
-        loader.position = batches.position
+        loader.course = batches.course
         yield from batches
 
 
+def _from_generator(method: Callable[[], Iterator[Any]], spec: Any) -> Any:
+    """Return a dataset of what a bound method yields. The method's object lives as long as the dataset.
+
+    `tf.data.Dataset.from_generator` keeps its function until the process ends. So the function knows the object only
+    weakly; otherwise every dataset would leave a loader behind, with its threads and its memory on the GPU.
+    """
+    weak = weakref.WeakMethod(method)
+
+    def generator() -> Iterator[Any]:
+        found = weak()
+        if found is None:
+            raise RuntimeError("this tf.data.Dataset was deleted: keep it for as long as anything reads from it")
+        yield from found()
+
+    dataset = tf.data.Dataset.from_generator(generator, output_signature=spec)
+    dataset.gpuload_epochs = method  # Keeps the object alive. Datasets made from this one keep it in their turn.
+    return dataset
+
+
+def _skips(loader: Loader) -> bool:
+    return isinstance(loader.pool, ImagePool) and loader.pool.options.on_error == "skip"
+
+
 def _spec(loader: Loader) -> Any:
-    """The `tf.TensorSpec` of each part of a batch of NumPy arrays."""
+    """Return the `tf.TensorSpec` of each part of a batch of NumPy arrays."""
     order, pool = loader.order, loader.pool
     short = order.last_batch == "keep" and order.size % order.batch_size
-    if isinstance(pool, ImagePool):
-        short = short or pool.policy.on_error == "skip"
-    batch: Any = None if short else pool.batch_size
-    if isinstance(pool, ImagePool):
-        return _spec_of_images(pool, batch)
-    return _spec_of_windows(pool, batch)
+    batch: Any = None if short or _skips(loader) else pool.batch_size
+    return _spec_of_images(pool, batch) if isinstance(pool, ImagePool) else _spec_of_windows(pool, batch)
 
 
 def _spec_of_images(pool: ImagePool, batch: Any) -> Any:
-    source, transform = pool.source, pool.transform
-    assert transform.size is not None
-    channels = source.images.shape[3] if isinstance(source, ImageArray) else transform.channels
-    shape = (channels, *transform.size) if transform.layout == "CHW" else (*transform.size, channels)
-    images = _tensor("images", (batch, *shape), transform.dtype)
-    if source.labels is None:
-        return images
-    return images, _tensor("labels", (batch, *source.labels.shape[1:]), source.labels.dtype)
+    labels = pool.source.labels
+    images = _tensor("images", pool.job.output_shape(batch), pool.transform.dtype)
+    return images if labels is None else (images, _tensor("labels", (batch, *labels.shape[1:]), labels.dtype))
 
 
 def _spec_of_windows(pool: WindowPool, batch: Any) -> Any:

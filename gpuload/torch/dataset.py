@@ -16,6 +16,8 @@ import torch.utils.data
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from gpuload.core.checks import checked_int
+from gpuload.core.device import Device
+from gpuload.delivery import Framework, choose
 from gpuload.sources import Series
 from gpuload.windows.index import Windows
 from gpuload.windows.job import Cut, WindowJob
@@ -124,9 +126,8 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     def _pool(self) -> WindowPool:
         """What cuts samples where no loader does: on the CPU, or on the GPU where the data lies."""
         device = "cpu" if self.series.gpu is None else "auto"
-        return WindowPool(
-            self.series, self.window, batch_size=1, device=device, framework="torch", windows=self.windows
-        )
+        options: dict[str, Any] = {"device": device, "batch_size": 1, "windows": self.windows}
+        return WindowPool.of(self.series, self.window, framework=to_torch, **options)
 
     @cached_property
     def _engine(self) -> Callable[[WindowStep], Cut]:
@@ -150,6 +151,11 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     def _samples(self, cut: Callable[[], Any], step: WindowStep | None = None) -> Samples:
         time = 1 if self.window.layout == "LBC" else 0
         return Samples(cut, time, time if self.window.horizon else 0, step)
+
+
+def to_torch(device: Device) -> Framework:
+    """Return PyTorch. Raise RuntimeError if it cannot use the device."""
+    return choose("torch", device)
 
 
 def cut_once(pool: WindowPool, step: WindowStep) -> Cut:

@@ -1,4 +1,4 @@
-"""How far an epoch of a `DataLoader` has come, and what it needs to be begun again."""
+"""The state of an epoch of a `DataLoader`: how far it has come, and where its order comes from."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from gpuload.core.checks import checked_int
 
 @dataclasses.dataclass
 class Epoch:
-    """One epoch. All but the last two fields are in a loader's state: numbers and text, and what a sampler tells.
+    """One epoch. A loader's state has all fields except the last two: numbers, text, and the states of samplers.
 
     >>> Epoch.of({**Epoch(seed=5).state(), "batches": 2, "seen": 8})
     Epoch(seed=5, number=0, batches=2, seen=8, order=None, sampler_epoch=None, sampler_state=None, finished=False)
     """
 
     seed: int | None = None
-    """What PyTorch draws for its workers; random windows draw from it. None: not drawn yet."""
+    """Seed that PyTorch draws for its workers; random windows draw from it. None: not drawn yet."""
     number: int = 0
-    """Epochs before it that had this seed: with persistent workers PyTorch draws it once."""
+    """Number of earlier epochs with this seed: with persistent workers PyTorch draws it once."""
     batches: int = 0
-    """Those that were delivered."""
+    """Number of batches delivered."""
     seen: int = 0
-    """Windows in them."""
+    """Number of windows in them."""
     order: int | str | None = None
-    """What the sampler drew from: a seed, or how a generator stood before. None: it has not drawn, or does not draw."""
+    """Origin of the sampler's draws: a seed, or a generator's state. None: it has not drawn, or does not draw."""
     sampler_epoch: int | None = None
-    """What the sampler's `set_epoch` was told."""
+    """Epoch that the sampler's `set_epoch` was told."""
     sampler_state: Any = None
-    """Of a sampler that has one: as it was after the batch that was delivered last."""
+    """State of a stateful sampler after the batch that was delivered last."""
     finished: bool = False
-    """Whether that was the last batch of the epoch before, with which the sampler has come to its end."""
+    """Whether that batch was the last of the epoch before, at the sampler's end."""
     begun: bool = dataclasses.field(default=False, repr=False)
-    """Whether it has an iterator."""
+    """Whether the epoch has an iterator."""
     sampler_end: Any = dataclasses.field(default=None, repr=False)
-    """The sampler's state when all batches were read from it, which is ahead of what was delivered."""
+    """The sampler's state after all batches were read from it, which is ahead of the delivered ones."""
 
     def state(self) -> dict[str, Any]:
-        """What is kept of it."""
+        """Return the fields that a state keeps."""
         return {name: getattr(self, name) for name in KEPT}
 
     @classmethod
     def of(cls, state: dict[str, Any]) -> Epoch:
-        """The epoch that a state tells of. Raises ValueError where it tells of none."""
+        """Return the epoch of a state. Raise ValueError if the state has none."""
         if missing := [name for name in KEPT if name not in state]:
             raise ValueError(
                 f"state must be what state_dict() of the same kind of loader returned: it has no {missing[0]}"
@@ -53,16 +53,16 @@ class Epoch:
         return cls(**{name: state[name] for name in KEPT})
 
     def deliver(self, batches: int, seen: int, sampler_state: Any) -> None:
-        """So many batches were delivered."""
+        """Note the number of delivered batches, and of windows in them."""
         self.batches, self.seen, self.sampler_state, self.finished = batches, seen, sampler_state, False
 
     def restart(self) -> None:
-        """Begin with the first batch, and with other random numbers."""
+        """Go back to the first batch, with other random numbers."""
         self.number += 1
         self.batches, self.seen, self.order, self.sampler_state, self.finished = 0, 0, None, None, False
 
     def following(self, persistent: bool) -> Epoch:
-        """The one after this one. `persistent`: with the same seed."""
+        """Return the next epoch. With `persistent` workers it has the same seed."""
         following = Epoch(sampler_state=self.sampler_end, finished=self.sampler_end is not None)
         if persistent:
             following.seed, following.number = self.seed, self.number + 1

@@ -16,7 +16,7 @@ from gpuload.run import checkpoint
 from gpuload.run.meter import Meter
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.torch import samplers
-from gpuload.torch.dataset import TimeSeriesDataset, as_numbers
+from gpuload.torch.dataset import TimeSeriesDataset, as_numbers, to_torch
 from gpuload.torch.epoch import Epoch
 from gpuload.torch.iteration import Batches
 from gpuload.torch.order import chooser_of, sampler_of
@@ -30,22 +30,32 @@ log = logging.getLogger("gpuload")
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
-    """`torch.utils.data.DataLoader` for a `TimeSeriesDataset`: the same batches, cut on the GPU where there is one.
+    """`torch.utils.data.DataLoader` for a `TimeSeriesDataset`: the same batches, cut on the GPU if there is one.
 
-    Yields what PyTorch's would: `[inputs, targets]`, with the extras of the windows in a dict that comes last; inputs
-    alone where there is nothing else; inputs [B, seq_length, ...]. With the same `torch.manual_seed` or generator it
-    has the same order, epoch after epoch, and leaves the generators in the same state. Small batches are parts of one
-    tensor of up to 2 MiB.
+    Yields the same as PyTorch's: `[inputs, targets]`, then a dict of the windows' extras; or inputs alone if there is
+    nothing else. Inputs are [B, seq_length, ...]. With the same `torch.manual_seed` or generator it has the same order,
+    epoch after epoch, and leaves the generators in the same state. Small batches share one tensor of up to 2 MiB.
 
-    What differs: batches are on the device; `num_workers`, `prefetch_factor`, `timeout`, `worker_init_fn`,
+    Differences: batches are on the device. `num_workers`, `prefetch_factor`, `timeout`, `worker_init_fn`,
     `multiprocessing_context`, `pin_memory` and `in_order` are checked by PyTorch and have no effect, since no processes
-    are needed. A sampler other than PyTorch's sequential one and its random one without replacement is read some
-    batches ahead, as by PyTorch with workers: who breaks off such an epoch finds its generator further on. A
+    are needed. A sampler other than PyTorch's sequential one, and its random one without replacement, is read some
+    batches ahead, as PyTorch does with workers; so after leaving such an epoch early, its generator is further on. A
     `collate_fn` is called with the samples of each batch, on the device. Random options of windows draw from the seed
     that PyTorch draws for its workers at the start of an epoch, and from the window's position in the epoch.
 
     `state_dict()` and `load_state_dict` are those of torchdata's `StatefulDataLoader`: the same program goes on in the
     middle of an epoch.
+
+    Args:
+        dataset: A `TimeSeriesDataset`, or a `torch.utils.data.Subset` of one, as `random_split` makes them.
+        batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last, timeout: As of
+            `torch.utils.data.DataLoader`.
+        worker_init_fn, multiprocessing_context, generator, options: As of `torch.utils.data.DataLoader`.
+        device, engine, residency, prefetch, threads: As of `gpuload.Loader`.
+
+    Raises:
+        TypeError: a data set of another class.
+        ValueError, ImportError, RuntimeError: errors of PyTorch and of `gpuload.Loader`.
 
     >>> dataset = TimeSeriesDataset(np.arange(10), np.arange(10) * 10, seq_length=4)
     >>> loader = DataLoader(dataset, batch_size=3, device="cpu")
@@ -76,17 +86,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         threads: int | None = None,
         **options: Any,
     ):
-        """
-        Args:
-            dataset: A `TimeSeriesDataset`, or a `torch.utils.data.Subset` of one, as `random_split` makes them.
-            batch_size, ..., generator, options: As in `torch.utils.data.DataLoader`.
-            device, engine, residency, prefetch, threads: As in `gpuload.Loader`.
-
-        Raises:
-            TypeError: a data set of another class.
-            ValueError, ImportError, RuntimeError: what PyTorch or `gpuload.Loader` raise.
-        """
-        source, self._table = _source(dataset)
+        self.source, self.table = _source(dataset)
         super().__init__(
             dataset,
             batch_size,
@@ -107,7 +107,6 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             _announce_workers()
         if self.collate_fn is default_collate or isinstance(collate_fn, CutAndCollate):
             self.collate_fn = CutAndCollate()
-        self._source = source
         self._options: dict[str, Any] = {
             "batch_size": self.batch_sampler.batch_size if type(self.batch_sampler) is BatchSampler else 1,
             "device": device,
@@ -117,66 +116,67 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             "threads": threads,
             "shuffled": type(sampler_of(self)) is not SequentialSampler,
         }
-        self._epoch = Epoch()  # That begun last, or the one to be begun.
+        self.epoch = Epoch()
+        """The epoch that was begun last, or will be begun."""
         self.meter = Meter()
-        """What was delivered, and how long it took."""
-        self._pool = self._open()
+        """Counts the delivered batches and their time."""
+        self.pool = self._open()
+        """The engines, and what they deliver."""
 
     def _open(self) -> PiecePool:
-        source = self._source
-        pool = PiecePool(source.series, source.window, framework="torch", windows=source.windows, **self._options)
+        source = self.source
+        pool = PiecePool.of(source.series, source.window, framework=to_torch, windows=source.windows, **self._options)
         if isinstance(self.collate_fn, CutAndCollate):
             self.collate_fn.pool = pool
-        # Lightning makes a loader again, with another sampler, from the attributes that are named as the arguments.
+        # Lightning makes the loader again, with another sampler, from attributes with the names of the arguments.
         self.device: str = str(pool.device)
         """Where batches are made and delivered: "cpu" or "cuda:N"."""
         self.engine: str = pool.engine
-        """What makes them: "cupy" or "numpy"."""
+        """The code that makes them: "cupy" or "numpy"."""
         self.residency, self.prefetch, self.threads = pool.residency, pool.prefetch, pool.threads
         return pool
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pool": None, "_iterator": None}
+        return {**vars(self), "pool": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.meter = Meter()
-        self._pool = self._open()
+        self.pool = self._open()
 
-    def _get_iterator(self) -> Batches:
+    def __iter__(self) -> Batches:
         return Batches(self)
 
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree in."""
+        """The values that a state must agree with."""
         chooser = chooser_of(self)
         batches = self.batch_sampler if type(self.batch_sampler) is BatchSampler else None
         return {
             "windows": len(cast(Sized, self.dataset)),
-            "subset": None if self._table is None else _digest(self._table),
+            "subset": None if self.table is None else _digest(self.table),
             "batch_size": getattr(batches, "batch_size", None),
             "drop_last": getattr(batches, "drop_last", None),
             "sampler": type(chooser).__name__,
             "samples": len(chooser) if hasattr(chooser, "__len__") else None,
-            "source": fingerprint(self._source.series),
-            # In one line: torch.distributed.checkpoint compares the names in a dict with those in the one that is
-            # loaded, and leaves out what is not there.
-            "window": checkpoint.in_words(checkpoint.describe(self._source.window)),
+            "source": fingerprint(self.source.series),
+            # One text: torch.distributed.checkpoint loads a nested dict name by name, and leaves out unknown names.
+            "window": checkpoint.in_words(checkpoint.describe(self.source.window)),
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: how many batches of the epoch were delivered, and what its order was drawn from.
+        """Return where the loader stands: the number of batches delivered, and the origin of the epoch's order.
 
-        Batches that were cut ahead do not count. Of the iterator that was made last. Takes microseconds, but for the
-        first, which looks at the series. Less than 1 kB that JSON can hold, and 7 kB more of a random generator where
-        the order is drawn from one that was given to the loader or its sampler, or by a sampler other than PyTorch's
+        It is the state of the iterator made last. Batches cut ahead do not count. It takes microseconds, except for the
+        first, which reads the series. It is less than 1 kB of JSON, plus 7 kB for a random generator if the order is
+        drawn from one that was given to the loader or its sampler, or by a sampler other than PyTorch's
         `RandomSampler`. A sampler with a `state_dict` of its own is asked for it after each batch.
 
-        What PyTorch's global generator draws in the epochs after this one is the program's to keep, with
+        The program itself has to keep the state of PyTorch's global generator for later epochs, with
         `torch.get_rng_state`. Each rank draws for itself, so each saves its own state: `torch.distributed.checkpoint`
         keeps one for all ranks that use the same name.
         """
-        epoch, chooser, own = self._epoch, chooser_of(self), self._own_generator()
+        epoch, chooser, own = self.epoch, chooser_of(self), self._own_generator()
         state = {"version": checkpoint.VERSION, **epoch.state(), "generator": None, **self._identity}
         if epoch.order is None and epoch.sampler_state is None and own is not None:
             state["order"] = samplers.saved(own)
@@ -189,17 +189,21 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict()` was: the next iterator has the rest of that epoch, and is empty at its end.
 
-        Its order and the random numbers of its windows are those of the epoch that was broken off, and nothing is drawn
-        for them: with the global generator as it was then, the epochs that follow are the same too. Generators of one's
-        own are set to what they were. A sampler with `set_epoch` is told the epoch; if the program then tells it
-        another one, that is begun from its first batch. One with a `load_state_dict` is given its state; any other is
-        read from its start, and what was delivered is skipped without cutting it: a sampler of one's own must choose
-        the same again, or have its `torch.Generator`, or None for the global one, at `generator`, and draw when its
-        first number is asked for, as PyTorch's do.
+        Its order and the random numbers of its windows are those of the interrupted epoch, and nothing is drawn for
+        them. So with the same state of the global generator, the epochs that follow are the same too. Generators given
+        by the program get their old state. A sampler with `set_epoch` is told the epoch; if the program then sets
+        another one, that epoch begins at its first batch. A sampler with `load_state_dict` gets its state. Any other
+        sampler is read from its start, and delivered windows are skipped without cutting them: it must choose the same
+        again; or have its `torch.Generator` (None for the global one) at `generator`, and draw when its first number is
+        asked for, as PyTorch's samplers do.
 
-        Iterators that were made before go on as they were.
+        Iterators made before go on as they were.
 
-        Raises ValueError where the state is of another data set, sampler or size of batches, saying what differs.
+        Args:
+            state: A state of a loader with the same data set, sampler and batch size.
+
+        Raises:
+            ValueError: the state is of another loader, with a list of the differences.
 
         >>> loader = DataLoader(TimeSeriesDataset(np.arange(9), seq_length=1), batch_size=2, shuffle=True, device="cpu")
         >>> batches = iter(loader)
@@ -221,20 +225,20 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
             samplers.load(chooser, epoch.sampler_state)
         if epoch.sampler_epoch is not None:
             samplers.set_epoch(chooser, epoch.sampler_epoch)
-        self._epoch, self._iterator = epoch, None
+        self.epoch = epoch
 
     def _own_generator(self) -> torch.Generator | None:
-        """That of the sampler, where it is not the global one."""
+        """Return the generator of the sampler, if it is not the global one."""
         generator = samplers.generator_of(chooser_of(self))
         return None if generator is torch.default_generator else generator
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
         """Where the time goes: see `gpuload.Loader.stats`."""
-        return self._pool.stats(self.meter, last)
+        return self.pool.stats(self.meter, last)
 
     def close(self) -> None:
         """Free threads and memory. Iterating again takes them anew."""
-        self._pool.close()
+        self.pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -244,7 +248,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
 
 def _source(dataset: Any) -> tuple[TimeSeriesDataset, Rows | None]:
-    """The data set of windows, and which of them a Subset has. Raises TypeError where it is something else."""
+    """Return the data set of windows, and the numbers that a Subset has of it. Raise TypeError for another class."""
     if type(dataset) is Subset:
         source, table = _source(dataset.dataset)
         whole: Any = dataset.dataset

@@ -1,4 +1,4 @@
-"""In which order PyTorch's DataLoader takes samples, as pieces of several batches to be cut at once."""
+"""The order in which PyTorch's DataLoader takes samples, as pieces of several batches that are cut at once."""
 
 from __future__ import annotations
 
@@ -6,19 +6,35 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
+from gpuload.run.meter import Meter
 from gpuload.torch import samplers
-from gpuload.torch.dataset import as_numbers
+from gpuload.torch.dataset import TimeSeriesDataset, as_numbers
 from gpuload.torch.epoch import Epoch
+from gpuload.windows.pool import WindowPool
 from gpuload.windows.step import Rows, WindowStep
 
-if TYPE_CHECKING:
-    from gpuload.torch.loader import DataLoader
+
+class Loading(Protocol):
+    """The part of a `DataLoader` that its epochs use."""
+
+    generator: Any
+    persistent_workers: bool
+    dataset: Any
+    sampler: Any
+    batch_sampler: Any
+    source: TimeSeriesDataset
+    table: Rows | None
+    meter: Meter
+    epoch: Epoch
+
+    @property
+    def pool(self) -> WindowPool: ...
 
 
 class Piece(NamedTuple):
@@ -26,34 +42,34 @@ class Piece(NamedTuple):
 
     step: WindowStep
     size: int
-    """Windows in a batch; the last may have fewer."""
+    """Number of windows in a batch; the last may have fewer."""
     exhausts: bool
-    """Whether PyTorch has come to the sampler's end when it has this piece's last batch."""
+    """Whether PyTorch reaches the sampler's end with this piece's last batch."""
     batches: int
-    """Batches of the epoch before it."""
+    """Number of batches of the epoch before it."""
     seen: int
-    """Windows in those."""
+    """Number of windows in those."""
     states: list[Any]
-    """Of a sampler that has a state: the one after each batch."""
+    """States of a stateful sampler after each batch."""
 
     @property
     def batch_size(self) -> int:
-        """Windows in it."""
+        """Number of windows in the piece."""
         return self.step.batch_size
 
 
-def pieces(loader: DataLoader, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
-    """What there is to cut in the rest of an epoch; draws nothing before the first piece is asked for, as PyTorch does.
+def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
+    """Yield the rest of an epoch. Nothing is drawn before the first piece is asked for, as in PyTorch.
 
-    It must not hold the iterator, whose stream holds it: what holds itself is not freed at once.
+    It must not hold the iterator, whose stream holds it: a circle of references is not freed at once.
     """
     told = samplers.epoch_of(chooser_of(loader))
     if epoch.sampler_epoch not in (None, told):
-        epoch.restart()  # The program wants another epoch than the one whose rest was loaded.
+        epoch.restart()  # The program wants another epoch than the loaded one.
     epoch.sampler_epoch = told
     assert epoch.seed is not None
     batches, seen, count = epoch.batches, epoch.seen, len(cast(Sized, loader.dataset))
-    windows, table = loader._source.windows, loader._table
+    windows, table = loader.source.windows, loader.table
     for size, numbers, exhausts, states in _numbers(loader, sampled, epoch):
         indices = numbers if isinstance(numbers, np.ndarray) else as_numbers(numbers, count)
         rows = indices if table is None else table[indices]
@@ -63,16 +79,19 @@ def pieces(loader: DataLoader, sampled: Iterator[Any], epoch: Epoch) -> Iterator
         batches += len(indices) if loader.batch_sampler is None else -(-len(indices) // size)
 
 
-def _numbers(loader: DataLoader, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
-    """Of each piece: the size of its batches, the numbers of its windows, whether it exhausts the sampler, its states.
+def _numbers(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
+    """Yield for each piece: batch size, numbers of its windows, whether it exhausts the sampler, its states.
 
-    An array of numbers holds only those that there are.
+    An array of numbers is known to be in range.
 
-    `sampled`: what PyTorch would take them from, one by one or batch by batch.
+    Args:
+        loader: The loader.
+        sampled: The iterator that PyTorch would take numbers from, one by one or batch by batch.
+        epoch: The epoch.
     """
     sampler, batch_sampler = sampler_of(loader), loader.batch_sampler
     source: Iterator[Any]
-    pool, single = loader._pool, batch_sampler is None
+    pool, single = loader.pool, batch_sampler is None
     size, most = pool.batch_size, pool.together * pool.batch_size
     drop_last = isinstance(batch_sampler, BatchSampler) and batch_sampler.drop_last
     if type(sampler) is SequentialSampler or is_permutation(sampler):
@@ -93,7 +112,7 @@ def _numbers(loader: DataLoader, sampled: Iterator[Any], epoch: Epoch) -> Iterat
     if sampler is None or state is not None:
         batches = source if sampler is None else _batches(source, size, drop_last)
         least = 0 if sampler is None else size
-        # That numbers have come to an end is seen where there are too few for a batch.
+        # The end of the numbers shows in a batch that has too few.
         told = ((batch, state(ended=len(batch) < least) if state else None) for batch in batches)
         for group, states in _grouped(told, most):
             chosen = list(itertools.chain.from_iterable(group))
@@ -108,15 +127,15 @@ def _numbers(loader: DataLoader, sampled: Iterator[Any], epoch: Epoch) -> Iterat
             return
 
 
-def sampler_of(loader: DataLoader) -> Any:
-    """What gives numbers one by one; None where a batch sampler of another class than PyTorch's gives batches."""
+def sampler_of(loader: Loading) -> Any:
+    """Return the source of single numbers. None: a batch sampler of another class than PyTorch's gives batches."""
     if loader.batch_sampler is None:
         return loader.sampler
     return loader.batch_sampler.sampler if type(loader.batch_sampler) is BatchSampler else None
 
 
-def chooser_of(loader: DataLoader) -> Any:
-    """What gives numbers, one by one or batch by batch."""
+def chooser_of(loader: Loading) -> Any:
+    """Return the source of numbers, one by one or batch by batch."""
     sampler = sampler_of(loader)
     return loader.batch_sampler if sampler is None else sampler
 
@@ -128,7 +147,7 @@ def is_permutation(sampler: Any) -> bool:
 
 
 def _permutation(sampler: Any, epoch: Epoch) -> Rows:
-    """The numbers of PyTorch's SequentialSampler or RandomSampler as an array, drawn as the latter draws them."""
+    """Return the numbers of PyTorch's SequentialSampler or RandomSampler as an array, with the latter's draws."""
     count = len(sampler.data_source)
     if type(sampler) is SequentialSampler:
         return np.arange(count)
@@ -137,7 +156,7 @@ def _permutation(sampler: Any, epoch: Epoch) -> Rows:
 
 
 def _generator(sampler: Any, epoch: Epoch) -> torch.Generator:
-    """Where PyTorch's RandomSampler draws the epoch's order from; the epoch is told how it stood."""
+    """Return the generator of the epoch's order, as of PyTorch's RandomSampler; note its state in the epoch."""
     own: torch.Generator | None = sampler.generator
     if epoch.order is None:
         epoch.order = samplers.saved(own) if own else int(torch.empty((), dtype=torch.int64).random_().item())
@@ -149,7 +168,7 @@ def _generator(sampler: Any, epoch: Epoch) -> torch.Generator:
 def _resumed(
     sampler: Any, sampled: Iterator[Any] | None, epoch: Epoch, skipped: int
 ) -> tuple[Iterator[Any], Callable[..., Any] | None]:
-    """What is left of any sampler's epoch; and for one that has a state, what tells it."""
+    """Return the rest of any sampler's epoch, and for a stateful sampler a function that returns its state."""
     if epoch.sampler_state and not epoch.finished:
         source = samplers.load(sampler, epoch.sampler_state)
         return source, functools.partial(samplers.state_of, sampler, source)
@@ -177,8 +196,10 @@ def _batches(numbers: Iterator[Any], size: int, drop_last: bool) -> Iterator[lis
 
 
 def _grouped(batches: Iterable[tuple[Any, Any]], most: int) -> Iterator[tuple[list[Any], list[Any]]]:
-    """Batches of equal length, but perhaps the last, together: at most that many numbers, or one batch. And what came
-    with each."""
+    """Yield groups of batches of equal length (the last may be shorter), and the second item of each.
+
+    A group has at most `most` numbers, or is one batch.
+    """
     group: list[Any] = []
     others: list[Any] = []
     for batch, other in batches:

@@ -1,4 +1,4 @@
-"""What cuts the pieces of an epoch, for our own loader and for PyTorch's."""
+"""The pool that cuts the pieces of an epoch, for gpuload's loader and for PyTorch's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpuload.windows.pool import WindowPool
 
 
 class PiecePool(WindowPool):
-    """Cuts pieces, which know into what batches they are to be parted."""
+    """Cuts pieces, which know the size of their batches."""
 
     def submit(self, engine: Engine, step: Piece) -> Piece:
         engine.submit(step.step)
@@ -21,11 +21,11 @@ class PiecePool(WindowPool):
 
 
 class CutAndCollate:
-    """The `collate_fn` where the user gives none: cuts a batch of a `TimeSeriesDataset` on the loader's device.
+    """The default `collate_fn`: cuts a batch of a `TimeSeriesDataset` on the loader's device.
 
-    The loader does not need it. It is for those who make PyTorch's own `DataLoader` again of a loader's parts, as
-    Accelerate does: batches are still made where they would be. In worker processes, and for windows without targets
-    and extras, which PyTorch stacks as a list of tensors, it is PyTorch's `default_collate`.
+    The loader itself does not need it. It serves code that makes PyTorch's own `DataLoader` from a loader's parts, as
+    Accelerate does: batches are still made on the device. In worker processes, and for windows without targets and
+    extras, which PyTorch stacks as a list of tensors, it is PyTorch's `default_collate`.
     """
 
     pool: PiecePool | None = None
@@ -37,4 +37,4 @@ class CutAndCollate:
         return list(self.pool.delivered(cut_once(self.pool, samples.step), samples.step.batch_size)[0])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {}  # Threads and a GPU's memory are no luggage.
+        return {}  # Threads and GPU memory cannot be sent to another process.

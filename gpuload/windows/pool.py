@@ -1,13 +1,14 @@
-"""The pool for windows: a series, a window, CuPy or NumPy."""
+"""The pool for windows of a series."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from gpuload.core.available import available_cpus
-from gpuload.core.device import CPU
+from gpuload.core.device import CPU, Device
+from gpuload.delivery import Framework
 from gpuload.delivery import base as delivery
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
@@ -19,24 +20,27 @@ from gpuload.windows.job import Cut, WindowJob, complete
 from gpuload.windows.step import WindowStep
 from gpuload.windows.window import Window
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 log = logging.getLogger("gpuload")
 
 PIECE_BYTES = 2**21
-"""Small batches are cut several at once, for what a call costs. A batch that is held keeps the piece that it is of."""
+"""Bytes of a piece. Small batches are cut together, since a call costs time. A batch keeps the piece that it is part
+of."""
 
 
 class WindowPool(EnginePool):
-    """Engines for windows; delivers a step as a list of batches."""
+    """Engines for windows. A step of small windows holds several batches."""
 
     def __init__(
         self,
-        series: Series,
-        window: Window,
+        job: WindowJob,
+        framework: Framework,
         *,
+        device: Device,
+        engine: str,
         batch_size: int,
-        device: str = "auto",
-        engine: str = "auto",
-        framework: str | None = None,
         residency: str = "auto",
         prefetch: int = 2,
         threads: int | None = None,
@@ -45,31 +49,57 @@ class WindowPool(EnginePool):
     ):
         """
         Args:
-            windows: Those of the series, where they are known already.
-            shuffled: Whether windows will be asked for in another order than that of their rows.
+            job: The windows wanted of a series.
+            framework: The framework whose arrays are delivered.
+            device, engine: As `choose_for_windows` returned them.
+            batch_size, prefetch, threads: As of every pool.
+            residency: Where a GPU's engine keeps the series: "auto", "device" or "host".
+            windows: The windows of the job, if they are known already.
+            shuffled: Whether windows are asked for in another order than that of their rows.
         """
-        super().__init__(batch_size=batch_size, prefetch=prefetch, threads=threads)
-        self.source, self.transform = series, window
-        self.job = WindowJob(series, window)
-        self.windows = windows_of(self.job) if windows is None else windows
-        self.device, self.engine = choose_for_windows(series, device, engine, residency)
-        if shuffled and series.mapped and (self.device == CPU or residency == "host"):
-            self.job = WindowJob(series.for_random_reads(), window)
-        self.framework = delivery.choose(framework, self.device)
-        # On a GPU the engine makes the framework's own arrays, where it has an allocator for them.
-        self._converts = self.device == CPU or self.framework.allocator is None
-        self.residency = residency
+        super().__init__(device=device, framework=framework, batch_size=batch_size, prefetch=prefetch, threads=threads)
+        self.engine, self.residency = engine, residency
+        self.source, self.transform, self.job = job.series, job.window, job
+        self.windows = windows_of(job) if windows is None else windows
+        if shuffled and self.source.mapped and (device == CPU or residency == "host"):
+            self.job = WindowJob(self.source.for_random_reads(), self.transform)
+        # On a GPU the engine makes the framework's own arrays, if the framework has an allocator.
+        self._converts = device == CPU or framework.allocator is None
         self._check_dtypes()
-        # A batch in LBC is not one piece of memory inside a larger one.
-        several = PIECE_BYTES // max(1, self.job.bytes_of_window * self.batch_size)
-        self.together = 1 if window.layout == "LBC" else max(1, several)
-        """Batches in a step."""
+        # A batch in LBC is not contiguous inside a larger one.
+        several = PIECE_BYTES // max(1, job.bytes_of_window * self.batch_size)
+        self.together = 1 if job.window.layout == "LBC" else max(1, several)
+        """Number of batches in a step."""
+
+    @classmethod
+    def of(
+        cls,
+        series: Series,
+        window: Window,
+        *,
+        device: Any = "auto",
+        engine: str = "auto",
+        framework: Callable[[Device], Framework],
+        residency: str = "auto",
+        **options: Any,
+    ) -> Self:
+        """Return a pool with the device and engine of these names.
+
+        Args:
+            series, window: What is cut.
+            device, engine, residency: As of `gpuload.Loader`.
+            framework: Called with the device that was chosen; returns the framework whose arrays are delivered.
+            options: The further arguments of the pool.
+        """
+        job = WindowJob(series, window)
+        place, engine = choose_for_windows(series, device, engine, residency)
+        return cls(job, framework(place), device=place, engine=engine, residency=residency, **options)
 
     def __len__(self) -> int:
         return len(self.windows)
 
     def _check_dtypes(self) -> None:
-        """Raise ValueError for what the framework has no arrays of."""
+        """Raise ValueError if the framework has no arrays of some dtype."""
         check, targets = self.framework.check_dtype, self.source.targets
         check("values", self.job.out_dtype, "pass Window(dtype='float32')")
         if targets is not None and self.job.target_channels is None:
@@ -100,9 +130,12 @@ class WindowPool(EnginePool):
         )
 
     def delivered(self, cut: Cut, batch_size: int | None = None) -> list[Any]:
-        """The batches of a cut: inputs; or a tuple of inputs, targets and extras, as far as there are any.
+        """Return the batches of a cut: inputs, or a tuple of inputs, targets and a dict of extras, as far as they
+        exist.
 
-        `batch_size`: where it is another than the pool's.
+        Args:
+            cut: Arrays of one or several batches.
+            batch_size: Windows in a batch. None: the pool's.
         """
         size = batch_size or self.batch_size
         parts = [self._pieces(cut.inputs, size, self.job.out_dtype)]
@@ -123,18 +156,17 @@ class WindowPool(EnginePool):
     def plan(
         self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
     ) -> Iterator[WindowStep]:
-        """As of every pool; several batches a step where they are small."""
+        """Yield the steps; small batches are several in a step."""
         together = self.together if numbers is None else 1
         for first, indices in order.batches(epoch, start, together, numbers):
             yield self.windows.step(indices, seed=seed, epoch=epoch, first=first)
 
     def batches(self, step: WindowStep, made: Cut) -> list[Any]:
-        """The batches of a step."""
         return self.delivered(made)
 
 
 def windows_of(job: WindowJob) -> Windows:
-    """The windows of a job; says once where a series is too short to have any."""
+    """Return the windows of a job. Warn if some series are too short for a window."""
     series, window = job.series, job.window
     windows = Windows(window, series.segments, bounds=series.bounds, has_targets=job.has_targets)
     if windows.too_short:

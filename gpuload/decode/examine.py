@@ -1,4 +1,4 @@
-"""Why DALI could not make a batch: its error names no file, so each is tried on its own."""
+"""The reason why DALI failed: its error names no file, so each file is tried alone."""
 
 from __future__ import annotations
 
@@ -11,32 +11,39 @@ import numpy as np
 from PIL import Image
 
 from gpuload.core.device import CPU, Device
-from gpuload.decode.dali_graph import pixels
-from gpuload.images.augment import Augment
+from gpuload.decode.graph import pixels
+from gpuload.decode.spec import Decoding
 from gpuload.reading.files import in_words
 from gpuload.reading.header import opened
 
 LONGEST_JPEG = 65_500
-"""Height or width that Pillow writes."""
+"""Greatest height or width that Pillow writes."""
 
 
 def obstacles(
-    files: Iterable[bytes | Exception], transform: Augment, device: Device, max_pixels: int | None
+    files: Iterable[bytes | Exception], decoding: Decoding, device: Device, max_pixels: int | None
 ) -> list[str | None]:
-    """For each file, or what reading it raised, why it cannot be decoded, or None.
+    """Return for each file the reason why it cannot be decoded, or None.
 
-    Raises RuntimeError where DALI does not decode a sound picture as large as those that it alone refuses: then it is
-    not these files that are bad, but the device, or memory, is in trouble.
+    Args:
+        files: The bytes of each file, or the exception that reading it raised.
+        decoding: The levels wanted.
+        device: Where DALI decodes.
+        max_pixels: Limit for a header's claim; None: no limit.
+
+    Raises:
+        RuntimeError: DALI refuses even a sound picture as large as those that it alone refuses: the device or its
+            memory is in trouble, not the files.
     """
     from nvidia.dali import Pipeline, fn, types
 
     pipe = Pipeline(batch_size=1, num_threads=1, device_id=device.index, prefetch_queue_depth=1)
     with pipe:
         file = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
-        pipe.set_outputs(pixels(file, transform, "cpu" if device == CPU else "gpu", max_pixels))
+        pipe.set_outputs(pixels(file, decoding, "cpu" if device == CPU else "gpu", max_pixels))
     reasons: list[str | None] = []
     largest = 0
-    """Pixels, of the images that only DALI refuses."""
+    """Pixels of the largest image that only DALI refuses."""
     for found in files:
         if isinstance(found, Exception):
             reasons.append(in_words(found))
@@ -44,7 +51,7 @@ def obstacles(
         try:
             _decode(pipe, found)
         except RuntimeError as error:
-            try:  # In Pillow's words, if Pillow refuses it too, since DALI's are few.
+            try:  # If Pillow refuses the file too, its message says more than DALI's.
                 with opened(found, max_pixels) as image:
                     image.load()
                     largest = max(largest, image.width * image.height)
@@ -65,7 +72,7 @@ def _decode(pipe: Any, data: bytes) -> None:
 
 
 def _sound(count: int) -> bytes:
-    """A JPEG of about so many pixels, no more."""
+    """Return a JPEG of about `count` pixels, not more."""
     side = min(math.isqrt(count), LONGEST_JPEG)
     file = io.BytesIO()
     Image.new("L", (side, side)).save(file, "JPEG")
