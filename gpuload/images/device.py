@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.device import Device
-from gpuload.delivery.base import Allocator
+from gpuload.delivery import Allocator
 from gpuload.gpu.runtime import CupyRuntime, Runtime
 from gpuload.gpu.staging import Staging
 from gpuload.gpu.store import Addresses, staged

@@ -17,7 +17,7 @@ from gpuload.sources import ImageArray, ImageSource
 if TYPE_CHECKING:
     from gpuload.cache.device import DeviceCache
     from gpuload.core.device import Device
-    from gpuload.delivery.base import Allocator
+    from gpuload.delivery import Allocator
     from gpuload.gpu.store import Upload
 
 Indices = NDArray[np.int64]

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from gpuload.cache import CachePolicy, DeviceCache, DiskCache, HostCache
 from gpuload.core.device import CPU, Device
 from gpuload.core.errors import BadSample, ErrorPolicy, SampleError
-from gpuload.delivery import base as delivery
+from gpuload.delivery import CUPY_ALLOCATOR, Framework
+from gpuload.delivery import choose as choose_framework
 from gpuload.images.augment import Augment
 from gpuload.images.caching import check, kept, open_cache
 from gpuload.images.choose import choose, open_engine
@@ -60,7 +61,7 @@ class ImagePool(EnginePool):
         transform = sized(source, transform)
         self.source = source
         self.device, self.engine = choose(source, transform, device, engine)
-        self.framework = delivery.choose(framework, self.device)
+        self.framework = choose_framework(framework, self.device)
         if channels_last and (self.framework.name != "torch" or transform.layout == "HWC"):
             raise ValueError(
                 "channels_last=True is a memory format of PyTorch for images [B, C, H, W], not for "
@@ -124,7 +125,7 @@ class ImagePool(EnginePool):
             threads=self.threads,
             policy=self.policy,
             cache=self.cache,
-            allocator=self.framework.allocator or delivery.CUPY,
+            allocator=self.framework.allocator or CUPY_ALLOCATOR,
             kept=None if self.caching.cache_size is None else kept(self.caching, self.transform),
         )
         self._stages.opened(engine)
@@ -232,7 +233,7 @@ class ImagePool(EnginePool):
         return [(images, self.framework.convert(labels, self.device, None))]
 
 
-def _label_dtype(labels: NDArray[Any], framework: delivery.Framework) -> str | None:
+def _label_dtype(labels: NDArray[Any], framework: Framework) -> str | None:
     """What labels are converted to: whole numbers to what the framework asks for, or has."""
     name = labels.dtype.name
     if labels.dtype.kind in "iu":

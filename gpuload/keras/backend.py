@@ -10,8 +10,7 @@ import keras
 import numpy as np
 
 from gpuload.core.device import CPU, Device
-from gpuload.delivery import base as delivery
-from gpuload.delivery.base import FRAMEWORKS, Framework
+from gpuload.delivery import FRAMEWORKS, Framework, choose
 
 log = logging.getLogger("gpuload")
 
@@ -29,7 +28,7 @@ def backend_framework(device: Device) -> Framework:
             log.info("fit copies batches to the host for Keras' %s backend; see gpuload.keras.dataset", name)
         return FRAMEWORKS["numpy"]
     try:
-        framework = delivery.choose(name, device)
+        framework = choose(name, device)
     except (ImportError, RuntimeError) as error:
         log.info("fit copies batches to the host, since %s", error)
         return FRAMEWORKS["numpy"]

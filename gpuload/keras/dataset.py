@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from gpuload.delivery.base import Framework
+from gpuload.delivery import Framework
 from gpuload.images.augment import Augment
 from gpuload.images.pool import ImagePool
 from gpuload.keras.backend import backend_framework

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpuload.core.device import CPU
 from gpuload.core.errors import BadSample
-from gpuload.delivery.base import FRAMEWORKS, Framework
+from gpuload.delivery import FRAMEWORKS, Framework
 from gpuload.images.pool import ImagePool
 from gpuload.keras.backend import backend_framework, of_framework
 from gpuload.keras.passes import ResumableDataset

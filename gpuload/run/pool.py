@@ -11,7 +11,7 @@ from typing import Any
 from gpuload.core.checks import checked_int
 from gpuload.core.device import Device
 from gpuload.core.errors import BadSample
-from gpuload.delivery import base as delivery
+from gpuload.delivery import Framework
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
 from gpuload.run.meter import Meter
@@ -27,7 +27,7 @@ class EnginePool(ABC):
     """Where batches are made and delivered."""
     engine: str
     """Name of what makes them."""
-    framework: delivery.Framework
+    framework: Framework
     """Whose arrays they are."""
 
     def __init__(self, *, batch_size: int, prefetch: int, threads: int | None):

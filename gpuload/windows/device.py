@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.device import Device
-from gpuload.delivery.base import Allocator
+from gpuload.delivery import Allocator
 from gpuload.gpu.runtime import Bytes, CupyRuntime, Runtime
 from gpuload.gpu.staging import ALIGNED, Slot, Staging
 from gpuload.sources import Series

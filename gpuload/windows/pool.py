@@ -8,7 +8,8 @@ from typing import Any
 
 from gpuload.core.available import available_cpus
 from gpuload.core.device import CPU
-from gpuload.delivery import base as delivery
+from gpuload.delivery import CUPY_ALLOCATOR
+from gpuload.delivery import choose as choose_framework
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
 from gpuload.run.pool import EnginePool
@@ -55,7 +56,7 @@ class WindowPool(EnginePool):
         self.device, self.engine = choose_for_windows(series, device, engine, residency)
         if shuffled and series.mapped and (self.device == CPU or residency == "host"):
             self.job = WindowJob(series.for_random_reads(), window)
-        self.framework = delivery.choose(framework, self.device)
+        self.framework = choose_framework(framework, self.device)
         # On a GPU the engine makes the framework's own arrays, where it has an allocator for them.
         self._converts = self.device == CPU or self.framework.allocator is None
         self.residency = residency
@@ -94,7 +95,7 @@ class WindowPool(EnginePool):
         return WindowCupyEngine(
             self.job,
             device=self.device,
-            allocator=self.framework.allocator or delivery.CUPY,
+            allocator=self.framework.allocator or CUPY_ALLOCATOR,
             residency=self.residency,
             threads=threads,
         )
