@@ -29,7 +29,7 @@ from rich.table import Table
 import gpuload
 from benchmarks.jobs import synchronize
 from benchmarks.report import environment, rounds, save, spread
-from gpuload.delivery.base import EXTRAS, FRAMEWORKS
+from gpuload.delivery import FRAMEWORKS
 from gpuload.run.engine import Engine
 
 BATCH_SIZE = 32

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import gpuload
 from gpuload.core.device import CPU, Device, resolve
-from gpuload.delivery import base as delivery
+from gpuload.delivery import choose
+from gpuload.delivery.numpy import to_numpy
 from gpuload.images.augment import Augment
 from gpuload.images.choose import open_engine
 from gpuload.images.step import Step
@@ -101,7 +102,7 @@ def test_no_copy_of_images(place: Place, framework: str) -> None:
     for size in (5, 1):
         engine.submit(transform.step(np.arange(size), seed=1, epoch=0, first=0))
         made = engine.result()
-        delivered = delivery.choose(framework, device).convert(made, device, "float32")
+        delivered = choose(framework, device).convert(made, device, "float32")
         assert address(delivered) == address(made)
 
 
@@ -363,7 +364,7 @@ def test_steps_run_without_a_loader(place: Place) -> None:
         engine.submit(Step(indices=np.arange(first, first + 2)))
     assert engine.pending == 3
     for first in (0, 2, 4):
-        images = delivery.to_numpy(engine.result(), device)
+        images = to_numpy(engine.result(), device)
         np.testing.assert_array_equal(images, IMAGES[first : first + 2])
     engine.close()
 
@@ -371,13 +372,13 @@ def test_steps_run_without_a_loader(place: Place) -> None:
 def test_unknown_and_impossible(framework: str) -> None:
     names = "numpy, torch, tensorflow, jax, cupy, dlpack"
     with pytest.raises(ValueError, match=f"framework must be one of {names}, not 'paddle'"):
-        delivery.choose("paddle", CPU)
+        choose("paddle", CPU)
     with pytest.raises(ValueError, match="framework='cupy' needs a GPU, but batches are made on cpu: pass device="):
-        delivery.choose("cupy", CPU)
+        choose("cupy", CPU)
     if framework in ("torch", "tensorflow", "jax"):
         message = (
             rf"framework='{framework}' cannot use cuda:99: the installed {framework} \d.* sees (no|\d+) GPU; install "
             "one that is built for CUDA, or pass device='cpu'"
         )
         with pytest.raises(RuntimeError, match=message):
-            delivery.choose(framework, Device(99))
+            choose(framework, Device(99))

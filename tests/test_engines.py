@@ -32,7 +32,7 @@ from gpuload import (
 from gpuload.core import available
 from gpuload.core import device as cuda
 from gpuload.decode.pillow import NumpyOps
-from gpuload.delivery import base as delivery
+from gpuload.delivery.numpy import to_numpy
 from gpuload.images.choose import choose, open_engine
 from gpuload.images.host_engine import unsupported
 
@@ -1172,7 +1172,7 @@ class Bench:
             self.engine.submit(self.transform.step(number + np.arange(3), seed=0, epoch=0, first=number))
 
     def result(self):
-        return delivery.to_numpy(self.engine.result(), self.device)
+        return to_numpy(self.engine.result(), self.device)
 
 
 @pytest.fixture
@@ -1300,7 +1300,7 @@ def test_the_result_is_delivered_without_a_copy(dali):
     bench = Bench(dali, source, Augment(size=source.images.shape[1:3]))
     bench.submit(0)
     made = bench.engine.result()
-    batch = delivery.to_numpy(made, bench.device)
+    batch = to_numpy(made, bench.device)
     assert batch.ctypes.data == made.ctypes.data
     expected = source.images[:3].astype(np.float32)
     # The array keeps its memory where the engine is gone.

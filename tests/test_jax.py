@@ -22,7 +22,7 @@ from PIL import Image
 
 import gpuload
 from gpuload.core.device import Device
-from gpuload.delivery.base import FRAMEWORKS
+from gpuload.delivery import FRAMEWORKS
 from gpuload.delivery.sharding import sharded
 from gpuload.plan.order import Order
 

@@ -25,7 +25,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from gpuload.core import device as cuda
-from gpuload.delivery import base as delivery
+from gpuload.delivery import CUPY_ALLOCATOR
 from gpuload.gpu import compile as compiling
 from gpuload.gpu import runtime as cupy_runtime
 from gpuload.sources import Series
@@ -194,7 +194,7 @@ def engine_for(device, job, *, residency="device", threads=16, skew=0):
     else:
         runtime = None
         engine = WindowCupyEngine(
-            job, device=cuda.resolve(device), allocator=delivery.CUPY, residency=residency, threads=2
+            job, device=cuda.resolve(device), allocator=CUPY_ALLOCATOR, residency=residency, threads=2
         )
 
     def close():

@@ -17,8 +17,10 @@ import torch
 from conftest import _require_device
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
 
 from gpuload import Loader, Series, Window
+from gpuload.sources.maps import for_random_reads, place_of
 
 ROWS = np.arange(60, dtype=np.float32).reshape(20, 3)
 
@@ -195,6 +197,22 @@ def test_a_panel_of_maps_is_a_copy(tmp_path: pathlib.Path) -> None:
     assert not Series([mapped, mapped]).mapped
 
 
+def test_any_view_of_a_map_is_found_in_its_file(tmp_path: pathlib.Path) -> None:
+    np.save(tmp_path / "values.npy", np.arange(240, dtype=">f4").reshape(20, 4, 3))
+    mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
+    views = [mapped, mapped[5:], mapped[::-1], mapped[::-2, 1:, ::-1], np.asarray(mapped).T, mapped.view("<i4")]
+    views += [np.broadcast_to(mapped[3], (7, 4, 3)), as_strided(mapped[2:], (3, 2), (12, 4))]
+    for view in views:
+        again = for_random_reads(view)
+        assert again is not view
+        assert (again.dtype, again.strides, again.flags.writeable) == (view.dtype, view.strides, False)
+        np.testing.assert_array_equal(again, view)
+        np.testing.assert_array_equal(place_of(view).open(), view)
+    for other in (mapped.copy(), mapped + 1, mapped[:0], np.load(tmp_path / "values.npy", mmap_mode="c")):
+        assert place_of(other) is None
+        assert for_random_reads(other) is other
+
+
 # --- Series of a panel, and stretches ---
 
 
@@ -280,7 +298,7 @@ class OnGpu:
 
 def test_a_gpu_array_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
-    with refused("values on a GPU needs CuPy, which is not installed: pip install 'gpuload[cuda13]'", ImportError):
+    with refused("values on a GPU needs cupy, which is not installed: pip install 'gpuload[cuda13]'", ImportError):
         Series(OnGpu())
 
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuload.sources import FileSource, ImageArray, ImageFolder, ImageFrame, ImageList
+from gpuload.sources import FileSource, ImageArray, ImageFolder, ImageFrame, ImageList, Series, Source, SourceOfFiles
+from gpuload.sources.fingerprint import fingerprint, fingerprint_of_names
 
 TREE = [
     "b cat/1.jpg",
@@ -413,3 +414,31 @@ def test_names_are_few_objects():
 def test_pandas_is_not_imported():
     code = "import sys, gpuload.sources; sys.exit('pandas' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_fingerprints_are_a_promise():
+    """States on disk hold them."""
+    rows = np.arange(60, dtype=np.float32).reshape(20, 3)
+    listed = ImageList(["a.jpg", "é/b.jpg"], labels=np.array([3, 1], np.int32), root="/data")
+    large = np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None, None], (200, 80, 80, 1))
+    for source, expected in [
+        (listed, "bf16d0c493a8509d"),
+        (listed.take([1, 0]), "fbc11b388486ace2"),
+        (ImageList(["a.jpg"]), "63da2971e1abffc6"),
+        (ImageList(["a", "b"], labels=np.array(["x", None], object)), "d6f0f3484a4ae815"),
+        (ImageArray(np.arange(96, dtype=np.uint8).reshape(2, 4, 4, 3), labels=[0.5, 1.5]), "b07ffe41ec64b086"),
+        (ImageArray(large), "1941b8c039243ee4"),
+        (Series(rows), "1c2996e1adb7fa9a"),
+        (
+            Series(rows, np.arange(20, dtype=np.int64), groups=np.repeat([1, 2], 10), segments=[(0, 5), (7, 20)]),
+            "097580abc3a60eca",
+        ),
+    ]:
+        assert fingerprint(source) == expected
+    assert fingerprint_of_names(listed) == "10d652d9c6eb5563"
+
+
+def test_the_contract_of_sources(tree):
+    for source in (ImageFolder(tree), ImageList(["a"]), ImageArray(np.zeros((1, 2, 2, 3), np.uint8))):
+        assert isinstance(source, Source)
+        assert isinstance(source, SourceOfFiles) == isinstance(source, FileSource)

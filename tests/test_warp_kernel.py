@@ -26,7 +26,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from gpuload.core import device as cuda
-from gpuload.delivery import base as delivery
+from gpuload.delivery import CUPY_ALLOCATOR, Allocator
 from gpuload.gpu import compile as compiling
 from gpuload.gpu import runtime as cupy_runtime
 from gpuload.gpu.launch import OPTIONS
@@ -101,7 +101,7 @@ class Rig(NamedTuple):
     """A device, and how arrays on it are made."""
 
     device: cuda.Device
-    allocator: delivery.Allocator
+    allocator: Allocator
     runtime: cupy_runtime.Runtime
 
     def augmenter(self, transform, images):
@@ -142,7 +142,7 @@ def rig(device, request):
         if device != "cpu":
             pytest.importorskip("cupy")
             found = cuda.resolve(device)
-            return Rig(found, delivery.CUPY, cupy_runtime.CupyRuntime(found))
+            return Rig(found, CUPY_ALLOCATOR, cupy_runtime.CupyRuntime(found))
         runtimes.append(cuda_host.HostRuntime(threads))
         return Rig(cuda.CPU, cuda_host.allocator(skew), runtimes[-1])
 

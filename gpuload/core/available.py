@@ -1,19 +1,19 @@
-"""What this machine and this process have: CPUs and optional packages."""
+"""What this process can use: CPUs and optional packages."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
 import os
+from typing import Any
 
 log = logging.getLogger("gpuload")
-
 
 _announced: set[str] = set()
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -35,8 +35,18 @@ def cupy_installed() -> bool:
     return importlib.util.find_spec("cupy") is not None
 
 
-def announce(said: str) -> None:
-    """Log a choice, once in a process."""
-    if said not in _announced:
-        _announced.add(said)
-        log.info(said)
+def required(module: str, purpose: str, extra: str) -> Any:
+    """Import an optional package. Raise ImportError, naming the extra of gpuload that installs it, if that fails."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:  # The cause is shown too: the package may be installed, and broken.
+        raise ImportError(
+            f"{purpose} needs {module}, which is not installed: pip install 'gpuload[{extra}]'"
+        ) from error
+
+
+def announce(message: str) -> None:
+    """Log a message, once in a process."""
+    if message not in _announced:
+        _announced.add(message)
+        log.info(message)

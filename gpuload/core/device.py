@@ -1,23 +1,23 @@
-"""Which device to run on, and the kernels that run there."""
+"""The device that batches are made on."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import logging
 import os
 import re
 from dataclasses import dataclass
 
-log = logging.getLogger("gpuload")
-
 
 @dataclass(frozen=True)
 class Device:
-    """A place where pixels are made: `cpu`, or one CUDA device."""
+    """The CPU, or one CUDA device.
+
+    Args:
+        index: Number of the CUDA device. None: the CPU.
+    """
 
     index: int | None
-    """Number of the CUDA device; None is the CPU."""
 
     def __str__(self) -> str:
         return "cpu" if self.index is None else f"cuda:{self.index}"
@@ -28,11 +28,11 @@ CPU = Device(None)
 
 @functools.cache
 def device_count() -> int:
-    """How many CUDA devices this process may use; 0 where there is no driver.
+    """Return the number of CUDA devices that this process may use; 0 without a driver.
 
-    Asks the driver's management library (NVML), so that no framework has to be imported and no CUDA context is begun:
-    after `cuInit`, processes that are forked could not use CUDA. Where that library is missing, or
-    `CUDA_VISIBLE_DEVICES` names parts of devices (MIG), the driver itself is asked.
+    The driver's management library (NVML) tells it without a framework and without a CUDA context: after `cuInit`,
+    forked processes could not use CUDA. The driver itself is asked only if that library is missing, or if
+    `CUDA_VISIBLE_DEVICES` names parts of devices (MIG).
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
@@ -49,7 +49,7 @@ def device_count() -> int:
 
 
 def _count_by_nvml(visible: str | None) -> int | None:
-    """The devices that NVML shows and CUDA_VISIBLE_DEVICES leaves; None where NVML does not answer."""
+    """Return the number of devices that NVML shows and CUDA_VISIBLE_DEVICES leaves; None if NVML does not answer."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -68,7 +68,7 @@ def _count_by_nvml(visible: str | None) -> int | None:
 
 
 def _uuid(nvml: ctypes.CDLL, index: int) -> str:
-    """Such as "GPU-8f6a..."; "" where there is no saying."""
+    """Return a device's UUID, such as "GPU-8f6a..."; "" if NVML does not tell it."""
     handle, text = ctypes.c_void_p(), ctypes.create_string_buffer(96)
     if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) != 0:
         return ""
@@ -76,7 +76,7 @@ def _uuid(nvml: ctypes.CDLL, index: int) -> str:
 
 
 def _visible(names: str, uuids: list[str]) -> int:
-    """How many devices a value of CUDA_VISIBLE_DEVICES leaves: those before the first name that is none.
+    """Return the number of devices that a value of CUDA_VISIBLE_DEVICES leaves: those before the first unknown name.
 
     >>> uuids = ["GPU-8f6a", "GPU-8f6b", "GPU-1c00"]
     >>> [_visible(names, uuids) for names in ("2,0", "0,7,1", "-1", "", "GPU-1c,GPU-8f6b", "GPU-8f6")]
@@ -95,32 +95,46 @@ def _visible(names: str, uuids: list[str]) -> int:
     return count
 
 
-def _wanted(device: str) -> tuple[str, str]:
-    """Who names the device, and what it is."""
+def _wanted(device: object) -> tuple[str, object]:
+    """Return what names the device, the argument or the environment's variable, and the name."""
+    if type(device).__module__ == "torch" and type(device).__name__ == "device":
+        return "device", str(device)
     if device == "auto" and "GPULOAD_DEVICE" in os.environ:
         return "GPULOAD_DEVICE", os.environ["GPULOAD_DEVICE"]
     return "device", device
 
 
-def is_auto(device: str) -> bool:
+def is_auto(device: object) -> bool:
     """Whether neither the argument nor the environment names a device."""
     return _wanted(device)[1] == "auto"
 
 
-def resolve(device: str) -> Device:
-    """The device that `"auto"`, `"cpu"`, `"cuda"` or `"cuda:N"` names.
+def resolve(device: object) -> Device:
+    """Return the device of that name.
 
-    Raises ValueError for another spelling and RuntimeError for a CUDA device that is not there.
+    Args:
+        device: "auto", "cpu", "cuda", "cuda:N", or a `torch.device`. "auto" takes the first GPU, or else the CPU; the
+            environment's GPULOAD_DEVICE overrides it.
+
+    Raises:
+        ValueError: The name is another one.
+        RuntimeError: The machine does not have that CUDA device.
 
     >>> str(resolve("cpu"))
     'cpu'
+    >>> resolve("gpu:1")
+    Traceback (most recent call last):
+    ValueError: device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not 'gpu:1': pass device='cuda:1'
     """
     name, value = _wanted(device)
     if value == "auto":
         return Device(0) if device_count() else CPU
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {value!r}")
+        advice = ""
+        if (meant := _meant(value)) is not None:
+            advice = f": pass device={meant!r}" if name == "device" else f": set {name}={meant}"
+        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {value!r}{advice}")
     if value == "cpu":
         return CPU
     index, count = int(match[1] or 0), device_count()
@@ -130,3 +144,13 @@ def resolve(device: str) -> Device:
             "pass device='cpu', or device='auto' to take what is there"
         )
     return Device(index)
+
+
+def _meant(value: object) -> str | None:
+    """Return the device that another library's name stands for: "gpu:1", TensorFlow's "/GPU:1", PyTorch's 1."""
+    text = f"gpu:{value}" if type(value) is int else str(value).lower()
+    match = re.fullmatch(r"/?(?:device:)?(cpu|gpu|cuda)(?::(\d+))?", text)
+    if match is None:
+        return None
+    number = int(match[2] or 0)
+    return "cpu" if match[1] == "cpu" else f"cuda:{number}" if number else "cuda"

@@ -1,4 +1,4 @@
-"""Memory on the host for what engines make."""
+"""Aligned arrays on the host."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 ALIGNED = 64
-"""Bytes at whose multiples an array has to begin for JAX and TensorFlow to take it without a copy: the widest that the
+"""JAX and TensorFlow take an array without a copy if its address is a multiple of this many bytes, the most that the
 instructions of XLA and of Eigen ask for. NumPy promises 16."""
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """`np.empty`, aligned.
+    """Return an uninitialised array whose address is a multiple of `ALIGNED`.
 
     >>> empty((3, 5), np.float32).ctypes.data % ALIGNED
     0
@@ -28,10 +28,10 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def sparse(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Zeros, aligned, to be written here and there over time: the system hands out small pages, each when it is first
-    written.
+    """Return aligned zeros that take memory only where they are written, in small pages.
 
-    Of `np.empty` it may hand out pages of 2 MB, which it clears: of images in a random order, one for nearly each.
+    `np.empty` may get pages of 2 MB, each of which the system clears as a whole. Images that are written in a random
+    order would then touch nearly one such page each.
 
     >>> sparse((3, 5), np.float32).sum()
     np.float32(0.0)
@@ -42,13 +42,13 @@ def sparse(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         return np.zeros(shape, found)
     block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        with contextlib.suppress(OSError):  # A kernel without huge pages.
+        with contextlib.suppress(OSError):  # The kernel has no huge pages.
             block.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(block, found).reshape(shape)
 
 
 def aligned(array: NDArray[Any], dtype: DTypeLike | None = None) -> NDArray[Any]:
-    """A copy in one piece, aligned, of another dtype if asked for."""
+    """Return an aligned, C-contiguous copy, of another dtype if one is given."""
     copy = empty(array.shape, array.dtype if dtype is None else dtype)
     np.copyto(copy, array, casting="unsafe")
     return copy

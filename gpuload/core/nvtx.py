@@ -1,4 +1,4 @@
-"""Names for what gpuload does, on the time line of NVIDIA's profilers: NVTX ranges in the domain "gpuload"."""
+"""NVTX ranges, which name gpuload's work on the time line of NVIDIA's profilers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ DOMAIN = "gpuload"
 
 @functools.cache
 def range(name: str) -> AbstractContextManager[object]:
-    """A context that Nsight Systems, and whatever else listens to NVTX, shows under this name.
+    """Return a context that Nsight Systems and other NVTX tools show under this name.
 
-    One object for each name, for all threads and any depth, and nothing but a few hundred nanoseconds where nobody
-    listens. NVIDIA's package nvtx is imported with the first range; without it the context does nothing. The
-    environment's NVTX_DISABLE=1 silences it.
+    Each name has one context, for all threads and any depth; without a profiler it costs a few hundred nanoseconds.
+    NVIDIA's package nvtx is imported with the first range. Without that package, or with the environment's
+    NVTX_DISABLE=1, the context does nothing.
 
     >>> with range("submit"):
     ...     pass

@@ -1,28 +1,30 @@
-"""Batches spread over the devices of a JAX mesh: which part a process makes, and the global array of all parts."""
+"""Batches spread over the devices of a JAX mesh: the part that a process makes, and the global array of all parts."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from typing import Any
 
 import numpy as np
 
 from gpuload.core.device import CPU, Device
-from gpuload.delivery import Framework, choose
-from gpuload.delivery.base import to_jax
+from gpuload.delivery.base import Framework
+from gpuload.delivery.jax import import_jax, to_jax
 from gpuload.plan.order import Order
 
 
 def shard_of(sharding: Any, batch_size: int) -> tuple[int, int]:
-    """(rank, count): the part of each batch that this process makes, by where its devices stand in the mesh.
+    """Return (rank, count): the part of each batch that this process makes, which its devices in the mesh settle.
 
-    Raises ValueError for a sharding that does not spread the first axis, and that one alone, in equal parts;
-    ImportError where JAX is not installed.
+    Args:
+        sharding: A `jax.sharding.NamedSharding` that spreads the first axis, and no other, in equal parts.
+        batch_size: Samples in a batch of all processes together.
+
+    Raises:
+        ValueError: The sharding is another one, or cannot spread the batch.
+        ImportError: JAX is not installed.
     """
-    choose("jax", CPU)
-    jax: Any = importlib.import_module("jax")
-
+    jax = import_jax()
     if not isinstance(sharding, jax.sharding.NamedSharding) or not isinstance(sharding.mesh, jax.sharding.Mesh):
         raise ValueError(f"sharding must be a jax.sharding.NamedSharding over a mesh of devices, not {sharding!r}")
     unsettled = jax.sharding.PartitionSpec.UNCONSTRAINED in sharding.spec
@@ -53,14 +55,14 @@ def shard_of(sharding: Any, batch_size: int) -> tuple[int, int]:
 
 
 def _pieces(sharding: Any) -> int:
-    """Parts that the first axis is cut into."""
+    """Return the number of parts that the first axis is cut into."""
     axes = sharding.spec[0] if sharding.spec else None
     names = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
     return int(np.prod([sharding.mesh.shape[name] for name in names], dtype=int))
 
 
 def check_last_batch(order: Order, sharding: Any) -> None:
-    """Raise ValueError where a short last batch cannot be spread as the others are."""
+    """Raise ValueError if the order ends in a short batch that the sharding cannot spread."""
     left = order.size % order.batch_size
     pieces = _pieces(sharding)
     if order.last_batch == "keep" and left % pieces:
@@ -71,12 +73,18 @@ def check_last_batch(order: Order, sharding: Any) -> None:
 
 
 def sharded(framework: Framework, sharding: Any, count: int, device: Device) -> Framework:
-    """JAX, with each process' part assembled to a global array that is spread as `sharding` says.
+    """Return JAX as a framework whose batches are global arrays, assembled from each process's part.
 
-    Raises ValueError where batches would have to leave the kind of device that they are made on.
+    Args:
+        framework: The framework JAX, as `choose` returns it.
+        sharding: How the batch is spread over devices; `shard_of` has checked it.
+        count: Number of processes that make a part.
+        device: Where this process makes its part.
+
+    Raises:
+        ValueError: The devices of the sharding are of another kind than `device`.
     """
-    jax: Any = importlib.import_module("jax")
-
+    jax = import_jax()
     platforms = {"cpu" if gpu.platform == "cpu" else "cuda" for gpu in sharding.device_set}
     if platforms != {"cpu" if device == CPU else "cuda"}:
         raise ValueError(
@@ -87,7 +95,7 @@ def sharded(framework: Framework, sharding: Any, count: int, device: Device) -> 
     def assembled(array: Any, device: Device, dtype: str | None) -> Any:
         local = np.asarray(array) if device == CPU else to_jax(array, device)
         shape = (len(local) * count, *local.shape[1:])
-        # PartitionSpec("data", None) is for images; of labels [B] it names more axes than there are.
+        # PartitionSpec("data", None) fits images, and has more axes than labels [B].
         spec = jax.sharding.PartitionSpec(*sharding.spec[: local.ndim])
         here = jax.sharding.NamedSharding(sharding.mesh, spec, memory_kind=sharding.memory_kind)
         result = jax.make_array_from_process_local_data(here, local, shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gpuload.cache import DeviceCache
 from gpuload.core.available import available_cpus
 from gpuload.decode.spec import Decoder
-from gpuload.delivery import CUPY, Allocator
+from gpuload.delivery import CUPY_ALLOCATOR, Allocator
 from gpuload.images.caching import AnyCache
 from gpuload.images.engine import Augmenter, HostImageEngine, ImageEngine
 from gpuload.images.job import ImageJob
@@ -19,7 +19,7 @@ def open_engine(
     threads: int | None = None,
     errors: Errors | None = None,
     cache: AnyCache | None = None,
-    allocator: Allocator = CUPY,
+    allocator: Allocator = CUPY_ALLOCATOR,
 ) -> ImageEngine:
     """Return a new engine.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gpuload.core.device import CPU
 from gpuload.core.errors import BadSample, SampleError
-from gpuload.delivery import CUPY, Framework
+from gpuload.delivery import CUPY_ALLOCATOR, Framework
 from gpuload.images.caching import AnyCache, open_cache
 from gpuload.images.engine import ImageEngine
 from gpuload.images.job import ImageJob
@@ -106,7 +106,7 @@ class ImagePool(EnginePool):
             threads=self.threads,
             errors=self.options,
             cache=self.cache,
-            allocator=self.framework.allocator or CUPY,
+            allocator=self.framework.allocator or CUPY_ALLOCATOR,
         )
         self.figures.opened(engine)
         return engine

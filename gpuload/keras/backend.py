@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from gpuload import delivery
 from gpuload.core.device import CPU, Device
 from gpuload.delivery import FRAMEWORKS, Framework
-from gpuload.delivery import base as delivery
 
 log = logging.getLogger("gpuload")
 

@@ -15,23 +15,22 @@ if TYPE_CHECKING:
 
 
 class ImageArray:
-    """Images that are already in memory, or in a memory-mapped file.
+    """Images in memory, or in a memory-mapped file.
 
     Args:
-        images: uint8 or floating [N, H, W, C]; not copied, and an `np.memmap` stays one.
-        labels: anything `np.asarray` takes, of any shape and dtype, one entry per image along the first axis.
+        images: uint8 or floating [N, H, W, C]. They are not copied, and an `np.memmap` stays one.
+        labels: One entry for each image, along the first axis: anything that `np.asarray` takes, of any shape and
+            dtype. None: there are no labels.
 
     Raises:
-        ValueError: `images` has another rank or dtype, or holds no image; `labels` has another length.
+        ValueError: `images` has another rank or dtype, or holds no image; or `labels` has another length.
 
     >>> ImageArray(np.zeros((8, 32, 32, 3), np.uint8), labels=np.arange(8, dtype=np.int32))
     ImageArray(images: uint8 [8, 32, 32, 3], labels: int32 [8])
     """
 
     images: Array
-    """The images: uint8 or floating [N, H, W, C]."""
     labels: Array | None
-    """One entry per image along the first axis, or None."""
 
     def __init__(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None):
         self.images = images if isinstance(images, np.memmap) else np.asarray(images)
@@ -48,12 +47,17 @@ class ImageArray:
         self.labels = as_labels(labels, len(self.images), "images")
 
     def __len__(self) -> int:
+        """Number of images."""
         return len(self.images)
 
     def take(self, indices: npt.ArrayLike | slice) -> Self:
-        """A new source with these images and their labels, in this order.
+        """Return a source with these images and their labels, in this order.
 
-        `indices` are int [K] or bool [N], which copy the images, or a slice, which shares them.
+        Args:
+            indices: Integers [K] or booleans [N], which copy the images; or a slice, which shares them.
+
+        Raises:
+            IndexError: The indices are of another kind, or out of bounds.
         """
         indices = as_indices(indices)
         taken = copy.copy(self)

@@ -1,4 +1,4 @@
-"""What tells one source from another, in a few letters."""
+"""Fingerprints of sources, which tell whether a checkpoint belongs to a source."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from gpuload.sources.files import FileSource
 from gpuload.sources.series import Series
 
 ENTRIES = 64
-"""Of an array too large to be read whole, so many are looked at, evenly spaced."""
+"""Entries, evenly spaced, that stand for an array which is too large to be read whole."""
 
 
 def fingerprint(source: FileSource | ImageArray | Series) -> str:
-    """16 hexadecimal digits, the same in every process: of the file names under the root, of labels, stretches, and of
-    some of the values in memory. The root is left out, so that a data set may move; files are not opened.
+    """Return 16 hexadecimal digits, the same in every process, that tell one source from another.
+
+    They depend on file names, labels, stretches, and some of the values in memory. They do not depend on the root, so
+    that a data set may move, and no image file is opened.
 
     >>> from gpuload import ImageList
     >>> first, second = ImageList(["a.jpg", "b.jpg"]), ImageList(["a.jpg", "c.jpg"])
@@ -26,7 +28,7 @@ def fingerprint(source: FileSource | ImageArray | Series) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     if isinstance(source, FileSource):
-        _add_names(digest, source)
+        digest.update(source.names.blob.data)
         _add(digest, source.labels)
     elif isinstance(source, ImageArray):
         _add(digest, source.images)
@@ -39,14 +41,8 @@ def fingerprint(source: FileSource | ImageArray | Series) -> str:
 
 
 def fingerprint_of_names(source: FileSource) -> str:
-    """The same of the file names alone."""
-    digest = hashlib.blake2b(digest_size=8)
-    _add_names(digest, source)
-    return digest.hexdigest()
-
-
-def _add_names(digest: Any, source: FileSource) -> None:
-    digest.update(source._names.blob.data)
+    """Return the fingerprint of the file names alone."""
+    return hashlib.blake2b(source.names.blob.data, digest_size=8).hexdigest()
 
 
 def _add(digest: Any, array: Any) -> None:

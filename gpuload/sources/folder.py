@@ -14,28 +14,28 @@ from gpuload.sources.files import FileSource, Path
 from gpuload.sources.names import Names
 
 _SEP = os.fsencode(os.sep)
-# As in Keras, without the dot: a file called `photojpg` is an image as well.
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
+"""Endings of image files. They have no dot, as in Keras, so that a file called `photojpg` is an image too."""
 _SUFFIXES = tuple(os.fsencode(suffix) for suffix in SUFFIXES)
 
 
 class ImageFolder(FileSource):
     """A folder of images with one sub-folder per class, listed as Keras' `flow_from_directory` lists it.
 
-    Within a class, folders are sorted by whole path and files by name. Images are the files, or links to
-    files, whose names end in png, jpg, jpeg, bmp, ppm, tif or tiff, in any case.
+    Within a class, folders are sorted by whole path and files by name. Images are files, or links to files, whose
+    names end in png, jpg, jpeg, bmp, ppm, tif or tiff, in upper or lower case. Labels are int32 [N].
 
     Args:
-        root: the folder that holds the class folders.
-        classes: the class folders to use, in the order of their indices; by default all of them, sorted.
-        follow_links: also list links to folders inside a class. (A class folder itself may be a link anyway.)
-        allow_empty: accept class folders that hold no image.
+        root: Folder that holds the class folders.
+        classes: Names of the class folders to use, in the order of their indices. By default all of them, sorted.
+        follow_links: Whether links to folders inside a class are listed too. A class folder may always be a link.
+        allow_empty: Whether class folders may hold no image.
 
     Raises:
         FileNotFoundError: `root`, or the folder of a class, does not exist.
         NotADirectoryError: `root` is not a folder.
-        ValueError: `classes` is one string or repeats a name; there are no class folders; one of them, or all
-            of them with `allow_empty`, has no images; a link that is followed leads to a folder it lies in.
+        ValueError: `classes` is one string or repeats a name; there are no class folders; one of them (with
+            `allow_empty`, each of them) has no images; or a link that is followed leads to a folder it lies in.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as root:
@@ -84,13 +84,13 @@ class ImageFolder(FileSource):
 
 
 def _scan(folder: bytes) -> tuple[list[os.DirEntry[bytes]], list[bytes]]:
-    """The folders in a folder, and the names of everything else in it."""
+    """Return the folders in a folder, and the names of everything else in it."""
     folders, names = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             try:
                 is_folder = entry.is_dir()
-            except OSError:  # a link to itself: os.walk, and so Keras, takes it for a file
+            except OSError:  # A link to itself. os.walk, and so Keras, takes it for a file.
                 is_folder = False
             if is_folder:
                 folders.append(entry)
@@ -100,7 +100,7 @@ def _scan(folder: bytes) -> tuple[list[os.DirEntry[bytes]], list[bytes]]:
 
 
 def _walk(top: bytes, follow_links: bool) -> Iterator[tuple[bytes, list[bytes]]]:
-    """The folders at and under `top`, sorted by whole path as text, each with its other entries' names."""
+    """Return `top` and all folders under it, sorted by whole path as text, each with the names of its files."""
     found = []
     waiting = [top]
     while waiting:
@@ -117,7 +117,7 @@ def _walk(top: bytes, follow_links: bool) -> Iterator[tuple[bytes, list[bytes]]]
 
 
 def _refuse_loop(link: bytes, top: bytes) -> None:
-    """Raise where a walk from `top` that follows `link` would come to `link` again."""
+    """Raise ValueError if a walk from `top` that follows `link` would come to `link` again."""
     target = os.path.realpath(link)
     folder = link
     while folder != top:
@@ -130,16 +130,15 @@ def _refuse_loop(link: bytes, top: bytes) -> None:
 
 
 def _images(prefix: bytes, names: list[bytes]) -> tuple[bytes, int]:
-    """Those of `names` that end as images do, sorted as text, each with `prefix` before and NUL after it; and how many
-    there are."""
+    """Return the images among `names`, sorted as text, each between `prefix` and a NUL; and their number."""
 
     def join() -> bytes:
         return prefix + (b"\0" + prefix).join(names) + b"\0" if names else b""
 
     names.sort()
     text = join()
-    # Listing must keep up with the file system. Most folders hold one kind of file, under names whose bytes
-    # sort as their text does: two looks at the whole text then stand for a test of each name.
+    # Listing must keep up with the file system. Most folders hold one kind of file, under ASCII names, whose bytes
+    # sort as their text does. Two tests of the whole text then replace a test of each name.
     suffix = names[0].rpartition(b".")[2] if names else b""
     if suffix.lower() in _SUFFIXES and text.count(suffix + b"\0") == len(names) and text.isascii():
         return text, len(names)
@@ -148,7 +147,7 @@ def _images(prefix: bytes, names: list[bytes]) -> tuple[bytes, int]:
 
 
 def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
-    """Names of the class folders to list, after checking `root` and `classes`."""
+    """Return the names of the class folders to list, after checking `root` and `classes`."""
     if isinstance(classes, (str, bytes)):
         raise ValueError(f"classes must be a sequence of names, not one: got {classes!r}; write [{classes!r}]")
     if not os.path.exists(root):

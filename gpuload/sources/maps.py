@@ -1,4 +1,4 @@
-"""Memory maps as what they are, a place in a file: to be opened again, elsewhere or for another use."""
+"""Memory-mapped arrays: where in which file an array lies, and whether that file is still the same."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from gpuload.sources.checks import Array
 
 
 def map_under(array: Any) -> np.memmap[Any, Any] | None:
-    """The memory map that an array is a view of."""
-    while isinstance(array, np.ndarray):
-        if isinstance(array, np.memmap) and getattr(array, "_mmap", None) is not None:
+    """Return the memory map that an array is a view of, or None."""
+    while array is not None:
+        if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
             return array
-        array = array.base
+        array = getattr(array, "base", None)
     return None
 
 
@@ -28,34 +27,31 @@ class Place:
 
     path: str
     offset: int
-    """Of the first byte that the array has in the file."""
+    """Position in the file of the first byte that the array uses."""
     size: int
-    """Bytes from there to the array's last."""
+    """Number of bytes from there to the last that it uses."""
     first: int
-    """Byte of the array's first element, counted from `offset`: above 0 where a stride is negative."""
+    """Position of the array's first element, counted from `offset`: above 0 if a stride is negative."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
     def open(self) -> Array:
-        """Map it anew, to be read. Raises OSError where the file is gone, ValueError where it is too short now."""
-        found = np.memmap(self.path, np.uint8, "r", self.offset, (self.size,))
-        start = found[self.first : self.first + self.dtype.itemsize].view(self.dtype)
-        return as_strided(start, self.shape, self.strides, subok=True, writeable=False)
+        """Map the array anew, read-only. Raise OSError if the file is gone, ValueError if it is too short now."""
+        whole = np.memmap(self.path, np.uint8, "r", self.offset, (self.size,))
+        array: Array = np.ndarray(self.shape, self.dtype, whole, self.first, self.strides)
+        return array
 
 
 def place_of(array: Any) -> Place | None:
-    """Where the array lies, if it is a view of a map whose pages are those of its file."""
-    found = map_under(array)
-    # Of "c" the changes are in memory alone, and what is empty or was deleted cannot be opened.
-    if found is None or found.mode == "c" or found.filename is None or not array.size:
+    """Return where the array lies, or None if it cannot be opened again from a file with the same content."""
+    whole = map_under(array)
+    # Changes in mode "c" are in memory only. An array without bytes cannot be mapped.
+    if whole is None or whole.mode == "c" or whole.filename is None or not array.size:
         return None
-    path = os.fspath(found.filename)
+    path = os.fspath(whole.filename)
     if not os.path.exists(path):
         return None
-    whole = found
-    while isinstance(whole.base, np.memmap):  # A view keeps the offset of the map that it is a view of.
-        whole = whole.base
     steps = [(count - 1) * pace for count, pace in zip(array.shape, array.strides, strict=True)]
     first = -sum(min(step, 0) for step in steps)
     size = first + sum(max(step, 0) for step in steps) + array.dtype.itemsize
@@ -64,14 +60,39 @@ def place_of(array: Any) -> Place | None:
 
 
 def for_random_reads(array: Array) -> Array:
-    """The same array over a map of its own, if it is mapped, of which only the pages that are touched are read.
+    """Return the array over a new map of which the system reads only the pages that are used.
 
-    Otherwise the system reads far ahead from each of them, which is for nothing where the next window lies elsewhere.
+    By default it reads far ahead of each access, which costs time and is of no use if the next access is elsewhere. An
+    array without a map is returned as it is.
     """
     place = place_of(array)
     if place is None or not hasattr(mmap, "MADV_RANDOM"):
         return array
     opened = place.open()
-    found: Any = map_under(opened)
-    found._mmap.madvise(mmap.MADV_RANDOM)
+    whole: Any = map_under(opened)
+    whole.base.madvise(mmap.MADV_RANDOM)
     return opened
+
+
+class MappedFile:
+    """The file under a memory map, as it was when it was mapped."""
+
+    def __init__(self, array: np.memmap[Any, Any]):
+        self._path = getattr(array, "filename", None)
+        self._known = self._look()
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self._path)  # type: ignore[arg-type]
+        except (OSError, TypeError):
+            return None  # The map has no file, or its file was removed. Its pages stay.
+        return found.st_dev, found.st_ino, found.st_size
+
+    def check(self) -> None:
+        """Raise RuntimeError if the file's length has changed: reading beyond its end would end the process."""
+        known, found = self._known, self._look()
+        if known and found and known != found and known[:2] == found[:2]:
+            raise RuntimeError(
+                f"values must keep their length while they are mapped, but {str(self._path)!r} had {known[2]} bytes "
+                f"when it was opened and has {found[2]} now: write to another file, and open the series anew"
+            )

@@ -11,33 +11,37 @@ from gpuload.sources.checks import Array
 
 
 class Names:
-    """File names as the file system spells them, in two arrays: a million names are not a million objects.
+    """File names as the file system spells them, in two arrays, since a million objects would cost memory and time.
 
-    Name `i`, with the NUL that ends it, is `blob[offsets[i]:offsets[i + 1]]`: uint8, and int64 [N + 1].
+    Args:
+        blob: uint8, the names one after another, each ended by a NUL.
+        count: Number of names, if it is known. `offsets` is then made at the first access.
     """
 
     def __init__(self, blob: npt.NDArray[np.uint8], count: int | None = None):
-        """`count`: names in the blob, where that is known: they are then looked for when the first is asked for."""
         self.blob = blob
         self._count = len(self.offsets) - 1 if count is None else count
 
     @cached_property
     def offsets(self) -> npt.NDArray[np.int64]:
+        """[N + 1] Name `i`, with its NUL, is `blob[offsets[i]:offsets[i + 1]]`."""
         return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(self.blob == 0) + 1))
 
     def __len__(self) -> int:
         return self._count
 
     def __getstate__(self) -> dict[str, object]:
-        # `offsets` can be made again.
+        # A copy makes its own `offsets`.
         return {"blob": self.blob, "_count": len(self)}
 
     def pick(self, indices: Array | slice) -> list[bytes]:
+        """Return some names as bytes."""
         starts, stops = self.offsets[:-1][indices], self.offsets[1:][indices] - 1
         view = self.blob.data
         return [bytes(view[a:b]) for a, b in zip(starts.tolist(), stops.tolist(), strict=True)]
 
     def take(self, indices: Array | slice) -> Names:
+        """Return some names as `Names`."""
         starts, lengths = self.offsets[:-1][indices], np.diff(self.offsets)[indices]
         ends = np.cumsum(lengths)
         blob = np.empty(lengths.sum(), np.uint8)

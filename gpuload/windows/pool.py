@@ -6,10 +6,10 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from gpuload import delivery
 from gpuload.core.available import available_cpus
 from gpuload.core.device import CPU, Device
 from gpuload.delivery import Framework
-from gpuload.delivery import base as delivery
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
 from gpuload.run.pool import EnginePool
@@ -124,7 +124,7 @@ class WindowPool(EnginePool):
         return WindowCupyEngine(
             self.job,
             device=self.device,
-            allocator=self.framework.allocator or delivery.CUPY,
+            allocator=self.framework.allocator or delivery.CUPY_ALLOCATOR,
             residency=self.residency,
             threads=threads,
         )

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpuload.core.device import Device
-from gpuload.delivery.base import Allocator
+from gpuload.delivery import Allocator
 from gpuload.gpu.compile import kernel_source
 
 HERE = Path(__file__).parent

@@ -1,0 +1,44 @@
+"""Batches as CuPy arrays, and CuPy's memory, which engines use for frameworks without an allocator."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+import numpy as np
+
+from gpuload.core.available import required
+from gpuload.core.device import Device
+from gpuload.delivery.base import Allocator, Framework, bfloat16, is_number
+
+
+@functools.cache
+def import_cupy() -> Any:
+    """Return the module `cupy`."""
+    return required("cupy", "framework='cupy'", "cuda13")
+
+
+def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
+    """Return a `cupy.ndarray` on the device."""
+    cupy = import_cupy()
+    with cupy.cuda.Device(device.index):
+        result = cupy.asarray(array) if isinstance(array, np.ndarray) else cupy.from_dlpack(array)
+        return result.astype(bfloat16("CuPy")) if dtype == "bfloat16" else result
+
+
+def _empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
+    cupy = import_cupy()
+    with cupy.cuda.Device(device.index):
+        return cupy.empty(shape, bfloat16("CuPy") if dtype == "bfloat16" else dtype)
+
+
+def _stream(device: Device) -> int:
+    cupy = import_cupy()
+    with cupy.cuda.Device(device.index):
+        return int(cupy.cuda.get_current_stream().ptr)
+
+
+CUPY_ALLOCATOR = Allocator(_empty, operator.attrgetter("data.ptr"))
+
+CUPY = Framework(name="cupy", convert=to_cupy, extra="cuda13", has=is_number, stream=_stream, allocator=CUPY_ALLOCATOR)

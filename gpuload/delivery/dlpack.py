@@ -1,0 +1,30 @@
+"""Batches for any other library, as arrays with `__dlpack__`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpuload.core.device import CPU, Device
+from gpuload.delivery.base import Framework, is_number
+from gpuload.delivery.cupy import import_cupy, to_cupy
+
+
+def to_dlpack(array: Any, device: Device, dtype: str | None = None) -> Any:
+    """Return a NumPy array; on a GPU a CuPy array whose content is complete."""
+    if device == CPU:
+        return np.asarray(array)
+    result = to_cupy(array, device)
+    if isinstance(array, np.ndarray):
+        cupy = import_cupy()
+        with cupy.cuda.Device(device.index):
+            cupy.cuda.get_current_stream().synchronize()
+    return result
+
+
+DLPACK = Framework(
+    name="dlpack",
+    convert=to_dlpack,
+    has=lambda dtype: dtype != "bfloat16" and is_number(dtype),  # NumPy's __dlpack__ refuses bfloat16.
+)

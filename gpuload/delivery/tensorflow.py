@@ -1,0 +1,60 @@
+"""Batches as TensorFlow's eager tensors."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gpuload.core.available import required
+from gpuload.core.device import CPU, Device
+from gpuload.core.memory import ALIGNED, aligned
+from gpuload.delivery.base import Framework
+
+
+@functools.cache
+def _tensorflow() -> Any:
+    return required("tensorflow", "framework='tensorflow'", "tensorflow")
+
+
+def to_tensorflow(array: Any, device: Device, dtype: str | None = None) -> Any:
+    """Return an eager `tf.Tensor` on the device.
+
+    On a GPU it is a copy on that GPU. TensorFlow releases memory that is not its own while kernels that read it still
+    wait on its stream, and it does not tell which stream that is.
+    """
+    tf = _tensorflow()
+    if device == CPU or isinstance(array, np.ndarray):
+        tensor = _from_host(tf, np.asarray(array), device)
+    else:
+        with tf.device(f"/GPU:{device.index}"):
+            narrow = array.dtype.name == "bfloat16"  # CuPy cannot export it by DLPack.
+            capsule = (array.view(np.int16) if narrow else array).__dlpack__()
+            tensor = tf.raw_ops.DeepCopy(x=tf.experimental.dlpack.from_dlpack(capsule))
+            tf.test.experimental.sync_devices()
+            tensor = tf.bitcast(tensor, tf.bfloat16) if narrow else tensor
+    return tf.cast(tensor, tf.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _from_host(tf: Any, array: Any, device: Device) -> Any:
+    if device == CPU and array.dtype.kind in "biufc":
+        # TensorFlow's kernels end the process where memory that came by DLPack is not aligned.
+        whole = array.flags.c_contiguous and array.ctypes.data % ALIGNED == 0
+        return tf.experimental.dlpack.from_dlpack((array if whole else aligned(array)).__dlpack__())
+    with tf.device("/CPU:0" if device == CPU else f"/GPU:{device.index}"):
+        return tf.convert_to_tensor(array)
+
+
+def _has(dtype: str) -> bool:
+    tf = _tensorflow()
+    return isinstance(getattr(tf, dtype, None), tf.DType) or dtype.startswith(("str", "bytes"))
+
+
+TENSORFLOW = Framework(
+    name="tensorflow",
+    convert=to_tensorflow,
+    extra="tensorflow",
+    has=_has,
+    gpus=lambda: len(_tensorflow().config.list_physical_devices("GPU")),
+)

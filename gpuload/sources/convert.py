@@ -1,0 +1,117 @@
+"""Arrays of NumPy, pandas, PyTorch and CuPy, and `.npy` files, as arrays over the same memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuload.core.available import required
+from gpuload.sources.checks import Array, few, layout
+from gpuload.sources.maps import map_under
+
+
+def is_panel(values: Any) -> bool:
+    """Whether the value is a list of arrays, one for each series, and not a list of numbers."""
+    return (
+        isinstance(values, list | tuple) and len(values) > 0 and all(np.ndim(v) and hasattr(v, "shape") for v in values)
+    )
+
+
+def joined(values: Sequence[Any], targets: Any) -> tuple[Array, Array | None, list[int]]:
+    """Return the values and targets of all series end to end, and the number of rows of each series."""
+    parts = [as_array(f"values[{number}]", part) for number, part in enumerate(values)]
+    lengths = [len(part) for part in parts]
+    if targets is None:
+        return _concatenated("values", parts), None, lengths
+    if not is_panel(targets) or len(targets) != len(values):
+        count = f"{len(targets)} arrays" if isinstance(targets, list | tuple) else layout(np.asarray(targets))
+        raise ValueError(f"targets must be a list of {len(values)} arrays, as values is: got {count}")
+    ends = [as_array(f"targets[{number}]", part) for number, part in enumerate(targets)]
+    for number, (end, length) in enumerate(zip(ends, lengths, strict=True)):
+        if len(end) != length:
+            raise ValueError(
+                f"targets[{number}] must have one entry for each row of values[{number}]: it has {len(end)} for "
+                f"{length} rows"
+            )
+    return _concatenated("values", parts), _concatenated("targets", ends), lengths
+
+
+def _concatenated(name: str, parts: list[Array]) -> Array:
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise ValueError(f"{name} must have the same channels in every series: got rows of {few(sorted(shapes))}")
+    if len({isinstance(part, np.ndarray) for part in parts}) > 1:
+        raise ValueError(f"{name} must lie all on the host or all on a GPU: bring the list together first")
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    joined: Array = _cupy(name).concatenate(parts)
+    return joined
+
+
+def as_array(name: str, values: Any) -> Array:
+    """Return the values as an array over the same memory: NumPy's, or CuPy's if they lie on a GPU.
+
+    Only another byte order, or a list of numbers, makes a copy.
+    """
+    if isinstance(values, str | os.PathLike):
+        values = _opened(name, values)
+    elif type(values).__module__.partition(".")[0] == "torch":
+        values = _from_torch(name, values.detach())
+    if isinstance(values, np.ma.MaskedArray):
+        raise ValueError(f"{name} must be an array without a mask: fill it in with values.filled(np.nan)")
+    array: Array
+    if hasattr(values, "__cuda_array_interface__"):
+        array = _cupy(name).asarray(values)
+    else:
+        array = as_numpy(name, "be an array, or a list of arrays", values)
+    if not array.ndim:
+        raise ValueError(f"{name} must be an array with time along its first axis, not {values!r}")
+    if not array.dtype.isnative and map_under(array) is None:
+        array = array.astype(array.dtype.newbyteorder("="))
+    return array
+
+
+def _opened(name: str, path: str | os.PathLike[str]) -> Any:
+    try:
+        found = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        raise ValueError(
+            f"{name} must be an .npy file of numbers, but {os.fspath(path)!r} is none: write one with np.save ({error})"
+        ) from None
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise ValueError(
+            f"{name} must be one array in an .npy file, but {os.fspath(path)!r} is an archive: open it first"
+        )
+    return found
+
+
+def as_numpy(name: str, rule: str, values: Any) -> npt.NDArray[Any]:
+    """Return a NumPy array. Raise ValueError, which names the argument and its rule, if NumPy cannot make one."""
+    try:
+        array: npt.NDArray[Any] = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must {rule}: {error}") from None
+    return array
+
+
+def _cupy(name: str) -> Any:
+    return required("cupy", f"{name} on a GPU", "cuda13")
+
+
+def _from_torch(name: str, tensor: Any) -> Any:
+    if tensor.is_cuda:
+        return tensor
+    if str(tensor.dtype) != "torch.bfloat16":
+        try:
+            return tensor.numpy()
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None
+    ml_dtypes = required("ml_dtypes", f"{name} in bfloat16", "bfloat16")
+    import torch
+
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
