@@ -323,11 +323,27 @@ def test_a_missing_package_is_named_with_what_to_install(
 
 
 def test_a_message_of_several_lines_becomes_one() -> None:
-    from gpuload.cli import one_line
+    from gpuload.cli.app import one_line
 
     error = gpuload.SampleError([gpuload.BadSample(7, "a.jpg", "broken\nin two lines")], batch_size=2)
     assert one_line(error).startswith("cannot read 'a.jpg' (sample 7): broken in two lines. ")
     assert one_line(RuntimeError()) == "RuntimeError"
+
+
+@pytest.mark.parametrize("module", ["gpuload", "gpuload.cli"])
+def test_python_runs_the_package(module: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"gpuload {gpuload.__version__}\n", "")
+
+
+def test_the_command_line_imports_no_package_before_a_command_needs_it() -> None:
+    first = (
+        "import atexit, sys\natexit.register(lambda: print(*sorted({'torch', 'matplotlib', 'rich'} & {*sys.modules})))"
+    )
+    shown = gpuload_command("--version", first=first)
+    assert shown.stdout == f"gpuload {gpuload.__version__}\n\n", shown.stderr
 
 
 def test_version_and_help() -> None:

@@ -24,7 +24,7 @@ def test_settings_differ_and_begin_with_the_default(cpus: int) -> None:
 def test_each_setting_is_timed_in_each_round(photos: Path, device: str) -> None:
     told: list[str] = []
     options = {"batch_size": 4, "device": device, "rounds": 2, "seconds": 0.01}
-    results = tune(gpuload.ImageFolder(photos), gpuload.Augment(size=(16, 16)), tell=told.append, **options)
+    results = tune(gpuload.ImageFolder(photos), gpuload.Augment(size=(16, 16)), report=told.append, **options)
     assert {result.setting for result in results} == set(settings(available_cpus()))
     assert len(told) == 2 * len(results)
     assert [result.images_per_second for result in results] == sorted(

@@ -133,7 +133,7 @@ def existing(series: Series, window: Window, device: str, **options: Any) -> lis
     try:
         return cut(series, window.replace(extras=["start"]), device, **options).extras["start"].tolist()
     except ValueError as error:
-        if f"length={window.length} is too long: a window" not in str(error):
+        if f"length={window.length} is too long: with" not in str(error):
             raise
         return []
 
@@ -241,13 +241,13 @@ def test_numbers_that_no_series_reaches(large: int) -> None:
 
 def test_none_is_long_enough() -> None:
     with refused(
-        "length=30 is too long: a window and its targets with dilation=2 and horizon=4 takes 67 rows, but the longest "
-        "stretch has 20; lower length, dilation or horizon"
+        "length=30 is too long: with dilation=2 and horizon=4 a window and its targets take 67 rows, but the longest "
+        "series or segment has 20; lower length, dilation or horizon"
     ):
         cut(Series([np.zeros(20), np.zeros(4)]), Window(30, dilation=2, horizon=4))
     with refused(
-        "length=9 is too long: a window with dilation=1 and horizon=0 takes 9 rows, but the longest stretch between "
-        "start_index and end_index has 5; lower"
+        "length=9 is too long: with dilation=1 and horizon=0 a window takes 9 rows, but the longest series or segment "
+        "between start_index and end_index has 5; lower"
     ):
         cut(Series(np.zeros(20)), Window(9, start_index=-5))
 
@@ -523,7 +523,7 @@ def test_fit(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert repr(fitted).startswith("Window(8, stride=3, mean=(")
     assert (fitted.jitter, window.mean) == (0.5, None)
     for chunk in (2**20, 30, 1):
-        monkeypatch.setattr("gpuload.statistics.NUMBERS_READ_AT_ONCE", chunk)
+        monkeypatch.setattr("gpuload.windows.statistics.NUMBERS_READ_AT_ONCE", chunk)
         fitted = gpuload.fit(Series(values), window)
         np.testing.assert_allclose(fitted.mean, values.astype(float).mean(0), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(fitted.std, values.astype(float).std(0), rtol=1e-12)
@@ -536,7 +536,7 @@ def test_fit(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk=st.integers(1, 40),
 )
 def test_fit_of_the_rows_that_windows_may_use(monkeypatch, lengths, start_index, end_index, chunk) -> None:
-    monkeypatch.setattr("gpuload.statistics.NUMBERS_READ_AT_ONCE", chunk)
+    monkeypatch.setattr("gpuload.windows.statistics.NUMBERS_READ_AT_ONCE", chunk)
     total = sum(lengths)
     values = GAPS[:total].astype(float)
     parts = np.split(np.arange(total), np.cumsum(lengths)[:-1])
@@ -547,7 +547,7 @@ def test_fit_of_the_rows_that_windows_may_use(monkeypatch, lengths, start_index,
     frame = pd.DataFrame(values[used])
     mean, std = frame.mean().to_numpy(), frame.std(ddof=0).to_numpy()
     if not len(used) or np.isnan(mean).any() or not (frame.nunique() > 1).all():
-        with pytest.raises(ValueError, match=r"^(length=1 is too long|values must be finite|std must be above 0)"):
+        with pytest.raises(ValueError, match=r"^(start_index=.* leave no|every channel must|std must be above 0)"):
             gpuload.fit(series, window)
         return
     fitted = gpuload.fit(series, window)
@@ -585,25 +585,25 @@ def test_fit_refuses() -> None:
         gpuload.fit(series, gpuload.Augment())
     with refused("transform must be a gpuload.Augment for images, not Window(3)"):
         gpuload.fit(gpuload.ImageArray(np.zeros((2, 3, 3, 3), np.uint8)), Window(3))
-    with refused("device, zca_epsilon: for images, not for a Series: leave it out"):
+    with refused("device, zca_epsilon: for images, not for a Series; leave it out"):
         gpuload.fit(series, Window(3), zca_epsilon=1.0, device="cpu")
-    with refused("per_sample='center' takes no mean and std of the series: leave per_sample out to fit them"):
+    with refused(
+        "per_sample='center' normalizes each window by its own mean and std: leave per_sample out to fit those of the"
+    ):
         gpuload.fit(series, Window(3, per_sample="center"))
     with refused(
         "std must be above 0 in every channel, but that of Series(values: float64 [300, 3], targets: none) is ("
     ):
         gpuload.fit(Series(LEVELS * [1, 0, 1]), Window(3))
     bad = (
-        "values must be finite in every channel, and some not missing, but channel 1 of "
+        "every channel must have numbers, all of them finite, to be fitted, but channel 1 of "
         "Series(values: float64 [300, 3], targets: none) has"
     )
-    with refused(f"{bad} no number: leave it out, or fill it in"):
+    with refused(f"{bad} no number: leave the channel out, or replace those values"):
         gpuload.fit(Series(LEVELS * [1, np.nan, 1]), Window(3))
     with refused(f"{bad} a mean of"):
         gpuload.fit(Series(np.where(LEVELS[7, 1] == LEVELS, np.inf, LEVELS)), Window(3))
-    with refused(
-        "length=1 is too long: a window with dilation=1 and horizon=0 takes 1 rows, but the longest stretch b"
-    ):
+    with refused("start_index=300 and end_index=None leave no row of Series(values: float64 [300, 3], targets: none)"):
         gpuload.fit(series, Window(3, start_index=300))
 
 
@@ -1177,22 +1177,22 @@ def test_ten_gigabytes_are_not_read(device, tmp_path: pathlib.Path, shuffle: boo
         ({"target_channels": [-1]}, "target_channels must be an integer of at least 0, not -1"),
         ({"target_channels": [1.0]}, "target_channels must be an integer of at least 0, not 1.0"),
         ({"target_channels": [True]}, "target_channels must be an integer of at least 0, not True"),
-        ({"start_index": 1.0}, "start_index must be a whole number or None, not 1.0"),
-        ({"start_index": True}, "start_index must be a whole number or None, not True"),
-        ({"end_index": "5"}, "end_index must be a whole number or None, not '5'"),
-        ({"end_index": np.True_}, "end_index must be a whole number or None, not np.True_"),
-        ({"mean": "1.5"}, "mean must be one finite number, or one a channel, not '1.5'"),
-        ({"mean": []}, "mean must be one finite number, or one a channel, not []"),
-        ({"mean": [[1, 2]]}, "mean must be one finite number, or one a channel, not [[1, 2]]"),
-        ({"mean": math.nan}, "mean must be one finite number, or one a channel, not nan"),
-        ({"mean": [1, None]}, "mean must be one finite number, or one a channel, not [1, None]"),
-        ({"std": math.inf}, "std must be one finite number, or one a channel, not inf"),
+        ({"start_index": 1.0}, "start_index must be an integer or None, not 1.0"),
+        ({"start_index": True}, "start_index must be an integer or None, not True"),
+        ({"end_index": "5"}, "end_index must be an integer or None, not '5'"),
+        ({"end_index": np.True_}, "end_index must be an integer or None, not np.True_"),
+        ({"mean": "1.5"}, "mean must be a finite number, or one for each channel, not '1.5'"),
+        ({"mean": []}, "mean must be a finite number, or one for each channel, not []"),
+        ({"mean": [[1, 2]]}, "mean must be a finite number, or one for each channel, not [[1, 2]]"),
+        ({"mean": math.nan}, "mean must be a finite number, or one for each channel, not nan"),
+        ({"mean": [1, None]}, "mean must be a finite number, or one for each channel, not [1, None]"),
+        ({"std": math.inf}, "std must be a finite number, or one for each channel, not inf"),
         ({"std": [1, 0]}, "std must be above 0, not [1, 0]"),
         ({"std": -1}, "std must be above 0, not -1"),
         ({"per_sample": "minmax"}, "per_sample must be one of center, standardize, not 'minmax'"),
         (
             {"per_sample": "center", "std": 1},
-            "per_sample='center' and mean or std exclude each other: a window is normalized by its own numbers or by",
+            "per_sample='center' and mean or std exclude each other: leave out per_sample to normalize by the",
         ),
         ({"missing": "drop"}, "missing must be one of keep, zero, forward, omit, not 'drop'"),
         ({"jitter": -1}, "jitter must be a finite number of at least 0, not -1"),
@@ -1212,7 +1212,10 @@ def test_ten_gigabytes_are_not_read(device, tmp_path: pathlib.Path, shuffle: boo
         ({"layout": "CBL"}, "layout must be one of BLC, BCL, LBC, not 'CBL'"),
         ({"extras": "mask"}, "extras must be a list, not 'mask'"),
         ({"extras": ["std"]}, "extras must be one of mask, mean, scale, start, not 'std'"),
-        ({"extras": ["mean"]}, "extras=('mean',) needs per_sample='center' or 'standardize': without it no window has"),
+        (
+            {"extras": ["mean"]},
+            "extras=('mean',) needs per_sample='center' or 'standardize': without it windows have no",
+        ),
         ({"extras": iter(["scale"])}, "extras=('scale',) needs per_sample='center' or 'standardize'"),
     ],
 )
@@ -1231,36 +1234,40 @@ def test_windows_that_make_no_sense(options: dict[str, Any], message: str) -> No
         (
             np.arange(30),
             {"missing": "forward"},
-            "missing='forward' is for floating values, but those of the series are int64, which has no NaN: leave "
-            "missing out, or convert the values",
+            "missing='forward' needs float values, but the series has int64 values, which are never NaN: leave missing "
+            "out, or convert the values to float",
         ),
         (
             np.zeros(30, bool),
             {"missing": "omit"},
-            "missing='omit' is for floating values, but those of the series are b",
+            "missing='omit' needs float values, but the series has bool values",
         ),
         (
             np.zeros(30, np.uint8),
             {"missing": "zero"},
-            "missing='zero' is for floating values, but those of the series are",
+            "missing='zero' needs float values, but the series has uint8",
         ),
-        (LEVELS, {"mean": [1, 2]}, "mean must be one number, or one for each of the series' 3 channels, not 2"),
-        (LEVELS, {"std": [1] * 4}, "std must be one number, or one for each of the series' 3 channels, not 4"),
+        (LEVELS, {"mean": [1, 2]}, "mean must be one number, or one for each of the series' 3 channels, not 2 numbers"),
+        (LEVELS, {"std": [1] * 4}, "std must be one number, or one for each of the series' 3 channels, not 4 numbers"),
         (
             LEVELS,
             {"target_channels": [3]},
-            "target_channels must be numbers of the series' 3 channels, from 0, not [3]",
+            "target_channels must be one or more channel numbers from 0 to 2, as the series has 3 channels, not [3]",
         ),
-        (LEVELS, {"target_channels": []}, "target_channels must be numbers of the series' 3 channels, from 0, not []"),
+        (
+            LEVELS,
+            {"target_channels": []},
+            "target_channels must be one or more channel numbers from 0 to 2, as the series has 3 channels, not []",
+        ),
         (
             LEVELS.astype("f4"),
             {"std": 1e-50},
-            "std must be in the range of float32, in which values of float32 are computed, not 1e-50: leave it out, or "
-            "bring the values to another scale",
+            "std must be in the range of float32, in which float32 values are normalized, not 1e-50: leave it out, or "
+            "rescale the series",
         ),
-        (LEVELS.astype("f4"), {"std": 1e-40}, "std must be in the range of float32, in which values of float32 are"),
-        (LEVELS.astype("i2"), {"mean": 1e300}, "mean must be in the range of float32, in which values of int16 are"),
-        (LEVELS, {"std": 1e-310}, "std must be in the range of float64, in which values of float64 are computed"),
+        (LEVELS.astype("f4"), {"std": 1e-40}, "std must be in the range of float32, in which float32 values are"),
+        (LEVELS.astype("i2"), {"mean": 1e300}, "mean must be in the range of float32, in which int16 values are"),
+        (LEVELS, {"std": 1e-310}, "std must be in the range of float64, in which float64 values are normalized"),
     ],
 )
 def test_windows_that_do_not_fit_a_series(values: np.ndarray, options: dict[str, Any], message: str) -> None:
@@ -1289,7 +1296,7 @@ SERIES = Series(np.zeros(30))
         ({"residency": "gpu"}, "residency must be one of auto, device, host, not 'gpu'"),
         (
             {"residency": "device"},
-            "residency='device' keeps the series on a GPU, but windows are made on cpu: leave it out",
+            "residency='device' keeps the series on a GPU, but windows are cut on cpu: leave it out",
         ),
         ({"device": "tpu"}, "device must be"),
     ],
@@ -1354,7 +1361,23 @@ def test_what_is_chosen(choose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"engine": "dali"}, ValueError, "engine must be one of auto, cupy, numpy for windows, not 'dali'"),
+        (
+            {"engine": "dali"},
+            ValueError,
+            "engine must be one of auto, cupy, numpy for windows, not 'dali': DALI decodes images, a Series needs no "
+            "decoder; leave engine out",
+        ),
+        (
+            {"engine": "cuda"},
+            ValueError,
+            "engine must be one of auto, cupy, numpy for windows, not 'cuda': pass engine='cupy'",
+        ),
+        (
+            {"engine": "gpu"},
+            ValueError,
+            "engine must be one of auto, cupy, numpy for windows, not 'gpu': pass engine='cupy'",
+        ),
+        ({"engine": ["cupy"]}, ValueError, "engine must be one of auto, cupy, numpy for windows, not ['cupy']"),
         ({"residency": 1}, ValueError, "residency must be one of auto, device, host, not 1"),
         (
             {"engine": "cupy", "cupy": False},
@@ -1364,12 +1387,12 @@ def test_what_is_chosen(choose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
         (
             {"engine": "cupy", "gpus": 0},
             ValueError,
-            "engine='cupy' needs a GPU, but windows are made on cpu: pass device='cuda', or engine='numpy'",
+            "engine='cupy' needs a GPU, but windows are cut on cpu: pass device='cuda', or engine='numpy'",
         ),
         (
             {"engine": "cupy", "device": "cpu"},
             ValueError,
-            "engine='cupy' needs a GPU, but windows are made on cpu: pass",
+            "engine='cupy' needs a GPU, but windows are cut on cpu: pass",
         ),
         (
             {"engine": "numpy", "device": "cuda"},
@@ -1384,7 +1407,7 @@ def test_what_is_chosen(choose, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
         (
             {"residency": "device", "device": "cpu"},
             ValueError,
-            "residency='device' keeps the series on a GPU, but windows are made on cpu: leave it out",
+            "residency='device' keeps the series on a GPU, but windows are cut on cpu: leave it out",
         ),
         (
             {"residency": "device", "cupy": False},
@@ -1401,10 +1424,11 @@ def test_what_cannot_be_chosen(choose, options: dict[str, Any], error: type[Exce
 
 @pytest.mark.parametrize("options", [{"device": "cpu"}, {"device": "cuda:0"}, {"engine": "numpy"}])
 def test_values_on_another_device(choose, options: dict[str, str]) -> None:
-    asked = "cuda:0" if options.get("device") == "cuda:0" or "engine" in options else "cpu"
+    asked = options.get("device", "cpu")
     with refused(
-        f"values lie on cuda:1, but windows are asked for on {asked} with engine={options.get('engine', 'auto')!r}: "
-        "pass device='cuda:1', or copy them to the host with values.get(), for PyTorch values.cpu()"
+        f"the values of the series are on cuda:1, but windows are to be cut on {asked} with "
+        f"engine={options.get('engine', 'auto')!r}: pass device='cuda:1', or copy the values to the host with "
+        "values.get(), in PyTorch values.cpu()"
     ):
         choose(OnGpu(np.zeros(30)), **options)
 

@@ -1,1 +1,1 @@
-"""windows"""
+"""Time-series windows: which there are (index), what is drawn (step), and the engines that cut them."""

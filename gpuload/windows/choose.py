@@ -1,4 +1,4 @@
-"""Which device and which engine windows of a series get."""
+"""Choice of the device and the engine for windows of a series."""
 
 from __future__ import annotations
 
@@ -6,40 +6,57 @@ from gpuload.core import available
 from gpuload.core.device import CPU, Device, is_auto, resolve
 from gpuload.sources import Series
 
+ENGINES = ("auto", "cupy", "numpy")
+RESIDENCIES = ("auto", "device", "host")
+OTHER_ENGINES = {
+    "dali": "DALI decodes images, a Series needs no decoder; leave engine out",
+    "cuda": "pass engine='cupy'",
+    "gpu": "pass engine='cupy'",
+    "cpu": "pass engine='numpy'",
+}
+"""Next steps for engines that people try here."""
+
 
 def choose_for_windows(series: Series, device: str, engine: str, residency: str) -> tuple[Device, str]:
-    """The device and the engine ("cupy" or "numpy") for windows of a series, by the rules of `choose`."""
-    if engine not in ("auto", "cupy", "numpy"):
-        raise ValueError(f"engine must be one of auto, cupy, numpy for windows, not {engine!r}")
-    if residency not in ("auto", "device", "host"):
-        raise ValueError(f"residency must be one of auto, device, host, not {residency!r}")
-    place = resolve(device)
-    named_gpu = place != CPU and not is_auto(device)
-    there = None if series.gpu is None else Device(series.gpu)
-    if there is not None and is_auto(device) and engine != "numpy":
-        place = there
-    if there is not None and place != there:
-        raise ValueError(
-            f"values lie on {there}, but windows are asked for on {place} with engine={engine!r}: pass "
-            f"device='{there}', or copy them to the host with values.get(), for PyTorch values.cpu()"
-        )
-    if engine == "cupy" and not available.cupy_installed():
-        raise ImportError("engine='cupy' needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
-    if engine == "cupy" and place == CPU:
-        raise ValueError(
-            "engine='cupy' needs a GPU, but windows are made on cpu: pass device='cuda', or engine='numpy'"
-        )
-    if engine == "numpy" and named_gpu:
+    """Return the device and the engine, "cupy" on a GPU or "numpy" on the CPU, and log them once.
+
+    "auto" takes the GPU that holds the values, or the first GPU, if CuPy is installed; otherwise the CPU. A device or
+    an engine that is named is taken.
+
+    Raises:
+        ValueError: an argument has no such value, or the arguments contradict each other or the place of the values.
+        ImportError: CuPy is needed and not installed.
+        RuntimeError: the named CUDA device does not exist.
+    """
+    if engine not in ENGINES:
+        step = OTHER_ENGINES.get(str(engine))
+        hint = "" if step is None else f": {step}"
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)} for windows, not {engine!r}{hint}")
+    if residency not in RESIDENCIES:
+        raise ValueError(f"residency must be one of {', '.join(RESIDENCIES)}, not {residency!r}")
+    place, has_cupy = resolve(device), available.cupy_installed()
+    gpu_named = place != CPU and not is_auto(device)
+    if engine == "numpy" and gpu_named:
         raise ValueError(f"engine='numpy' runs on the CPU, not on {place}: pass device='cpu', or engine='cupy'")
-    if named_gpu and not available.cupy_installed():
-        raise ImportError(f"device={device!r} needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
-    said = ""
-    if place != CPU and not available.cupy_installed():
-        said = ", since CuPy is not installed"
-    if engine == "numpy" or said:
+    home = None if series.gpu is None else Device(series.gpu)
+    if engine == "numpy":
+        place = CPU
+    elif home is not None and is_auto(device):
+        place = home
+    if home is not None and place != home:
+        raise ValueError(
+            f"the values of the series are on {home}, but windows are to be cut on {place} with engine={engine!r}: "
+            f"pass device='{home}', or copy the values to the host with values.get(), in PyTorch values.cpu()"
+        )
+    if (engine == "cupy" or gpu_named) and not has_cupy:
+        asked = "engine='cupy'" if engine == "cupy" else f"device={device!r}"
+        raise ImportError(f"{asked} needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
+    if engine == "cupy" and place == CPU:
+        raise ValueError("engine='cupy' needs a GPU, but windows are cut on cpu: pass device='cuda', or engine='numpy'")
+    reason = "" if place == CPU or has_cupy else ", since CuPy is not installed"
+    if reason:
         place = CPU
     if place == CPU and residency == "device":
-        raise ValueError("residency='device' keeps the series on a GPU, but windows are made on cpu: leave it out")
-    engine = "numpy" if place == CPU else "cupy"
-    available.announce(f"windows on {place} with {'NumPy' if place == CPU else 'CuPy'}{said}")
-    return place, engine
+        raise ValueError("residency='device' keeps the series on a GPU, but windows are cut on cpu: leave it out")
+    available.announce(f"windows on {place} with {'NumPy' if place == CPU else 'CuPy'}{reason}")
+    return place, "numpy" if place == CPU else "cupy"

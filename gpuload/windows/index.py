@@ -1,4 +1,4 @@
-"""Which windows exist, where each begins, and what a batch of them is."""
+"""The windows of a series by number, and the random draws of a batch of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from gpuload.plan.streams import philox
 from gpuload.windows.step import Rows, WindowStep
 from gpuload.windows.window import Window
 
-_UNIFORMS = 4  # Of a window, used or not: one Philox block. Reverse, zoom, scaling, and one to spare.
+_UNIFORMS = 4  # Numbers drawn for a window, one Philox block: reverse, zoom, scaling, and one that is not used.
 
 
 class Windows:
-    """All windows of a series, by number: series after series, each from its start.
+    """Windows of a series, numbered from 0 in the order of their rows.
 
-    A number becomes a row by arithmetic on one entry a stretch, however many windows that has.
+    A stretch is a run of rows that no window leaves: a segment, or a whole series. Memory grows with the number of
+    stretches, not of windows: a window's row is computed from its number.
 
     >>> windows = Windows(Window(3, stride=2), segments=np.array([[0, 6], [6, 8], [8, 13]]))
     >>> len(windows), windows.rows(np.arange(4)).tolist()
@@ -25,10 +26,11 @@ class Windows:
     def __init__(self, window: Window, segments: Rows, *, bounds: Rows | None = None, has_targets: bool = False):
         """
         Args:
-            window: What a window is.
-            segments: [M, 2] rows (start, stop) of the stretches that no window leaves.
-            bounds: [S + 1] rows at which series begin, for `start_index` and `end_index`. None: there is one series.
-            has_targets: Whether targets are delivered, so that their rows have to be there too.
+            window: Length, spacing and targets of the windows.
+            segments: [M, 2] rows (start, stop) of the stretches.
+            bounds: [S + 1] rows where series begin, and the end of the last one, to which `start_index` and
+                `end_index` refer. Default None: one series.
+            has_targets: Whether a window needs the rows of its targets as well.
 
         Raises:
             ValueError: no stretch is long enough for a window.
@@ -38,11 +40,11 @@ class Windows:
         if has_targets:
             last = max(last, window.target_step + window.target_steps - 1)
         self.extent = last * window.dilation + 1
-        """Rows from the first to the last that a window needs, both included."""
+        """Number of rows from the first to the last that a window reads."""
         if bounds is None:
             bounds = np.array([0, segments[-1, 1]])
         starts, stops = _clipped(segments, bounds, window)
-        # Numbers larger than the series, which int64 may not hold, do what its length does.
+        # A stride or extent larger than the series acts like its length, and may not fit int64.
         rows = int(bounds[-1])
         self._stride = min(window.stride, rows)
         counts = np.maximum((stops - starts - min(self.extent, rows + 1)) // self._stride + 1, 0)
@@ -50,15 +52,16 @@ class Windows:
         if not counts.any():
             part = "" if window.start_index is window.end_index is None else " between start_index and end_index"
             raise ValueError(
-                f"length={window.length} is too long: a window{' and its targets' if has_targets else ''} with "
-                f"dilation={window.dilation} and horizon={window.horizon} takes {self.extent} rows, but the longest "
-                f"stretch{part} has {lengths.max(initial=0)}; lower length, dilation or horizon"
+                f"length={window.length} is too long: with dilation={window.dilation} and "
+                f"horizon={window.horizon} a window{' and its targets take' if has_targets else ' takes'} "
+                f"{self.extent} rows, but the longest series or segment{part} has {lengths.max(initial=0)}; lower "
+                "length, dilation or horizon"
             )
         kept = counts > 0
         self.too_short = int((lengths[~kept] > 0).sum())
-        """Stretches with rows, but not enough of them for a window."""
+        """Number of stretches that have rows, but too few for a window."""
         self._ends = np.cumsum(counts[kept])
-        # Number n of a stretch whose first number is f begins at start + (n - f) * stride.
+        # Window n of a stretch whose first window is f begins at row start + (n - f) * stride.
         self._origins = starts[kept] - (self._ends - counts[kept]) * self._stride
         self._listed: Rows | None = None
 
@@ -66,7 +69,7 @@ class Windows:
         return len(self._listed) if self._listed is not None else int(self._ends[-1])
 
     def rows(self, indices: Rows) -> Rows:
-        """[B] the first row of each window, by its number."""
+        """Return the first row [B] of each of these windows [B]."""
         if self._listed is not None:
             return self._listed[indices]
         if len(self._ends) == 1:
@@ -77,18 +80,18 @@ class Windows:
         return origins + indices * self._stride
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:
-        """Leave out windows: `wanted` is [len(self)], true for those that stay. Raises ValueError where none does."""
+        """Keep only the windows for which `wanted` [len(self)] is true. Raise ValueError if none is left."""
         if not wanted.any():
             raise ValueError(
-                f"missing='omit' leaves no window: each of the {len(self)} holds a missing value; use missing='zero' "
-                "or 'forward', or a shorter length"
+                f"missing='omit' leaves no window: each of the {len(self)} has a missing value; pass missing='zero' or "
+                "'forward', or a shorter length"
             )
         self._listed = self.rows(np.flatnonzero(wanted))
 
     def step(self, indices: Rows, *, seed: int, epoch: int, first: int) -> WindowStep:
-        """The step for windows `indices` [B], which stand at positions `first`, `first` + 1, ... of that epoch.
+        """Return the step for windows `indices` [B] at positions `first`, `first` + 1, ... of the epoch.
 
-        What a window draws depends on (seed, epoch, its position) alone.
+        The draws of a window depend only on (seed, epoch, its position).
         """
         window, rows = self.window, self.rows(indices)
         if not (window.draws_time or window.draws_scaling or window.jitter):
@@ -115,18 +118,18 @@ class Windows:
 
 
 def _clipped(segments: Rows, bounds: Rows, window: Window) -> tuple[Rows, Rows]:
-    """The stretches without the rows that `start_index` and `end_index` leave out of their series."""
+    """Return starts and stops [M] of the stretches between the `start_index` and `end_index` of their series."""
     starts, stops = segments.T
     if window.start_index is None and window.end_index is None:
         return starts, stops
-    # The last bound begins nothing, but series without rows may stand there.
+    # The last bound is an end. Series without rows may begin there, but no stretch does.
     series = np.searchsorted(bounds[:-1], starts, side="right") - 1
     begin, end = bounds[series], bounds[series + 1]
 
     def row(index: int | None, default: Rows) -> Rows:
         if index is None:
             return default
-        index = max(-int(bounds[-1]), min(int(bounds[-1]), index))  # So that the sum fits int64.
+        index = max(-int(bounds[-1]), min(int(bounds[-1]), index))  # The sum below fits int64 then.
         clipped: Rows = np.clip((begin if index >= 0 else end) + index, begin, end)
         return clipped
 

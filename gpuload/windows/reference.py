@@ -1,4 +1,4 @@
-"""The reference engine of windows: NumPy on the CPU."""
+"""The reference engine of windows, NumPy on the CPU, which the CUDA engine must match."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Array = NDArray[Any]
 
 
 class _Pieces:
-    """Pieces of an array's memory, of `size` bytes each, overlapping or apart, for `np.asarray`: nothing is copied."""
+    """View of an array's memory as elements of `size` bytes, which may overlap, for `np.asarray`. Copies nothing."""
 
     def __init__(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...], size: int):
-        self.array = array  # Keeps the memory.
+        self.array = array  # Keeps the memory alive.
         self.__array_interface__ = {
             "version": 3,
             "data": (array.__array_interface__["data"][0], True),
@@ -36,17 +36,17 @@ class _Pieces:
 
 
 def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array]:
-    """A function from first rows [B] to copies of the windows, [B, length, ...], of `array` [rows, ...].
+    """Return a function that copies the windows [B, length, ...] of `array` [rows, ...] from their first rows [B].
 
-    All windows are one view, which takes no memory. Where a window, or else a row, is one piece of memory, it is one
-    element of that view: NumPy copies large elements faster than many small ones.
+    It indexes a view of all windows, which takes no memory. The elements of this view are as large as the memory
+    layout allows, a window or a row: NumPy copies a few large elements faster than many small ones.
     """
     item, pitch, dtype = array.shape[1:], array.strides[0], array.dtype
     starts, size = len(array) - (length - 1) * dilation, int(np.prod(item, dtype=np.int64)) * dtype.itemsize
-    if dtype.hasobject:  # Python's objects are counted, and must not be copied as bytes.
+    if dtype.hasobject:  # Python counts references to objects, so their bytes cannot be copied.
         steps = np.arange(length) * dilation
         return lambda rows: array[rows[:, np.newaxis] + steps]
-    native = dtype.newbyteorder("=")  # A file under a map may have the other byte order.
+    native = dtype.newbyteorder("=")  # A mapped file may have the other byte order.
     contiguous = array[:1].flags.c_contiguous and (pitch == size or len(array) == 1)
     if length == 1 and contiguous:
         return lambda rows: array.take(rows, 0)[:, np.newaxis].astype(native, copy=False)
@@ -63,15 +63,17 @@ def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array
 
 
 def along_time(values: Array, steps: Array) -> Array:
-    """`values` [B, L, C] at `steps` [B, L] or [B, L, C]."""
+    """Return `values` [B, L, C] at `steps` [B, L] or [B, L, C]."""
     return np.take_along_axis(values, steps if steps.ndim == 3 else steps[:, :, np.newaxis], axis=1)
 
 
 def normalized(values: Array, present: Array, standardize: bool) -> tuple[Array, Array, Array, Array]:
-    """[B, L, C] normalized within the window; and [B, 1, C] the value it was shifted by first, the mean after that,
-    and the scale.
+    """Normalize each window [L, C] of `values` by its own numbers.
 
-    Shifting by a value of the window keeps the digits of small changes on a high level.
+    A value of the window is subtracted before its mean, so that small changes on a high level keep their digits.
+
+    Returns:
+        The values [B, L, C], and [B, 1, C] each: the value subtracted first, the mean of the rest, the scale.
     """
     first = present.argmax(axis=1)[:, np.newaxis]
     about = np.take_along_axis(values, first, axis=1)
@@ -89,14 +91,14 @@ def normalized(values: Array, present: Array, standardize: bool) -> tuple[Array,
 
 
 def carried(values: Array, present: Array) -> Array:
-    """Each missing value replaced by the last one before it in the window, or 0."""
+    """Replace each missing value by the last present one before it in the window, or by 0."""
     steps = np.arange(values.shape[1])[np.newaxis, :, np.newaxis]
     last = np.maximum.accumulate(np.where(present, steps, -1), axis=1)
     return np.where(last >= 0, along_time(values, np.maximum(last, 0)), 0)
 
 
 def paced(length: int, pace: Floats) -> tuple[Array, Array, Array]:
-    """[B, L] for each step of the output: the step before its place, the one after it, and the share of that one."""
+    """Return [B, L] the window step before each output step, the one after it, and the weight of the latter."""
     middle = np.float32((length - 1) / 2)
     place = middle + (np.arange(length, dtype=np.float32) - middle) * pace[:, np.newaxis]
     place = np.clip(place, 0, np.float32(length - 1))
@@ -105,7 +107,7 @@ def paced(length: int, pace: Floats) -> tuple[Array, Array, Array]:
 
 
 class Cutter:
-    """Cuts steps of one job. Any number of threads may call it at once."""
+    """Makes the arrays of a step. Several threads may call it at once."""
 
     def __init__(self, job: WindowJob):
         window, series = job.window, job.series
@@ -129,7 +131,7 @@ class Cutter:
         extras: dict[str, Array] = {}
         if not job.plain or window.extras:
             inputs = inputs.reshape(len(rows), window.length, job.channels)
-            with np.errstate(all="ignore"):  # Infinity and NaN come of it without a word, as on a GPU.
+            with np.errstate(all="ignore"):  # Overflow gives infinity or NaN without a warning, as on a GPU.
                 inputs, targets, extras = self._computed(inputs, targets, step)
         if targets is not None:
             targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0]
@@ -143,7 +145,7 @@ class Cutter:
         return Cut(inputs=self._arranged(inputs, job.item), targets=targets, **extras)
 
     def _arranged(self, array: Array, item: tuple[int, ...]) -> Array:
-        """[B, L, ...] in the window's layout, in one piece."""
+        """Return an array [B, L, ...] in the window's layout, contiguous."""
         batch, length, layout = len(array), array.shape[1], self.job.window.layout
         if layout != "BLC":
             array = aligned(array.reshape(batch, length, -1).transpose(AXES[layout]))
@@ -153,7 +155,7 @@ class Cutter:
     def _computed(
         self, raw: Array, targets: Array | None, step: WindowStep
     ) -> tuple[Array, Array | None, dict[str, Array]]:
-        """Inputs [B, L, C], targets [B, H, K] and extras, normalized to cast."""
+        """Normalize, augment and cast inputs [B, L, C] and targets [B, H, K]. Returns them and the extras."""
         job, window = self.job, self.job.window
         present = ~np.isnan(raw) if job.dtype.kind not in "biu" else np.ones(raw.shape, bool)
         channels = job.target_channels
@@ -197,24 +199,24 @@ class Cutter:
         return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}
 
     def _cast(self, values: Array) -> Array:
-        # NumPy has no bfloat16: delivery casts it.
+        # NumPy has no bfloat16: float32 is delivered to be cast to it.
         name = self.job.out_dtype
         return values if self.job.plain else aligned(values, "float32" if name == "bfloat16" else name)
 
 
 class WindowNumpyEngine:
-    """Cuts steps when their turn comes; those that take a while, ahead of time, in threads."""
+    """Cuts windows with NumPy, ahead of time in threads if this takes more than a copy from memory."""
 
     alive = True
 
     def __init__(self, job: WindowJob, *, threads: int):
-        # Glibc gives memory back to the system, to be cleared and mapped again for the next batch, unless something as
-        # large was freed before. This takes no memory: nothing is written.
+        # Glibc returns freed memory to the system, which must map and clear it again for the next batch, unless a block
+        # as large was freed before. This block takes no memory, since nothing is written to it.
         np.empty(31 << 20, np.uint8)
         self._cutter = Cutter(job)
         self._bytes_of_window = job.bytes_of_window
         self.bytes_read = 0
-        # To copy what lies in memory takes less time than to hand it from one thread to another.
+        # Copying from memory takes less time than a switch of threads.
         ahead = job.series.mapped or not job.plain
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload") if ahead else None
         self._results: deque[Callable[[], Cut]] = deque()

@@ -1,4 +1,4 @@
-"""One batch of windows, everything random already drawn."""
+"""One batch of windows with its random draws."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
-
-
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStep:
-    """One batch of windows, or a few batches in one piece. `None` means that the transform has no such part."""
+    """The windows of one batch, or of a few batches that are cut together, and their draws.
+
+    A draw that the `Window` does not ask for is None.
+    """
 
     indices: Rows
-    """[B] numbers of the windows."""
+    """[B] number of each window."""
     rows: Rows
     """[B] row of each window's first step."""
     pace: Floats | None = None
-    """[B] steps of the window that one step of the output covers, about the middle; below 0 it runs backwards."""
+    """[B] window steps per output step, about the middle of the window; below 0 the output runs backwards."""
     factors: Floats | None = None
-    """[B] what values are multiplied by."""
+    """[B] factor of the values."""
     seed: int = 0
-    """With `epoch` and `positions`, of the noise."""
+    """Seed of the noise, together with `epoch` and `positions`."""
     epoch: int = 0
     positions: Rows | None = None
-    """[B] where in the epoch each window stands; only where there is noise."""
+    """[B] position of each window in the epoch, if there is noise."""
 
     @property
     def batch_size(self) -> int:
-        """How many windows the step holds."""
+        """Number of windows in the step."""
         return len(self.indices)

@@ -1,4 +1,4 @@
-"""What a window of a time series is, what it carries, and the random numbers it takes."""
+"""The public description of windows: length, spacing, targets, normalization and augmentation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,17 @@ Extra = Literal["mask", "mean", "scale", "start"]
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """Which windows of a series there are, and what is done to each: read, normalized, augmented, cast, in this order.
+    """How windows are cut from a `Series`: length, spacing, targets, normalization, augmentation, dtype and layout.
 
-    A window is `length` rows, `dilation` apart; the next one begins `stride` rows later. The default changes no number
-    and keeps the dtype of the series.
+    A window is `length` rows of the series, `dilation` rows apart. The next window begins `stride` rows later. No
+    window or target crosses the end of a series or of a segment.
+
+    The steps run in this order: read, normalize (`mean` and `std`, or `per_sample`), replace missing values, `reverse`
+    and `zoom`, `scaling`, `jitter`, cast to `dtype`. With the defaults no number changes and the dtype stays.
+
+    A batch of B windows of a series [time, C] has inputs [B, length, C] in the layout "BLC". Targets are [B, ...], with
+    a horizon [B, horizon, ...]. A series [time] gives inputs [B, length]; a series [time, ...] keeps its other axes.
+    A loader yields inputs, or a tuple of inputs, targets if there are any, and a dict of `extras` if there are any.
 
     >>> Window(96, stride=24, horizon=24, per_sample="standardize")
     Window(96, stride=24, horizon=24, per_sample='standardize')
@@ -34,82 +41,102 @@ class Window:
         ...
     ValueError: layout must be one of BLC, BCL, LBC, not 'CBL'
 
-    Rows of a window that begins at row r, with dilation 2, length 4 and horizon 2 (r + 8 is also where the label of
-    `target="after"` stands, r + 6 that of "end")::
+    Rows of a window that begins at row r, with dilation 2, length 4 and horizon 2. Without a horizon, `target="end"`
+    takes the label at row r+6, and `target="after"` at row r+8::
 
         row       r   r+1   r+2   r+3   r+4   r+5   r+6   r+7   r+8   r+9   r+10
         inputs    0           1           2           3
         targets                                                   0           1
 
-    To hold out the last 100 rows of each series: `Window(96, horizon=24, end_index=-100)` trains, and
-    `Window(96, horizon=24, start_index=-100 - 96)` tests, on targets from the first held-out row on.
+    To hold out the last 100 rows of each series, train on `Window(96, horizon=24, end_index=-100)` and test on
+    `Window(96, horizon=24, start_index=-100 - 96)`, whose first target is the first held-out row.
+
+    Args:
+        length: Steps in a window, at least 1.
+        stride: Rows from the start of one window to the start of the next, at least 1. Default 1.
+        dilation: Rows from one step of a window to the next, at least 1 (Keras' `sampling_rate`). Default 1.
+        horizon: Steps that targets cover, right after the window's last step. Default 0: one label per window, without
+            a time axis.
+        target: Step whose target is the window's label: its first ("start"), its last ("end"), or the step after its
+            last ("after"). With a horizon it can only be "after". Default None: "after" with a horizon, else "end".
+        target_channels: Channel numbers, from 0, of the series' values that are the targets, in place of the series'
+            own targets. They are normalized, scaled and cast like the inputs; the series' own targets are delivered as
+            they are. Default None: the series' own targets. Where it has none, all channels with a horizon or
+            `target="after"`, otherwise no targets.
+        start_index: First row of each series at which a window may begin. Negative numbers count from the end, as in a
+            slice. Default None: the first row.
+        end_index: Row of each series before which windows and their targets must end, as in a slice. Default None: the
+            end of the series.
+        mean: Number that is subtracted, or one for each channel, in the unit of the series. `gpuload.fit` computes it
+            from a series. Default None: nothing.
+        std: Number to divide by after subtracting `mean`, or one for each channel, above 0. Default None: nothing.
+        per_sample: Normalizes each window by its own numbers, per channel: "center" subtracts its mean, "standardize"
+            also divides by its standard deviation + 1e-6. NaN does not count. Targets from `target_channels` are
+            normalized by the same numbers. Excludes `mean` and `std`. Default None: nothing.
+        missing: Treatment of NaN in floating inputs. "keep" (the default) leaves NaN. "zero" writes 0, after
+            normalization. "forward" repeats the last value before it in the window, or writes 0 where there is none.
+            "omit" leaves out every window with NaN in its inputs or targets. Except with "omit", a target that is NaN
+            stays NaN: leave it out of the loss.
+        jitter: Standard deviation of normal noise that is added to every input, in units of the normalized values, also
+            to replaced missing values. Default 0.
+        scaling: Range (low, high), above 0, of a random factor by which a whole window and its targets from
+            `target_channels` are multiplied. A number s means (1 - s, 1 + s). Default 0: no scaling.
+        reverse: Probability, from 0 to 1, that the inputs of a window run backwards; targets do not. Default 0.
+        zoom: Range (low, high), above 0, of a random factor by which the inputs are stretched in time about the middle,
+            with linear interpolation; targets are not. Above 1 covers more time: the first and the last step are
+            repeated. A number z means (1 - z, 1 + z). Default 0: no zoom.
+        dtype: "float32", "float16" or "bfloat16" for inputs and targets from `target_channels`. Default None: the
+            series' dtype, or float32 where integers are normalized or augmented.
+        layout: Order of the axes batch (B), time (L) and channels (C) of inputs, of the mask, and of targets with a
+            horizon: "BLC" (the default), "BCL" or "LBC".
+        extras: Names of further arrays, delivered in a dict that comes last in the batch. "mask": bool, shaped like the
+            inputs, true where a value was present. "mean" and "scale": float32 [B, C], with `per_sample` only; a
+            normalized number y came from y * scale + mean. "start": int64 [B], row of the window's first step.
+            Default (): no dict.
+
+    Raises:
+        ValueError: an argument is of the wrong kind or out of range, or two arguments exclude each other. `Loader`
+            raises it where the window does not fit the series: it is too long for all of them, `mean`, `std` or
+            `target_channels` do not fit the channels, or `missing` asks to replace NaN in integers.
     """
 
     length: int
-    """Steps in a window."""
     stride: int = 1
-    """Rows from the start of one window to the start of the next."""
     dilation: int = 1
-    """Rows from one step to the next: Keras' `sampling_rate`."""
     horizon: int = 0
-    """Steps of the future that targets cover, right after the window. 0: one label a window, with no axis of time."""
     target: Target | None = None
-    """At which step of the window its label stands: its first ("start"), its last ("end"), or the one after it
-    ("after"). None: "end", or with a horizon, "after"."""
     target_channels: Sequence[int] | None = None
-    """Targets are these channels of the values, normalized like them, in place of the targets of the series.
-    None: the targets of the series; where it has none, all channels for "after" and a horizon, else no targets."""
     start_index: int | None = None
-    """Row of each series at which the first window may begin, as in a Python slice: negative counts from the end."""
     end_index: int | None = None
-    """Row of each series before which windows and their targets must end, as in a Python slice."""
     mean: float | Sequence[float] | None = None
-    """Subtracted; one number, or one a channel. `gpuload.fit` finds those of a series."""
     std: float | Sequence[float] | None = None
-    """Divided by after `mean`; one number, or one a channel."""
     per_sample: PerSample | None = None
-    """`center` subtracts the window's own mean of each channel, `standardize` also divides by its standard deviation
-    + 1e-6. Missing values do not count. Channels as targets are normalized by the same numbers."""
     missing: Missing = "keep"
-    """What becomes of NaN in the inputs: `keep` it; `zero` gives 0, after normalization; `forward` repeats the last
-    value before it in the window, and gives 0 where there is none; `omit` leaves out windows that hold one, in their
-    targets too. Noise is added to what stands there then. But for `omit`, a target that is NaN stays NaN: leave it out
-    of the loss."""
     jitter: float = 0.0
-    """Standard deviation of normal noise that is added to every value, after normalization."""
     scaling: Range = 0.0
-    """Factor for a whole window and for its channels as targets; one number s: (1 - s, 1 + s)."""
     reverse: float = 0.0
-    """Probability that a window, not its targets, runs backwards."""
     zoom: Range = 0.0
-    """Factor by which a window, not its targets, is stretched about its middle, interpolated linearly: above 1 shows
-    more of it, with its first and last step repeated. One number z: (1 - z, 1 + z)."""
     dtype: Dtype | None = None
-    """Of the output. None: as the series is, or float32 where something is computed with whole numbers."""
     layout: Layout = "BLC"
-    """Axes of inputs and of targets with a horizon: batch, time ("length") and channels."""
     extras: Sequence[Extra] = ()
-    """What a batch carries beside, in a dict that comes last: `mask`, shaped as the inputs, true where a value was
-    there; `mean` and `scale`, float32 [B, C], or [B] for a series [time], with which x = y * scale + mean turns
-    normalized numbers back; `start`, int64 [B], the row of the window's first step."""
 
     def __post_init__(self) -> None:
         for name, least in (("length", 1), ("stride", 1), ("dilation", 1), ("horizon", 0)):
-            # NumPy's own whole numbers overflow.
+            # NumPy's integers overflow in the arithmetic on rows, Python's do not.
             object.__setattr__(self, name, checked_int(name, getattr(self, name), least))
         if self.target is not None:
             choice("target", self.target, Target)
         if self.horizon and self.target not in (None, "after"):
             raise ValueError(f"target must be 'after' with horizon={self.horizon}, not {self.target!r}: leave it out")
         if self.target_channels is not None:
-            channels = tuple(checked_int("target_channels", channel, 0) for channel in self._row("target_channels"))
+            channels = tuple(checked_int("target_channels", channel, 0) for channel in self._listed("target_channels"))
             object.__setattr__(self, "target_channels", channels)
         for name in ("start_index", "end_index"):
             value = getattr(self, name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} must be a whole number or None, not {value!r}")
+                raise ValueError(f"{name} must be an integer or None, not {value!r}")
             object.__setattr__(self, name, int(value))
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -117,15 +144,15 @@ class Window:
                 continue
             given = numbers(value)
             if given.ndim > 1 or not given.size or not np.isfinite(given).all():
-                raise ValueError(f"{name} must be one finite number, or one a channel, not {value!r}")
+                raise ValueError(f"{name} must be a finite number, or one for each channel, not {value!r}")
             if name == "std" and not (given > 0).all():
                 raise ValueError(f"std must be above 0, not {value!r}")
         if self.per_sample is not None:
             choice("per_sample", self.per_sample, PerSample)
             if self.mean is not None or self.std is not None:
                 raise ValueError(
-                    f"per_sample={self.per_sample!r} and mean or std exclude each other: a window is normalized by its "
-                    "own numbers or by those of the series"
+                    f"per_sample={self.per_sample!r} and mean or std exclude each other: leave out per_sample to "
+                    "normalize by the numbers of the series, or mean and std to normalize each window by its own"
                 )
         choice("missing", self.missing, Missing)
         if not 0 <= number(self.jitter) < math.inf:
@@ -139,16 +166,17 @@ class Window:
         if self.dtype is not None:
             choice("dtype", self.dtype, Dtype)
         choice("layout", self.layout, Layout)
-        object.__setattr__(self, "extras", self._row("extras"))
+        object.__setattr__(self, "extras", self._listed("extras"))
         for extra in self.extras:
             choice("extras", extra, Extra)
         if {"mean", "scale"} & set(self.extras) and self.per_sample is None:
             raise ValueError(
-                f"extras={self.extras} needs per_sample='center' or 'standardize': without it no window has a "
-                "mean and a scale of its own"
+                f"extras={self.extras} needs per_sample='center' or 'standardize': without it windows have no "
+                "mean and scale of their own"
             )
 
-    def _row(self, name: str) -> Sequence[Any]:
+    def _listed(self, name: str) -> Sequence[Any]:
+        """Return the argument as a tuple. Raise ValueError if it is no list."""
         value = getattr(self, name)
         if isinstance(value, str) or not np.iterable(value):
             raise ValueError(f"{name} must be a list, not {value!r}")
@@ -160,44 +188,44 @@ class Window:
         return f"Window({', '.join([repr(self.length), *changed])})"
 
     def replace(self, **changes: Any) -> Window:
-        """The same with some fields changed; checked again."""
+        """Return a copy with these arguments changed, checked like a new window."""
         return replace(self, **changes)
 
     @cached_property
     def scaling_range(self) -> tuple[float, float]:
-        """(low, high) of `scaling`."""
+        """Lowest and highest factor of `scaling`; (1, 1) without scaling."""
         return interval("scaling", self.scaling, 1.0)
 
     @cached_property
     def zoom_range(self) -> tuple[float, float]:
-        """(low, high) of `zoom`."""
+        """Lowest and highest factor of `zoom`; (1, 1) without zoom."""
         return interval("zoom", self.zoom, 1.0)
 
     @property
     def target_step(self) -> int:
-        """The first step of the targets, counted from the window's first."""
+        """Step at which the targets begin, counted from the window's first step."""
         if self.horizon or self.target == "after":
             return self.length
         return 0 if self.target == "start" else self.length - 1
 
     @property
     def target_steps(self) -> int:
-        """How many steps targets cover."""
+        """Number of steps that the targets of a window cover."""
         return max(1, self.horizon)
 
     @property
     def draws_time(self) -> bool:
-        """Whether steps are read from other places than their own."""
+        """Whether a window draws a direction or a zoom."""
         return bool(self.reverse) or self.zoom_range != (1.0, 1.0)
 
     @property
     def draws_scaling(self) -> bool:
-        """Whether windows have a factor of their own."""
+        """Whether a window draws a factor for its values."""
         return self.scaling_range != (1.0, 1.0)
 
     @property
     def computes(self) -> bool:
-        """Whether numbers are changed, by more than a cast."""
+        """Whether values change by more than a cast."""
         return (
             self.mean is not None
             or self.std is not None
