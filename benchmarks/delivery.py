@@ -85,7 +85,7 @@ class Delivery:
 
 def frameworks(device: str) -> list[str]:
     """Those that are installed and have arrays on the device."""
-    there = [name for name in FRAMEWORKS if name not in EXTRAS or importlib.util.find_spec(name) is not None]
+    there = [name for name in FRAMEWORKS if FRAMEWORKS[name].extra is None or importlib.util.find_spec(name) is not None]
     return [name for name in there if name != "cupy" or device != "cpu"]
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from gpuload.arguments import part_of, pool_of
-from gpuload.core.checks import checked_int
+from gpuload.core.checks import answers_unknown, checked_int
 from gpuload.core.errors import BadSample
 from gpuload.delivery.sharding import check_last_batch
 from gpuload.images.augment import Augment
@@ -32,6 +32,23 @@ from gpuload.windows.pool import WindowPool
 from gpuload.windows.window import Window
 
 
+@answers_unknown(
+    drop_last="pass last_batch='drop'",
+    num_workers="leave it out: batches are made by threads in this process; threads= sets their number",
+    workers="leave it out: batches are made by threads in this process; threads= sets their number",
+    pin_memory="leave it out: batches are made on the device",
+    prefetch_factor="pass prefetch=BATCHES",
+    persistent_workers="leave it out: threads stay from epoch to epoch",
+    sampler="pass shuffle= and shard=",
+    collate_fn="arrange the batch where it is used, or pass gpuload.keras.dataset(loader, arrange)",
+    augment="pass it as transform",
+    cache_limit="pass cache=gpuload.Cache(limit=SIZE)",
+    cache_size="pass cache=gpuload.Cache(size=(height, width))",
+    max_errors="pass errors=gpuload.Errors(max_errors=NUMBER)",
+    errors_log="pass errors=gpuload.Errors(log=PATH)",
+    max_pixels="pass errors=gpuload.Errors(max_pixels=NUMBER)",
+    timeout="pass errors=gpuload.Errors(timeout=SECONDS)",
+)
 class Loader:
     """Batches of images, or of windows of a series, made ahead of time on the GPU or, without one, on the CPU.
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from gpuload.core.checks import checked_int, checked_size, choice, number
+from gpuload.core.checks import answers_unknown, checked_bytes, checked_int, checked_size, choice, number
 
 OnError = Literal["raise", "skip", "replace"]
 Limit = int | float | None
@@ -16,6 +16,10 @@ MAX_PIXELS = 178_956_970
 """Pillow's own limit for one image: twice its `Image.MAX_IMAGE_PIXELS`."""
 
 
+@answers_unknown(
+    errors_log="pass log=PATH",
+    ignore_errors="pass on_error='skip'",
+)
 @dataclass(frozen=True, kw_only=True)
 class Errors:
     """What counts as a bad sample, and what happens to it.
@@ -80,6 +84,11 @@ class Errors:
 PLACES = ("auto", "device", "host")
 
 
+@answers_unknown(
+    cache_limit="pass limit=SIZE",
+    cache_size="pass size=(height, width)",
+    path="pass place=PATH",
+)
 @dataclass(frozen=True, kw_only=True)
 class Cache:
     """Where decoded and resized images are kept for later epochs, which then neither read nor decode them.
@@ -121,7 +130,7 @@ class Cache:
                     "number for bytes"
                 )
         elif limit is not None:
-            checked_int("limit", limit, 1)
+            object.__setattr__(self, "limit", checked_bytes("limit", limit))
         for name in ("limit", "size"):
             if self.place is None and getattr(self, name) is not None:
                 raise ValueError(f"{name}={getattr(self, name)!r} is for a cache, but place is None: leave it out")

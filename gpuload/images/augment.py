@@ -11,7 +11,17 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gpuload.core.checks import Range, checked_int, checked_size, choice, interval, number, numbers, probability
+from gpuload.core.checks import (
+    Range,
+    answers_unknown,
+    checked_int,
+    checked_size,
+    choice,
+    interval,
+    number,
+    numbers,
+    probability,
+)
 from gpuload.core.codes import PerSample
 from gpuload.decode.crop import DRAWS, CenterCrop, RandomResizedCrop
 from gpuload.decode.spec import CHANNELS, Color, Decoding, Interpolation
@@ -41,6 +51,26 @@ _SLOTS = (
 _UNIFORMS = len(_SLOTS) + DRAWS  # 32: a whole number of Philox blocks of four
 
 
+@answers_unknown(
+    horizontal_flip="pass hflip=0.5",
+    vertical_flip="pass vflip=0.5",
+    rotation_range="pass rotation=DEGREES",
+    width_shift_range="pass width_shift=SHARE",
+    height_shift_range="pass height_shift=SHARE",
+    shear_range="pass shear=DEGREES",
+    zoom_range="pass zoom=RANGE",
+    channel_shift_range="pass channel_shift=LEVELS",
+    brightness_range="pass brightness=(low, high)",
+    cval="pass fill_value=LEVEL",
+    interpolation_order="pass warp_order=ORDER",
+    preprocessing_function="pass function=FUNCTION",
+    target_size="pass size=(height, width)",
+    image_size="pass size=(height, width)",
+    color_mode="pass color='rgb', 'grayscale' or 'rgba'",
+    data_format="pass layout='HWC' or 'CHW'",
+    scale="pass rescale=FACTOR",
+    normalize="pass mean= and std=",
+)
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Augment:
     """Changes to each image: read, crop, resize, warp, recolour, scale, in this order.

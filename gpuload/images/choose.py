@@ -20,6 +20,15 @@ from gpuload.sources import ImageArray, ImageSource
 
 ENGINES = ("auto", "numpy", "numba", "cupy")
 DECODERS = ("auto", "dali", "pillow")
+SYNONYMS = {
+    "dali": "DALI decodes: pass decoder='dali'",
+    "pillow": "Pillow decodes: pass decoder='pillow'",
+    "pil": "Pillow decodes: pass decoder='pillow'",
+    "cuda": "cupy",
+    "gpu": "cupy",
+    "cpu": "pass device='cpu'",
+}
+"""Advice for other words for an engine."""
 
 
 def settle(
@@ -94,7 +103,7 @@ def _sized(images: NDArray[Any] | None, transform: Augment) -> Augment:
 
 def _engine(images: NDArray[Any] | None, transform: Augment, device: Any, engine: str) -> tuple[Device, str, str]:
     """Return the device, the engine, and the reason why "auto" did not take the fastest, or ""."""
-    choice("engine", engine, ENGINES)
+    choice("engine", engine, ENGINES, synonyms=SYNONYMS)
     place = resolve(device)
     named = place != CPU and not is_auto(device)
     obstacle = unsupported(images, transform)
@@ -128,7 +137,7 @@ def _engine(images: NDArray[Any] | None, transform: Augment, device: Any, engine
 
 def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str) -> tuple[str | None, str]:
     """Return the decoder, or None for images in memory, and the reason why "auto" did not take DALI, or ""."""
-    choice("decoder", decoder, DECODERS)
+    choice("decoder", decoder, DECODERS, synonyms={"pil": "pillow", "nvidia": "dali"})
     if decoding is None:
         if decoder != "auto":
             raise ValueError(f"decoder={decoder!r} is for images that are read from files; these are in memory")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpuload.core.checks import Range, checked_int, choice, interval, number, numbers, probability
+from gpuload.core.checks import Range, answers_unknown, checked_int, choice, interval, number, numbers, probability
 from gpuload.core.codes import PerSample
 
 Target = Literal["start", "end", "after"]
@@ -20,6 +20,17 @@ Layout = Literal["BLC", "BCL", "LBC"]
 Extra = Literal["mask", "mean", "scale", "start"]
 
 
+@answers_unknown(
+    sequence_length="pass length=STEPS",
+    seq_length="pass length=STEPS",
+    window_size="pass length=STEPS",
+    sequence_stride="pass stride=ROWS",
+    sampling_rate="pass dilation=ROWS",
+    prediction_length="pass horizon=STEPS",
+    noise="pass jitter=STANDARD_DEVIATION",
+    shuffle="pass it to the Loader",
+    batch_size="pass it to the Loader",
+)
 @dataclass(frozen=True, eq=False)
 class Window:
     """How windows are cut from a `Series`: length, spacing, targets, normalization, augmentation, dtype and layout.
