@@ -137,7 +137,7 @@ def test_the_limit_is_exact(tmp_path: Path, place: Place, limit: int, bad: bool)
     for number in range(3):
         Image.new("RGB", (40, 24) if number == 1 else (20, 20)).save(tmp_path / f"{number}.jpg")
     files = sorted(tmp_path.glob("*.jpg"))
-    with loader(files, place, on_error="skip", max_pixels=limit) as batches:
+    with loader(files, place, errors=gpuload.Errors(on_error="skip", max_pixels=limit)) as batches:
         ((_, labels),) = list(batches)
     assert labels.tolist() == ([0, 2] if bad else [0, 1, 2])
     if bad:
@@ -150,7 +150,7 @@ LARGE = """
     transform = gpuload.Augment(size=(32, 32))
     options = {"batch_size": 32, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy", "threads": 2}
     if sys.argv[3] == "any":
-        options["max_pixels"] = None
+        options["errors"] = gpuload.Errors(max_pixels=None)
     good, *bad = sys.argv[4:]
     for path in bad:
         for place in (0, 5, 16, 31):
@@ -265,7 +265,7 @@ def test_icons_are_images(files: list[Path]) -> None:
     files[1].write_bytes(encoded("ICO", sizes=[(40, 40)]))
     files[2].write_bytes(encoded("ICO", sizes=[(40, 40)], bitmap_format="bmp"))
     files[3].write_bytes(encoded("ICNS", 1024, 1024))
-    with loader(files, Place("numpy", "cpu"), max_pixels=2**20) as batches:
+    with loader(files, Place("numpy", "cpu"), errors=gpuload.Errors(max_pixels=2**20)) as batches:
         images, _ = next(iter(batches))
     assert images.shape == (4, 32, 32, 3)
     assert not images[1:].any()
@@ -308,7 +308,7 @@ BLOCKS = """
     source = gpuload.ImageList(files, labels=np.arange(len(files)))
     options = {"batch_size": 4, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy"}
     transform = gpuload.Augment(size=(32, 32), hflip=0.5)
-    loader = gpuload.Loader(source, transform, on_error="skip", timeout=1.0, seed=0, **options)
+    loader = gpuload.Loader(source, transform, errors=gpuload.Errors(on_error="skip", timeout=1.0), seed=0, **options)
     for _ in range(2):
         print([labels.tolist() for _, labels in loader])
     print([(bad.index, bad.reason) for bad in loader.errors])
@@ -355,8 +355,8 @@ LEASED = """
             except RuntimeError as error:
                 found.append(type(error).__name__)
     for on_error in ("raise", "skip", "replace"):
-        with gpuload.Loader(source, transform, on_error=on_error, timeout=0.5, seed=0, **options) as loader:
-            threads = []
+        with gpuload.Loader(source, transform, errors=gpuload.Errors(on_error=on_error, timeout=0.5), seed=0, **options)
+            as loader: threads = []
             found = set()
             for _ in range(12):
                 found.add(str(outcomes(loader)))
@@ -366,7 +366,7 @@ LEASED = """
             print(threads[11] - threads[1] < 10, sorted((bad.index, bad.reason) for bad in loader.errors))
     from gpuload.reading import files as reading
     reading.MOST_BLOCKED = 2
-    with gpuload.Loader(source, transform, on_error="skip", timeout=0.5, seed=0, **options) as loader:
+    with gpuload.Loader(source, transform, errors=gpuload.Errors(on_error="skip", timeout=0.5), seed=0, **options) as loader:
         print(set(outcomes(loader)))
 """
 
@@ -394,7 +394,7 @@ def test_a_file_whose_opening_blocks(files: list[Path], place: Place) -> None:
 def test_what_is_slow_is_not_bad(files: list[Path], dali: Place) -> None:
     """DALI takes longer for the large image than the timeout allows; its file does not block, so it is waited for."""
     Image.new("RGB", (10000, 10000)).save(files[1])
-    with loader(files, dali, on_error="skip", timeout=0.2) as batches:
+    with loader(files, dali, errors=gpuload.Errors(on_error="skip", timeout=0.2)) as batches:
         found = [labels.tolist() for _, labels in batches]
     assert found == [list(range(first, first + 4)) for first in (0, 4, 8)]
     assert batches.errors == []

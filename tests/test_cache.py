@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import gpuload
-from gpuload.cache import CachePolicy, DiskCache, HostCache
+from gpuload.cache import DiskCache, HostCache
 from gpuload.cache.free import free_memory
 from tests.conftest import Place
 
@@ -107,11 +107,13 @@ def test_random_crops_are_cut_out_of_what_is_kept(
     with loader(paths, Place("numpy", "cpu"), transform) as from_small:
         expected = epochs(from_small)
     for cache in ("auto", "host", tmp_path / "pixels", tmp_path / "pixels"):
-        with loader(files, place, transform, cache=cache, cache_size=size) as kept:
+        with loader(files, place, transform, cache=gpuload.Cache(place=cache, size=size)) as kept:
             assert_same(epochs(kept), expected)
     assert read(kept) == 0
     with pytest.raises(ValueError, match=r"cache_size was the default|cache_size was None, and is \(32, 48\)|and is"):
-        loader(files, place, transform, cache_size=size).load_state_dict(loader(files, place, transform).state_dict())
+        loader(files, place, transform, cache=gpuload.Cache(size=size)).load_state_dict(
+            loader(files, place, transform).state_dict()
+        )
 
 
 def test_it_is_there_by_default(files: list[Path], place: Place) -> None:
@@ -134,7 +136,7 @@ def test_what_does_not_fit_is_decoded_in_each_epoch(
     with loader(files, place, cache=None) as without:
         expected = epochs(without)
     cache = kind if kind == "host" else tmp_path / "pixels"
-    with loader(files, place, cache=cache, cache_limit=limit) as some:
+    with loader(files, place, cache=gpuload.Cache(place=cache, limit=limit)) as some:
         assert_same(epochs(some), expected)
         assert (some.pool.cache.capacity if some.pool.cache else 0) == room
         if kind == "path" and room:
@@ -598,18 +600,21 @@ def test_no_wrong_image_ever(tmp_path_factory: pytest.TempPathFactory, operation
     [
         ({"cache": 5}, "cache must be 'auto', 'device', 'host', None or the path of a file, not 5"),
         ({"cache": ""}, "cache must be 'auto', 'device', 'host', None or the path of a file, not ''"),
-        ({"cache_limit": 0}, "cache_limit must be"),
-        ({"cache_limit": 1.5}, "cache_limit as a float is a share of what is free"),
-        ({"cache": None, "cache_limit": 5}, "cache_limit=5 is for a cache, but cache is None"),
-        ({"cache_size": (32, 32)}, r"cache_size=\(32, 32\) is for RandomResizedCrop"),
-        ({"cache_size": 32}, r"cache_size must be \(height, width\) in pixels, not 32"),
-        ({"cache": None, "cache_size": (8, 8)}, r"cache_size=\(8, 8\) is for a cache, but cache is None"),
+        ({"limit": 0}, "limit must be a number of bytes of at least 1"),
+        ({"limit": "much"}, "limit must be a number of bytes of at least 1, such as .*, not 'much'"),
+        ({"limit": 1.5}, "limit as a float is a share of what is free"),
+        ({"place": None, "limit": 5}, "limit=5 is for a cache, but place is None"),
+        ({"size": (32, 32)}, r"size=\(32, 32\) of the cache is for RandomResizedCrop"),
+        ({"size": 32}, r"size must be \(height, width\) in pixels, not 32"),
+        ({"place": None, "size": (8, 8)}, r"size=\(8, 8\) is for a cache, but place is None"),
         ({"cache": "device", "device": "cpu"}, "cache='device' keeps images on a GPU, but they are made on cpu"),
     ],
 )
 def test_what_makes_no_sense(files: list[Path], options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        loader(files, Place("numpy", "cpu"), **options)
+        loader(
+            files, Place("numpy", "cpu"), **({**options} if "cache" in options else {"cache": gpuload.Cache(**options)})
+        )
 
 
 def test_images_in_memory_and_windows_need_none(files: list[Path]) -> None:
@@ -632,7 +637,8 @@ def test_a_random_crop_leaves_nothing_to_keep(
         loader(files, place, transform, cache="host")
 
 
-def test_the_policy_is_plain(tmp_path: Path) -> None:
-    assert CachePolicy().path is None
-    assert CachePolicy(cache=tmp_path / "a").path == str(tmp_path / "a")
-    assert json.dumps(CachePolicy(cache="host").cache) == '"host"'
+def test_options_are_plain(tmp_path: Path) -> None:
+    assert gpuload.Cache().path is None
+    assert gpuload.Cache(place=tmp_path / "a").path == str(tmp_path / "a")
+    assert gpuload.Cache(limit="1.5 GiB") == gpuload.Cache(limit=3 * 2**29) == gpuload.Cache(limit=np.int64(3 * 2**29))
+    assert json.dumps(vars(gpuload.Cache(place="host"))) == '{"place": "host", "limit": null, "size": null}'

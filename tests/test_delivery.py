@@ -21,7 +21,8 @@ from gpuload.core.device import CPU, Device, resolve
 from gpuload.delivery import choose
 from gpuload.delivery.numpy import to_numpy
 from gpuload.images.augment import Augment
-from gpuload.images.choose import open_engine
+from gpuload.images.choose import settle
+from gpuload.images.open import open_engine
 from gpuload.images.step import Step
 from gpuload.plan.order import Order
 from gpuload.windows.pool import WindowPool
@@ -98,7 +99,7 @@ def test_no_copy_of_images(place: Place, framework: str) -> None:
         pytest.skip("a copy, as its documentation says")
     transform = Augment(size=(8, 10), rotation=5, layout="HWC")
     device = resolve(place.device)
-    engine = open_engine(SOURCE, transform, batch_size=5, device=device, engine=place.engine)
+    engine = open_engine(settle(SOURCE, transform, **place._asdict()), batch_size=5)
     for size in (5, 1):
         engine.submit(transform.step(np.arange(size), seed=1, epoch=0, first=0))
         made = engine.result()
@@ -359,7 +360,7 @@ def test_steps_run_without_a_loader(place: Place) -> None:
     """An engine is usable on its own: steps in, arrays out, in order."""
     transform = Augment(size=(8, 10), layout="HWC")
     device = resolve(place.device)
-    engine = open_engine(SOURCE, transform, batch_size=2, device=device, engine=place.engine)
+    engine = open_engine(settle(SOURCE, transform, **place._asdict()), batch_size=2)
     for first in (0, 2, 4):
         engine.submit(Step(indices=np.arange(first, first + 2)))
     assert engine.pending == 3

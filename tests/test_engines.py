@@ -33,8 +33,8 @@ from gpuload.core import available
 from gpuload.core import device as cuda
 from gpuload.decode.pillow import NumpyOps
 from gpuload.delivery.numpy import to_numpy
-from gpuload.images.choose import choose, open_engine
-from gpuload.images.host_engine import unsupported
+from gpuload.images.choose import settle, unsupported
+from gpuload.images.open import open_engine
 
 REFERENCE = {"engine": "numpy", "device": "cpu"}
 FILTERS = {
@@ -625,7 +625,7 @@ def test_engines_agree_on_images_of_few_pixels(dali, fill_mode, size):
     turn = {} if fill_mode == "constant" and 1 in size else {"rotation": (30, 30)}
     for options in (turn, {"width_shift": 0.4, "height_shift": 0.4}, {"zoom": (1.5, 1.5)}):
         transform = Augment(size=size, fill_mode=fill_mode, **options)
-        if unsupported(source, transform) is None:
+        if unsupported(getattr(source, "images", None), transform) is None:
             assert_agree(source, transform, dali)
 
 
@@ -684,7 +684,7 @@ def draw_options(data, *tables):
 
 def check(source, transform, place, seed):
     """Agreement, or the refusal that `unsupported` announces."""
-    obstacle = unsupported(source, transform)
+    obstacle = unsupported(getattr(source, "images", None), transform)
     if obstacle is None:
         assert_agree(source, transform, place, seed)
         return
@@ -740,15 +740,35 @@ def test_engines_agree_over_short_batches_and_epochs(dali, files):
 
 # What DALI cannot do --------------------------------------------------------------------------------------------------
 
-REFUSED = {
-    "rgba": ({"color": "rgba"}, "files", "color='rgba'"),
-    "box": ({"interpolation": "box"}, "files", "interpolation='box'"),
-    "hamming": ({"interpolation": "hamming"}, "files", "interpolation='hamming'"),
+NOT_DECODED = {
+    "rgba": ({"color": "rgba"}, "color='rgba'"),
+    "box": ({"interpolation": "box"}, "interpolation='box'"),
+    "hamming": ({"interpolation": "hamming"}, "interpolation='hamming'"),
     "crop": (
         {"interpolation": "nearest", "crop": CenterCrop()},
-        "files",
-        "interpolation='nearest' with a crop, but for sizes that are powers of two",
+        "interpolation='nearest' with a crop, except for sizes that are powers of two",
     ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_DECODED)
+def test_dali_refuses_by_name_and_auto_takes_pillow(dali, gallery, name, monkeypatch, caplog):
+    options, words = NOT_DECODED[name]
+    transform = Augment(**{"size": (8, 6), **options})
+    with pytest.raises(ValueError, match="cannot do") as refusal:
+        Loader(gallery, transform, batch_size=4, decoder="dali", **on(dali))
+    assert (
+        str(refusal.value) == f"decoder='dali' cannot do {words}: pass decoder='pillow', or 'auto' to have one chosen"
+    )
+    monkeypatch.setattr(available, "_announced", set())
+    with caplog.at_level(logging.INFO, "gpuload"), Loader(gallery, transform, batch_size=4, **on(dali)) as loader:
+        assert (loader.engine, loader.decoder) == (dali.engine, "pillow")
+        next(iter(loader))
+    augments = f"images on {loader.device}: pillow decodes, {dali.engine} augments"
+    assert caplog.messages == [f"{augments}, since DALI cannot do {words}"]
+
+
+REFUSED = {
     **{
         f"order {order}": ({"rotation": 5, "warp_order": order}, source, f"warp_order={order}")
         for order, source in zip((2, 3, 4, 5), ("files", "uint8", "files", "float32"), strict=True)
@@ -768,18 +788,22 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_dali_refuses_by_name_and_auto_takes_numpy(dali, gallery, name, monkeypatch, caplog):
+def test_compiled_code_refuses_by_name_and_auto_takes_numpy(dali, gallery, name, monkeypatch, caplog):
     options, kind, words = REFUSED[name]
     source = gallery if kind == "files" else memory(kind)
     transform = Augment(**{"size": (8, 6), **options} if kind == "files" else options)
     with pytest.raises(ValueError, match="cannot do") as refusal:
         Loader(source, transform, batch_size=4, **on(dali))
-    assert str(refusal.value) == (f"engine='dali' cannot do {words}: pass engine='numpy', or 'auto' to have one chosen")
+    if dali.device == "cpu":
+        assert str(refusal.value) == (
+            f"engine='numba' cannot do {words}: pass engine='numpy', or 'auto' to have one chosen"
+        )
     monkeypatch.setattr(available, "_announced", set())
     with caplog.at_level(logging.INFO, "gpuload"), Loader(source, transform, batch_size=4) as loader:
         assert (loader.engine, loader.device) == ("numpy", "cpu")
         assert len(next(iter(loader))) == (2 if source.labels is not None else 4)
-    assert caplog.messages == [f"images on cpu with NumPy, SciPy and Pillow, since DALI cannot do {words}"]
+    decodes = "pillow decodes, " if kind == "files" else ""
+    assert caplog.messages == [f"images on cpu: {decodes}numpy augments, since compiled code cannot do {words}"]
 
 
 @pytest.mark.parametrize("channels", [2, 4])
@@ -986,9 +1010,9 @@ def gpus(monkeypatch):
     return show
 
 
-def chosen(transform=None, source=None, *, device="auto", engine="auto"):
-    device, engine = choose(source or memory(), transform or Augment(size=(37, 23)), device, engine)
-    return str(device), engine
+def chosen(transform=None, source=None, **choice):
+    job = settle(source or memory(), transform or Augment(size=(37, 23)), **choice)
+    return (str(job.device), job.engine) if job.decoder is None else (str(job.device), job.engine, job.decoder)
 
 
 FUNCTION = Augment(size=(37, 23), function=np.negative)
@@ -996,18 +1020,18 @@ FUNCTION = Augment(size=(37, 23), function=np.negative)
 
 @pytest.mark.parametrize("engine", ["pil", "DALI", "", None, 3])
 def test_unknown_engines(engine):
-    with pytest.raises(ValueError, match=rf"^engine must be one of auto, dali, numpy, not {engine!r}$"):
+    with pytest.raises(ValueError, match=rf"^engine must be one of auto, numpy, numba, cupy, not {engine!r}"):
         Loader(memory(), Augment(), batch_size=1, device="cpu", engine=engine)
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:0 ", "", None, 0])
 def test_unknown_devices(name):
-    with pytest.raises(ValueError, match=rf"^device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {name!r}$"):
+    with pytest.raises(ValueError, match=rf"^device must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {name!r}"):
         Loader(memory(), Augment(), batch_size=1, device=name)
 
 
 @pytest.mark.parametrize(("name", "count"), [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)])
-@pytest.mark.parametrize("engine", ["auto", "dali", "numpy"])
+@pytest.mark.parametrize("engine", ["auto", "cupy", "numba", "numpy"])
 def test_a_gpu_that_is_not_there(gpus, name, count, engine):
     gpus(count)
     message = (
@@ -1020,7 +1044,7 @@ def test_a_gpu_that_is_not_there(gpus, name, count, engine):
 
 def test_numpy_on_a_named_gpu(gpus):
     gpus(2)
-    message = "^engine='numpy' runs on the CPU, not on cuda:1: pass device='cpu', or engine='dali'$"
+    message = "^engine='numpy' runs on the CPU, not on cuda:1: pass device='cpu', or engine='cupy'$"
     with pytest.raises(ValueError, match=message):
         Loader(memory(), Augment(), batch_size=1, device="cuda:1", engine="numpy")
 
@@ -1036,18 +1060,87 @@ def test_what_is_chosen(gpus, monkeypatch):
     monkeypatch.setattr(available, "dali_installed", lambda: True)
     monkeypatch.setattr(available, "cupy_installed", lambda: True)
     gpus(2)
-    assert chosen() == ("cuda:0", "dali")
-    assert chosen(engine="dali") == ("cuda:0", "dali")
-    assert chosen(device="cuda") == ("cuda:0", "dali")
-    assert chosen(device="cuda:1") == ("cuda:1", "dali")
-    assert chosen(device="cpu") == ("cpu", "dali")
+    monkeypatch.setattr(available, "numba_installed", lambda: True)
+    assert chosen() == chosen(engine="cupy") == chosen(device="cuda") == ("cuda:0", "cupy")
+    assert chosen(device="cuda:1") == ("cuda:1", "cupy")
+    assert chosen(device="cpu") == chosen(engine="numba") == ("cpu", "numba")
     assert chosen(engine="numpy") == ("cpu", "numpy")
-    assert chosen(FUNCTION) == ("cpu", "numpy")
-    assert chosen(FUNCTION, device="cpu") == ("cpu", "numpy")
+    assert chosen(FUNCTION) == chosen(FUNCTION, device="cpu") == ("cpu", "numpy")
     gpus(0)
-    assert chosen() == ("cpu", "dali")
-    assert chosen(engine="dali") == ("cpu", "dali")
+    assert chosen() == chosen(engine="numba") == ("cpu", "numba")
     assert chosen(FUNCTION, engine="numpy") == ("cpu", "numpy")
+    with pytest.raises(ValueError, match="engine='cupy' needs a GPU, but images are made on cpu: pass device='cuda'"):
+        chosen(engine="cupy")
+
+
+def test_decoders_and_engines_cross(gpus, monkeypatch):
+    """Each decoder with each engine; "auto" takes DALI, and Pillow for the reference or where DALI is missing."""
+    files, rgba = ImageList(["a.jpg"]), Augment(size=(8, 6), color="rgba")
+    for name in ("dali_installed", "cupy_installed", "numba_installed"):
+        monkeypatch.setattr(available, name, lambda: True)
+    gpus(1)
+    places = {"numpy": "cpu", "numba": "cpu", "cupy": "cuda:0"}
+    for engine, place in places.items():
+        for decoder in ("dali", "pillow"):
+            assert chosen(source=files, engine=engine, decoder=decoder) == (place, engine, decoder)
+        reader = "pillow" if engine == "numpy" else "dali"
+        assert chosen(source=files, engine=engine) == (place, engine, reader)
+        assert chosen(rgba, files, engine=engine) == (place, engine, "pillow")
+    assert chosen(FUNCTION, files) == ("cpu", "numpy", "pillow")
+    assert chosen(FUNCTION, files, decoder="dali") == ("cpu", "numpy", "dali")
+    monkeypatch.setattr(available, "dali_installed", lambda: False)
+    assert chosen(source=files) == ("cuda:0", "cupy", "pillow")
+    assert chosen(source=files, device="cpu") == ("cpu", "numba", "pillow")
+    monkeypatch.setattr(available, "cupy_installed", lambda: False)
+    assert chosen() == ("cpu", "numba")
+    monkeypatch.setattr(available, "numba_installed", lambda: False)
+    assert chosen() == ("cpu", "numpy")
+    with pytest.raises(
+        ImportError, match="engine='numba' needs numba, which is not installed: pip install 'gpuload.cpu."
+    ):
+        chosen(engine="numba")
+    with pytest.raises(
+        ImportError, match="engine='cupy' needs CuPy, which is not installed: pip install 'gpuload.cuda13"
+    ):
+        chosen(engine="cupy")
+
+
+@pytest.mark.parametrize("decoder", ["dali", "pillow"])
+@pytest.mark.parametrize("engine", ["numpy", "numba"])
+def test_crossed_batches(photos, monkeypatch, decoder, engine):
+    """What decodes settles the levels, what augments changes them alike: engines agree for each decoder."""
+    if decoder == "dali" and not available.dali_installed():
+        pytest.skip("NVIDIA DALI is not installed")
+    source, transform = ImageFolder(photos), Augment(size=(24, 20), rotation=20, hflip=0.5, channel_shift=9)
+    options = {"batch_size": 5, "device": "cpu", "seed": 3, "shuffle": True, "decoder": decoder}
+    with Loader(source, transform, engine=engine, **options) as crossed:
+        assert (crossed.engine, crossed.decoder) == (engine, decoder)
+        found = [images for _ in range(2) for images, _ in crossed]
+    with Loader(source, transform, engine="numpy", **options) as reference:
+        wanted = [images for _ in range(2) for images, _ in reference]
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)  # Sums in float32 and in SciPy's doubles.
+
+
+@pytest.mark.parametrize("decoder", ["dali", "pillow"])
+def test_images_in_memory_have_no_decoder(decoder):
+    message = f"^decoder='{decoder}' is for images that are read from files; these are in memory$"
+    with pytest.raises(ValueError, match=message):
+        Loader(memory(), Augment(), batch_size=1, device="cpu", decoder=decoder)
+
+
+@pytest.mark.parametrize(
+    ("word", "advice"),
+    [
+        ("dali", "DALI decodes: pass decoder='dali'"),
+        ("cuda", "pass engine='cupy'"),
+        ("GPU", "pass engine='cupy'"),
+        ("numbas", "did you mean 'numba'?"),
+    ],
+)
+def test_other_words_for_an_engine_are_answered(word, advice):
+    with pytest.raises(ValueError, match=rf"not '{word}': {advice}".replace("?", r"\?")):
+        Loader(memory(), Augment(), batch_size=1, device="cpu", engine=word)
 
 
 def test_a_loader_says_where_it_runs(device):
@@ -1062,13 +1155,13 @@ def test_the_environment_overrides_auto_alone(gpus, monkeypatch):
     monkeypatch.setattr(available, "cupy_installed", lambda: True)
     gpus(2)
     monkeypatch.setenv("GPULOAD_DEVICE", "cpu")
-    assert chosen() == ("cpu", "dali")
-    assert chosen(device="cuda:1") == ("cuda:1", "dali")
+    assert chosen() == ("cpu", "numba")
+    assert chosen(device="cuda:1") == ("cuda:1", "cupy")
     monkeypatch.setenv("GPULOAD_DEVICE", "cuda:1")
-    assert chosen() == ("cuda:1", "dali")
-    assert chosen(device="cpu") == ("cpu", "dali")
+    assert chosen() == ("cuda:1", "cupy")
+    assert chosen(device="cpu") == ("cpu", "numba")
     monkeypatch.setenv("GPULOAD_DEVICE", "auto")
-    assert chosen() == ("cuda:0", "dali")
+    assert chosen() == ("cuda:0", "cupy")
 
 
 def test_an_environment_that_makes_no_sense(gpus, monkeypatch):
@@ -1095,9 +1188,9 @@ def test_the_choice_is_told_once(gpus, monkeypatch, caplog):
             chosen(device="cpu")
             chosen(engine="numpy")
     assert caplog.messages == [
-        "images on cuda:0 with DALI",
-        "images on cpu with DALI",
-        "images on cpu with NumPy, SciPy and Pillow",
+        "images on cuda:0: cupy augments",
+        "images on cpu: numba augments",
+        "images on cpu: numpy augments",
     ]
     assert {record.levelname for record in caplog.records} == {"INFO"}
 
@@ -1115,24 +1208,26 @@ logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(messag
 
 import numpy as np
 import gpuload
-from gpuload import cuda, engines
+from gpuload.core import device
 
+files = gpuload.ImageList(["a.jpg"])
 source = gpuload.ImageArray(np.arange(48, dtype=np.uint8).reshape(2, 4, 2, 3))
 
-def attempt(**options):
+def attempt(given, **options):
     try:
-        return gpuload.Loader(source, gpuload.Augment(hflip=1), batch_size=2, framework="numpy", **options)
+        transform = gpuload.Augment(hflip=1, size=(4, 2))
+        return gpuload.Loader(given, transform, batch_size=2, framework="numpy", **options)
     except Exception as error:
         print(f"{type(error).__name__}: {error}")
 
-attempt(engine="dali", device="cpu")
+attempt(files, decoder="dali", device="cpu")
 for _ in range(2):
-    (batch,) = attempt()
+    attempt(files, device="cpu")
+    (batch,) = attempt(source, device="cpu")
 print((batch == source.images[:, :, ::-1]).all())
-cuda.device_count = lambda: 1
-attempt(engine="dali")
-attempt(device="cuda")
-(batch,) = attempt()
+device.device_count = lambda: 1
+attempt(files, decoder="dali")
+attempt(files, device="cuda")
 """
 
 
@@ -1146,13 +1241,14 @@ def test_without_dali():
         check=False,
     )
     assert result.stderr == ""
-    missing = "needs NVIDIA DALI, which is not installed: pip install"
+    missing = "needs NVIDIA DALI, which is not installed: pip install 'gpuload[cpu]'"
     assert result.stdout.splitlines() == [
-        f"ImportError: engine='dali' {missing} 'gpuload[cpu]'",
-        "INFO gpuload: images on cpu with NumPy, SciPy and Pillow, since NVIDIA DALI is not installed",
+        f"ImportError: decoder='dali' {missing}",
+        "INFO gpuload: images on cpu: pillow decodes, numba augments, since NVIDIA DALI is not installed",
+        "INFO gpuload: images on cpu: numba augments",
         "True",
-        f"ImportError: engine='dali' {missing} 'gpuload[cpu]'",
-        f"ImportError: device='cuda' {missing} 'gpuload[cuda13]'",
+        f"ImportError: decoder='dali' {missing}",
+        "ImportError: device='cuda' needs CuPy, which is not installed: pip install 'gpuload[cuda13]'",
     ]
 
 
@@ -1164,7 +1260,9 @@ class Bench:
 
     def __init__(self, place, source, transform):
         self.device = cuda.resolve(place.device)
-        self.engine = open_engine(source, transform, batch_size=3, device=self.device, engine=place.engine, threads=2)
+        self.engine = open_engine(
+            settle(source, transform, **place._asdict()).in_layout("HWC"), batch_size=3, threads=2
+        )
         self.transform = transform
 
     def submit(self, *numbers):

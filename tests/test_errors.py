@@ -158,7 +158,7 @@ def test_where_nothing_can_be_read_that_is_said(files, place, on_error):
 def test_each_is_told_once(broken, place, caplog, tmp_path):
     log = tmp_path / "errors.jsonl"
     with caplog.at_level(logging.WARNING, "gpuload"):
-        batches = loader(broken, place, on_error="skip", errors_log=log)
+        batches = loader(broken, place, errors=gpuload.Errors(on_error="skip", log=log))
         assert log.read_text() == ""
         list(epochs(batches, 3))
     told = [record.getMessage() for record in caplog.records if "cannot read" in record.getMessage()]
@@ -174,26 +174,26 @@ def test_each_is_told_once(broken, place, caplog, tmp_path):
     ]
     assert all(line["on_error"] == "skip" and line["time"].endswith("+00:00") for line in lines)
     # Another run adds to it.
-    list(epochs(loader(broken, place, on_error="replace", errors_log=log), 1))
+    list(epochs(loader(broken, place, errors=gpuload.Errors(on_error="replace", log=log)), 1))
     assert len(log.read_text().splitlines()) == 2 * len(BAD)
 
 
 def test_a_log_that_can_no_longer_be_written_ends_no_training(broken, place, caplog, tmp_path):
     folder = tmp_path / "logs"
     folder.mkdir()
-    batches = loader(broken, place, on_error="skip", errors_log=folder / "errors.jsonl")
+    batches = loader(broken, place, errors=gpuload.Errors(on_error="skip", log=folder / "errors.jsonl"))
     shutil.rmtree(folder)
     with caplog.at_level(logging.WARNING, "gpuload"):
         assert sum(len(labels) for _, labels in epochs(batches, 1)) == COUNT - len(BAD)
     assert "cannot be written: [Errno 2]" in caplog.text
     with pytest.raises(FileNotFoundError):
-        loader(broken, place, errors_log=folder / "errors.jsonl")
+        loader(broken, place, errors=gpuload.Errors(log=folder / "errors.jsonl"))
 
 
 @pytest.mark.parametrize(("limit", "most"), [(3, 3), (0, 0), (0.1, 2), (0.01, 0)])
 @pytest.mark.parametrize("on_error", ["skip", "replace"])
 def test_too_many_bad_samples_end_it(broken, place, limit, most, on_error):
-    batches = loader(broken, place, on_error=on_error, max_errors=limit)
+    batches = loader(broken, place, errors=gpuload.Errors(on_error=on_error, max_errors=limit))
     with batches, pytest.raises(gpuload.TooManyErrors, match=f"max_errors={limit} allows") as caught:
         list(batches)
     assert len(batches.errors) > most
@@ -203,13 +203,13 @@ def test_too_many_bad_samples_end_it(broken, place, limit, most, on_error):
 
 @pytest.mark.parametrize("limit", [4, 0.2, None])
 def test_as_many_as_are_allowed_do_not(broken, place, limit):
-    batches = loader(broken, place, on_error="replace", max_errors=limit)
+    batches = loader(broken, place, errors=gpuload.Errors(on_error="replace", max_errors=limit))
     assert sum(len(labels) for _, labels in epochs(batches)) == 2 * COUNT
 
 
 def test_raised_errors_count_too(broken, place):
     """For a program that catches them and goes on."""
-    with loader(broken, place, max_errors=3, shuffle=False, batch_size=1) as batches:
+    with loader(broken, place, errors=gpuload.Errors(max_errors=3), shuffle=False, batch_size=1) as batches:
         iterator, caught, good = iter(batches), 0, 0
         for number in range(17):
             if number in BAD:
@@ -275,5 +275,21 @@ def test_images_in_memory_have_no_bad_samples(place):
     ],
 )
 def test_what_makes_no_sense_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        gpuload.Errors(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "ignore"}, "on_error must be one of raise, skip, replace, not 'ignore'"),
+        (
+            {"errors": "skip"},
+            r"errors must be gpuload\.Errors\(\.\.\.\), not 'skip': for the policy alone, pass on_error=",
+        ),
+        ({"errors": gpuload.Errors(on_error="replace"), "on_error": "skip"}, "on_error='skip' contradicts errors="),
+    ],
+)
+def test_loaders_refuse_too(options, message):
     with pytest.raises(ValueError, match=message):
         gpuload.Loader(gpuload.ImageList(["a.jpg"]), RANDOM, batch_size=1, device="cpu", **options)

@@ -10,20 +10,24 @@ from typing import Any
 import cuda_host
 import numpy as np
 import pytest
+from PIL import Image
 
 import gpuload
 from gpuload.cache import DeviceCache, HostCache
 from gpuload.cache.device import ArrayImages
-from gpuload.cache.policy import CachePolicy
 from gpuload.core import available
 from gpuload.core.device import CPU
-from gpuload.core.errors import ErrorPolicy, SampleError
+from gpuload.core.errors import SampleError
+from gpuload.decode.pillow import PillowDecoder
 from gpuload.gpu.store import pitch
 from gpuload.images.augment import Augment
 from gpuload.images.caching import open_cache
-from gpuload.images.choose import open_engine
+from gpuload.images.choose import settle
 from gpuload.images.device_engine import DeviceImageEngine
+from gpuload.images.job import ImageJob
+from gpuload.images.open import open_engine
 from gpuload.images.step import Step
+from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order
 
 pytestmark = [
@@ -57,9 +61,10 @@ def steps(transform: Augment, size: int) -> list[Step]:
     ]
 
 
-def expected(source: Any, transform: Augment) -> list[np.ndarray]:
+def expected(source: Any, transform: Augment, **choice: Any) -> list[np.ndarray]:
     """By the engine of the CPU."""
-    engine = open_engine(source, transform, batch_size=BATCH, device=CPU, engine="dali", threads=2)
+    job = settle(source, transform, device="cpu", **{"engine": "numba", **choice})
+    engine = open_engine(job, batch_size=BATCH, threads=2)
     found = []
     for step in steps(transform, len(source)):
         engine.submit(step)
@@ -68,19 +73,23 @@ def expected(source: Any, transform: Augment) -> list[np.ndarray]:
     return found
 
 
-def device_engine(source: Any, transform: Augment, cache: DeviceCache) -> DeviceImageEngine:
+def device_engine(
+    source: Any, transform: Augment, cache: DeviceCache, decodes: str | None = "dali"
+) -> DeviceImageEngine:
+    job = ImageJob(source=source, transform=transform, device=CPU, engine="cupy", decoder=decodes)
+
     def decoder() -> Any:
+        if decodes == "pillow":
+            return PillowDecoder(job.files, job.decoding, threads=2, errors=Errors())
         from gpuload.decode.dali import DaliDecoder
 
         class OnHost(DaliDecoder):
             def result(self, stream: int | None = None) -> Any:
                 return super().result()  # It waits: DALI knows nothing of this device's streams.
 
-        return OnHost(source, transform, batch_size=BATCH, device=CPU, threads=2, policy=ErrorPolicy())
+        return OnHost(job.files, job.decoding, batch_size=BATCH, device=CPU, threads=2, errors=Errors())
 
-    return DeviceImageEngine(
-        source, transform, decoder=decoder, cache=cache, device=CPU, allocator=cuda_host.allocator()
-    )
+    return DeviceImageEngine(job, decoder=decoder, cache=cache, allocator=cuda_host.allocator())
 
 
 def made(engine: DeviceImageEngine, runtime: Any, all_steps: list[Step], stream: int | None) -> list[np.ndarray]:
@@ -118,7 +127,7 @@ def test_it_makes_what_the_cpu_makes(photos: Path, runtime: Any, name: str, stre
     """Without a cache, with one for all, one for some, and one for some on the device and others on the host."""
     source, transform = gpuload.ImageFolder(photos), TRANSFORMS[name]
     wanted = expected(source, transform)
-    shape, dtype = transform.stored
+    shape, dtype = transform.decoding.shape, transform.decoding.dtype
     image = int(np.prod(shape)) * np.dtype(dtype).itemsize
     size = len(source)
     for on_device, on_host in itertools.product((0, 9, size), (0, 5, size)):
@@ -139,9 +148,9 @@ def test_it_makes_what_the_cpu_makes(photos: Path, runtime: Any, name: str, stre
 def test_images_of_a_file(photos: Path, runtime: Any, tmp_path: Path) -> None:
     source, transform = gpuload.ImageFolder(photos), TRANSFORMS["warp"]
     wanted = expected(source, transform)
-    options = {"engine": "dali", "device": CPU, "max_pixels": None}
+    job = settle(source, transform, device="cpu", engine="numba")
     for run in range(2):
-        host = open_cache(CachePolicy(cache=tmp_path / "pixels"), source, transform, **options)
+        host = open_cache(job, Cache(place=tmp_path / "pixels"), None)
         engine = device_engine(source, transform, DeviceCache(0, 1, runtime, host=host))
         found = made(engine, runtime, steps(transform, len(source)), STREAM)
         assert_only_sums_differ(found, wanted, transform)
@@ -172,7 +181,7 @@ def test_a_batch_that_cannot_be_made_is_lost_alone(photos: Path, runtime: Any, t
     paths = sorted(photos.rglob("*.jpg"))[:11]
     paths.insert(7, tmp_path / "missing.jpg")
     source = gpuload.ImageList(paths)
-    shape, _ = transform.stored
+    shape = transform.decoding.shape
     cache = DeviceCache(len(source), int(np.prod(shape)), runtime, limit=10**6)
     engine = device_engine(source, transform, cache)
     for _ in range(2):
@@ -200,4 +209,32 @@ def test_a_sample_that_stands_twice_in_a_batch(photos: Path, runtime: Any) -> No
         np.testing.assert_array_equal(array[0], array[3])
         assert (array[0] != array[2]).any()
     assert cache.count == 2
+    engine.close()
+
+
+def test_pillow_decodes_for_a_gpu(photos: Path, runtime: Any) -> None:
+    """Decoders and engines cross: levels that Pillow made on the host are copied to the device."""
+    source, transform = gpuload.ImageFolder(photos), TRANSFORMS["warp"]
+    wanted = expected(source, transform, decoder="pillow")
+    shape, dtype = transform.decoding.shape, transform.decoding.dtype
+    image, size = int(np.prod(shape)) * np.dtype(dtype).itemsize, len(source)
+    for on_device, on_host in itertools.product((0, 9, size), (0, size)):
+        host = HostCache(size, shape, dtype, limit=on_host * image) if on_host else None
+        cache = DeviceCache(on_device, image, runtime, limit=max(1, on_device * pitch(image)), host=host)
+        engine = device_engine(source, transform, cache, "pillow")
+        assert_only_sums_differ(made(engine, runtime, steps(transform, size), STREAM), wanted, transform)
+        assert cache.count == on_device
+        engine.close()
+
+
+def test_greys_that_a_gpu_does_not_hold(runtime: Any, tmp_path: Path) -> None:
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    source = gpuload.ImageList([tmp_path / "deep.png"])
+    transform = Augment(size=(9, 9), color="grayscale", layout="HWC")
+    engine = device_engine(source, transform, DeviceCache(0, 81, runtime), "pillow")
+    engine.submit(transform.step(np.array([0]), seed=0, epoch=0, first=0))
+    with pytest.raises(
+        ValueError, match="keeps at most 8 bits on a GPU, but a file of this batch has more: pass device="
+    ):
+        engine.result()
     engine.close()

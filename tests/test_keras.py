@@ -486,7 +486,7 @@ def test_tensorflow_sequence(photos: Path, place: Place) -> None:
             difference = np.abs(images - expected) * 255
             assert images.dtype == np.float32
             assert (difference <= 2).mean() >= 0.98
-            if place == Place("dali", "cpu"):
+            if place == Place("numba", "cpu"):
                 assert difference.max() < 0.1
             np.testing.assert_array_equal(targets, labels[6 * number : 6 * number + 6])
 
@@ -544,7 +544,7 @@ def test_bad_arguments(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         generator.flow_from_directory(tmp_path / "nope")
     with pytest.raises(ValueError, match="function, which runs in Python"):
-        next(ImageDataGenerator(preprocessing_function=abs, engine="dali").flow_from_directory(photos))
+        next(ImageDataGenerator(preprocessing_function=abs, engine="numba").flow_from_directory(photos))
 
 
 def test_warnings(photos: Path, tmp_path: Path) -> None:

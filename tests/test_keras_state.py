@@ -816,7 +816,7 @@ def test_skip(kind: str, broken: Path, photos: Path, place: Place) -> None:
 def test_replace(kind: str, broken: Path, photos: Path, place: Place, tmp_path: Path) -> None:
     """Whole batches: pixels, label and weight of another sample in a bad one's place, the others as ever."""
     log = tmp_path / "errors.jsonl"
-    data = flow_with(kind, broken, place, on_error="replace", errors_log=log, max_errors=3)
+    data = flow_with(kind, broken, place, errors=gpuload.Errors(on_error="replace", log=log, max_errors=3))
     reference = flow_with(kind, photos, place)
     whole = flow_with("dataframe" if kind == "directory" else kind, photos, place)
     bad = [sorted(str(path.relative_to(photos)) for path in photos.glob("*/*")).index(name) for name in BAD]
@@ -899,17 +899,17 @@ def test_policy_is_checked_and_kept(broken: Path, place: Place, tmp_path: Path) 
         ("timeout must be seconds above 0", {"timeout": 0}),
     ]:
         with pytest.raises(ValueError, match=message):
-            ImageDataGenerator(**policy)
+            ImageDataGenerator(errors=gpuload.Errors(**policy))
         with pytest.raises(ValueError, match=message):
-            ImageSequence([broken / BAD[0]], [0], 1, **policy)
+            ImageSequence([broken / BAD[0]], [0], 1, errors=gpuload.Errors(**policy))
     for kind in ("directory", "sequence"):
         with pytest.raises(gpuload.TooManyErrors, match="max_errors=1 allows 1 bad samples of 23"):
-            epoch_of(flow_with(kind, broken, place, on_error="skip", max_errors=1), kind)
+            epoch_of(flow_with(kind, broken, place, errors=gpuload.Errors(on_error="skip", max_errors=1)), kind)
 
 
 @pytest.mark.parametrize("kind", ["directory", "sequence"])
 def test_max_pixels(kind: str, photos: Path, place: Place) -> None:
-    data = flow_with(kind, photos, place, on_error="replace", max_pixels=64 * 64)
+    data = flow_with(kind, photos, place, errors=gpuload.Errors(on_error="replace", max_pixels=64 * 64))
     epoch_of(data, kind)
     assert 0 < len(data.errors) < 23
     assert all("pixels" in sample.reason for sample in data.errors)

@@ -83,13 +83,16 @@ IN_TURN = """
                 refused(lambda: importlib.import_module(f"gpuload.{module}"), message)
             else:
                 importlib.import_module(f"gpuload.{module}")
-        lacks = {"nvidia.dali": "NVIDIA DALI", "numba": "numba"}
-        if found := [name for module, name in lacks.items() if module in hidden]:
-            message = f"engine='dali' needs {found[0]}, which is not installed: pip install 'gpuload[cpu]'"
-            assert images_loader().engine == "numpy"
-            refused(lambda: images_loader(engine="dali"), message)
-        else:
-            assert images_loader().engine == "dali"
+        message = "which is not installed: pip install 'gpuload[cpu]'"
+        assert images_loader().engine == ("numpy" if "numba" in hidden else "numba")
+        if "numba" in hidden:
+            refused(lambda: images_loader(engine="numba"), f"engine='numba' needs numba, {message}")
+        files, size = gpuload.ImageList(["a.jpg"]), gpuload.Augment(size=(8, 8))
+        decoding = gpuload.Loader(files, size, batch_size=1, device="cpu")
+        assert decoding.decoder == ("pillow" if hidden & {"nvidia.dali", "numba"} else "dali")
+        if "nvidia.dali" in hidden:
+            dali = {"batch_size": 1, "device": "cpu", "decoder": "dali"}
+            refused(lambda: gpuload.Loader(files, size, **dali), f"decoder='dali' needs NVIDIA DALI, {message}")
         message = "engine='cupy' needs CuPy, which is not installed: pip install 'gpuload[cuda13]'"
         refused(lambda: windows_loader(engine="cupy"), message)
         cut = gpuload.Loader(series, window.replace(dtype="bfloat16"), batch_size=17, device="cpu")
@@ -111,7 +114,6 @@ IN_TURN = """
 ON_A_GPU = """
     message = "device='cuda' needs CuPy, which is not installed: pip install 'gpuload[cuda13]'"
     refused(lambda: windows_loader(device="cuda"), message)
-    message = "device='cuda' needs NVIDIA DALI, which is not installed: pip install 'gpuload[cuda13]'"
     refused(lambda: images_loader(device="cuda"), message)
     assert {images_loader(device="auto").device, windows_loader(device="auto").device} == {"cpu"}
     hidden.remove("nvidia.dali")

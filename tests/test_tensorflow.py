@@ -25,7 +25,7 @@ from gpuload.tensorflow import dataset  # noqa: E402
 for _gpu in tf.config.list_physical_devices("GPU"):
     tf.config.experimental.set_memory_growth(_gpu, True)  # DALI needs some as well.
 
-DALI = Place("dali", "cpu")
+DALI = Place("numba", "cpu")
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (11, 12, 10, 3), dtype=np.uint8)
 MEMORY = gpuload.ImageArray(PIXELS, labels=np.arange(11))
@@ -384,7 +384,7 @@ from gpuload.tensorflow import dataset
 
 labels = np.arange(22) % 2
 images = np.zeros((22, 8, 8, 3), np.uint8) + (labels * 200).astype(np.uint8)[:, None, None, None]
-options = {"batch_size": 4, "seed": 1, "engine": "dali", "device": "cpu"}
+options = {"batch_size": 4, "seed": 1, "engine": "numba", "device": "cpu"}
 source, transform = gpuload.ImageArray(images, labels), gpuload.Augment(rotation=10, hflip=0.5, rescale=1 / 255)
 train = gpuload.Loader(source, transform, shuffle=True, **options)
 test = gpuload.Loader(source, gpuload.Augment(rescale=1 / 255), **options)

@@ -6,10 +6,10 @@ from gpuload.cache import DeviceCache
 from gpuload.core.available import available_cpus
 from gpuload.decode.spec import Decoder
 from gpuload.delivery import CUPY_ALLOCATOR, Allocator
-from gpuload.images.caching import AnyCache
+from gpuload.images.caching import AnyCache, open_cache
 from gpuload.images.engine import Augmenter, HostImageEngine, ImageEngine
 from gpuload.images.job import ImageJob
-from gpuload.options import Errors
+from gpuload.options import Cache, Errors
 
 
 def open_engine(
@@ -28,7 +28,7 @@ def open_engine(
         batch_size: Greatest number of samples in a step.
         threads: Threads that decode, and that augment. None: one for each CPU of the process.
         errors: What counts as a bad sample.
-        cache: Keeps decoded images. On a GPU it must be a `DeviceCache`.
+        cache: Keeps decoded images; on a GPU a `DeviceCache`. None: nothing is kept.
         allocator: Makes the arrays of batches on a GPU.
     """
     threads = threads or available_cpus()
@@ -48,6 +48,7 @@ def open_engine(
     if job.engine == "cupy":
         from gpuload.images.device_engine import DeviceImageEngine
 
+        cache = cache or open_cache(job, Cache(place=None), errors.max_pixels)
         assert isinstance(cache, DeviceCache)
         return DeviceImageEngine(job, decoder=decoder, cache=cache, allocator=allocator)
     augmenter: Augmenter
