@@ -68,7 +68,7 @@ class Order:
             earlier, with samples of the batch before it.
 
     Raises:
-        ValueError: An argument is out of its range; there would be no batch; or the ranks cannot part the last one.
+        ValueError: An argument is out of its range; there would be no batch; or the ranks cannot share the last one.
 
     >>> order = Order(size=5, batch_size=2, shuffle=False)
     >>> [indices.tolist() for _, indices in order.batches(epoch=0)]
