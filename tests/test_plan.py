@@ -218,6 +218,7 @@ def test_order_refuses(arguments, message):
 def test_order_takes_numpy_integers_and_the_greatest_seed():
     order = Order(size=np.int32(4), batch_size=np.int64(4), shuffle=True, seed=2**64 - 1, last_batch="drop")
     assert len(order) == 1
+    assert (type(order.size), type(order.batch_size)) == (int, int)
     assert sorted(order.indices(0).tolist()) == [0, 1, 2, 3]
 
 

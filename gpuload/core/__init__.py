@@ -1,1 +1,1 @@
-"""What every room uses: devices, checks of arguments, errors, aligned memory, ranges for profilers."""
+"""The base of every room: devices, checks of arguments, errors, aligned memory, ranges for profilers."""

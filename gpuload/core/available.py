@@ -1,4 +1,4 @@
-"""What this process can use: CPUs and optional packages."""
+"""CPUs and optional packages that this process can use."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ def answers_unknown(**hints: str) -> Callable[[AnyClass], AnyClass]:
     def decorate(cls: AnyClass) -> AnyClass:
         original = cls.__init__
         _, *parameters = inspect.signature(original).parameters.values()
-        known = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        known = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
 
         @functools.wraps(original)
         def __init__(self: Any, *args: Any, **kwargs: Any) -> None:

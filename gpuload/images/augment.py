@@ -27,7 +27,7 @@ from gpuload.decode.crop import DRAWS, CenterCrop, RandomResizedCrop
 from gpuload.decode.spec import CHANNELS, Color, Decoding, Interpolation
 from gpuload.images.affine import affine, flipped
 from gpuload.images.step import Doubles, Step
-from gpuload.plan.streams import philox
+from gpuload.plan.streams import uniforms
 
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
@@ -280,9 +280,8 @@ class Augment:
         place: dict[str, Any] = {"seed": seed, "epoch": epoch, "positions": np.arange(first, first + count)}
         if not random and self.crop is None:
             return Step(indices=indices, **place)
-        raw = philox(seed, epoch, stream=1, block=first * _UNIFORMS // 4).random_raw(count * _UNIFORMS)
-        uniforms = (raw >> np.uint64(11)).astype(np.float64).reshape(count, _UNIFORMS) * 2.0**-53
-        u = dict(zip(_SLOTS, uniforms.T, strict=False))
+        uniform = uniforms(seed, epoch, first, count, _UNIFORMS)
+        u = dict(zip(_SLOTS, uniform.T, strict=False))
 
         def drawn(slot: str) -> Doubles:
             low, high = self._ranges[slot]
@@ -302,7 +301,7 @@ class Augment:
         return Step(
             indices=indices,
             matrices=matrices,
-            crops=None if self.crop is None else self.crop.draw(uniforms[:, len(_SLOTS) :]),
+            crops=None if self.crop is None else self.crop.draw(uniform[:, len(_SLOTS) :]),
             channel_shift=drawn("channel_shift") if self.draws_channel_shift else None,
             brightness=drawn("brightness") if self.brightness is not None else None,
             **place,

@@ -1,4 +1,4 @@
-"""Normal noise by position: the generator that a CUDA kernel can run too, so that every engine draws the same.
+"""Normal noise by position, from a generator that runs in CUDA kernels too, so that all engines draw the same.
 
 Philox 4x32-10: Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11.
 """
@@ -16,7 +16,7 @@ _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
 def philox4x32(counter: tuple[UInts, UInts, UInts, UInts], key: tuple[int, int]) -> tuple[UInts, UInts, UInts, UInts]:
-    """Four random words for each counter of four words; the words of `counter` broadcast against each other.
+    """Return four random words for each counter of four words, which broadcast against each other.
 
     >>> zero = np.zeros(1, np.uint32)
     >>> [f"{int(word[0]):08x}" for word in philox4x32((zero, zero, zero, zero), (0, 0))]
@@ -34,7 +34,7 @@ def philox4x32(counter: tuple[UInts, UInts, UInts, UInts], key: tuple[int, int])
 
 
 def normal(seed: int, epoch: int, positions: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-    """[B, count] standard normal numbers; those of a row depend on (seed, epoch, the row's position) alone.
+    """Return [B, count] standard normal numbers. A row depends on (seed, epoch, its position) alone.
 
     Number e of a row comes from the block with the counter (e // 4, epoch, position's low word, its high word) and the
     key (seed's low word, its high word), each modulo 2**32. By Box and Muller, the words (p, q) of a pair give

@@ -1,4 +1,4 @@
-"""In which order samples are seen, and how an epoch is cut into batches."""
+"""The order of samples in an epoch, and how it is cut into batches."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.checks import checked_int, choice
-from gpuload.plan.streams import philox
+from gpuload.plan.streams import ORDER, SUBSTITUTES, philox
 
 LastBatch = Literal["keep", "drop", "pad"]
 
-
 LISTED = 2**22
-"""Up to as many samples are shuffled as a list; of more, each position's sample is computed when its turn comes."""
+"""Number of samples up to which an epoch is shuffled as a list. In a larger one, samples are computed by position."""
 
 _ROUNDS = 8
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
 def scattered(positions: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The samples [B] at these positions, in an order of `size` samples that `keys` settle; nothing is listed.
+    """Return the samples [B] at these positions, in an order of `size` samples that `keys` settle, without a list.
 
-    A Feistel network over the bits of the position: each half in turn is changed by a hash of the other, which can be
-    undone, so that no two positions meet. Where that leads beyond the size, it is done again. Luby and Rackoff, "How to
-    construct pseudorandom permutations from pseudorandom functions", 1988; walking in cycles: Black and Rogaway,
-    "Ciphers with arbitrary finite domains", 2002.
+    A Feistel network permutes the numbers with as many bits as `size` takes: it changes each half of the bits in turn
+    by a hash of the other half, which can be undone, so that no two positions give one sample. A result beyond `size`
+    goes through the network again. Luby and Rackoff, "How to construct pseudorandom permutations from pseudorandom
+    functions", 1988; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002, for the walk along a cycle.
 
     >>> sorted(scattered(np.arange(10), 10, np.arange(8, dtype=np.uint64)).tolist())
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -57,6 +56,20 @@ def scattered(positions: NDArray[np.int64], size: int, keys: NDArray[np.uint64])
 class Order:
     """The order of one data set: a permutation for each (seed, epoch), cut into batches.
 
+    Args:
+        size: Number of samples.
+        batch_size: Samples in a batch, of all ranks together.
+        shuffle: Whether each epoch has a random order of its own, drawn from (seed, epoch).
+        seed: Seed of the permutations, from 0 to 2**64 - 1.
+        last_batch: A short last batch is kept ("keep"), left out ("drop"), or filled up with the epoch's first samples
+            ("pad").
+        shard: (rank, count) The part of each batch that this process gets, of `count` equal ones. In a short last batch
+            the parts differ by one sample at most, and none is empty: a batch with fewer samples than ranks begins
+            earlier, with samples of the batch before it.
+
+    Raises:
+        ValueError: An argument is out of its range; there would be no batch; or the ranks cannot share the last one.
+
     >>> order = Order(size=5, batch_size=2, shuffle=False)
     >>> [indices.tolist() for _, indices in order.batches(epoch=0)]
     [[0, 1], [2, 3], [4]]
@@ -65,24 +78,16 @@ class Order:
     """
 
     size: int
-    """Number of samples."""
     batch_size: int
-    """Samples in a batch, of all ranks together."""
     shuffle: bool = False
-    """Whether each epoch has an order of its own, drawn from (seed, epoch)."""
     seed: int = 0
-    """Of the permutations; 0 to 2**64 - 1."""
     last_batch: LastBatch = "keep"
-    """What becomes of a short last batch: `keep` it, `drop` it, or `pad` it with the epoch's first samples."""
     shard: tuple[int, int] = (0, 1)
-    """(rank, count): of each batch, the part of that number out of so many equal ones. In a short last batch parts
-    differ by one sample at most, and none is empty: where it has fewer samples than there are ranks, it begins
-    earlier."""
 
     def __post_init__(self) -> None:
-        checked_int("size", self.size, 1)
-        checked_int("batch_size", self.batch_size, 1)
-        if checked_int("seed", self.seed, 0) >= 2**64:
+        for name, least in (("size", 1), ("batch_size", 1), ("seed", 0)):
+            object.__setattr__(self, name, checked_int(name, getattr(self, name), least))
+        if self.seed >= 2**64:
             raise ValueError(f"seed must be below 2**64, not {self.seed!r}")
         choice("last_batch", self.last_batch, LastBatch)
         if len(self) == 0:
@@ -93,21 +98,21 @@ class Order:
         self.check_start(0)
 
     def __len__(self) -> int:
-        """Number of batches in an epoch, exactly."""
+        """Number of batches in an epoch."""
         return self.left(0)
 
     def left(self, start: int) -> int:
-        """Number of batches in what is left of an epoch after its first `start` samples."""
+        """Return the number of batches after an epoch's first `start` samples."""
         samples = max(0, self.size - start)
         return samples // self.batch_size if self.last_batch == "drop" else -(-samples // self.batch_size)
 
     @property
     def repeats(self) -> int:
-        """Samples that are seen once more in an epoch, to fill its last batch up."""
+        """Number of samples that come a second time in an epoch, to fill its last batch up."""
         return len(self) * self.batch_size - self.size if self.last_batch == "pad" else 0
 
     def check_start(self, start: int) -> None:
-        """Raise ValueError where what is left after `start` samples gives the ranks no equal numbers of batches."""
+        """Raise ValueError if the ranks cannot have equal numbers of batches after the first `start` samples."""
         count, samples = self.shard[1], self.size - start
         if self.last_batch == "keep" and samples > 0 and self.left(start) * count > samples:
             raise ValueError(
@@ -117,15 +122,15 @@ class Order:
             )
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
-        """[size] every sample once, in the order of that epoch."""
+        """Return [size] every sample once, in the order of that epoch."""
         return self._samples(epoch)(np.arange(self.size))
 
     def bounds(self, number: int, start: int = 0) -> tuple[int, int]:
-        """Positions in the epoch at which batch `number` of what is left after `start` samples begins and ends."""
+        """Return the positions in the epoch between which batch `number` lies, counted after `start` samples."""
         first = start + number * self.batch_size
         stop = first + self.batch_size
         if self.last_batch == "keep":
-            ahead = self.left(start) - 1 - number  # Batches that follow.
+            ahead = self.left(start) - 1 - number  # Number of batches that follow.
             if ahead == 0:
                 first, stop = min(first, self.size - self.shard[1]), self.size
             elif ahead == 1:
@@ -135,12 +140,14 @@ class Order:
     def batches(
         self, epoch: int, start: int = 0, together: int = 1, numbers: Iterable[int] | None = None
     ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Each batch of what is left after `start` samples: the position of its first sample, and its samples [B].
+        """Yield each batch: the position of its first sample, and its samples [B].
 
-        Or those of `numbers`, in that order.
-
-        Or `together` batches in one piece, where that many are left; of a shard always one, since those of several
-        batches are no stretch of the epoch.
+        Args:
+            epoch: Number of the epoch.
+            start: Number of samples at the epoch's start that are left out.
+            together: Number of batches in one piece, as far as so many are left. A shard gets one batch at a time,
+                since its parts of several batches do not lie side by side in the epoch.
+            numbers: Numbers of the batches to yield, in this order, counted after `start`. None: all of them.
         """
         rank, count = self.shard
         together = together if count == 1 else 1
@@ -151,22 +158,22 @@ class Order:
                 stop = self.bounds(min(number + together, left) - 1, start)[1]
             size = stop - first
             positions = np.arange(first + size * rank // count, first + size * (rank + 1) // count)
-            # A data set smaller than a batch is gone round several times.
+            # A data set that is smaller than a batch is repeated.
             yield int(positions[0]), samples(positions if stop <= self.size else positions % self.size)
 
     def _samples(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
-        """A function from positions in the epoch to samples."""
+        """Return a function from positions in the epoch to samples."""
         if not self.shuffle:
             return lambda positions: positions
-        generator = philox(self.seed, epoch, stream=0)
+        generator = philox(self.seed, epoch, ORDER)
         if self.size > LISTED:
             return functools.partial(scattered, size=self.size, keys=generator.random_raw(_ROUNDS))
-        # NumPy promises that this class draws the same in every version (NEP 19). It shuffles in linear time.
+        # NumPy promises that RandomState draws the same in every version (NEP 19).
         permutation: NDArray[np.int64] = np.random.RandomState(generator).permutation(self.size)
         return permutation.take
 
 
 def substitutes(seed: int, epoch: int, size: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The samples [B] that stand in for those at these positions: another permutation of all, settled by the seed."""
-    keys = philox(seed, epoch, stream=2).random_raw(_ROUNDS)
+    """Return the samples [B] that replace those at these positions, from a second permutation of all samples."""
+    keys = philox(seed, epoch, SUBSTITUTES).random_raw(_ROUNDS)
     return scattered(positions % size, size, keys)

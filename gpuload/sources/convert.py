@@ -48,8 +48,8 @@ def _concatenated(name: str, parts: list[Array]) -> Array:
         raise ValueError(f"{name} must lie all on the host or all on a GPU: bring the list together first")
     if isinstance(parts[0], np.ndarray):
         return np.concatenate(parts)
-    joined: Array = _cupy(name).concatenate(parts)
-    return joined
+    array: Array = _cupy(name).concatenate(parts)
+    return array
 
 
 def as_array(name: str, values: Any) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.plan.streams import philox
+from gpuload.plan.streams import uniforms
 from gpuload.windows.step import Rows, WindowStep
 from gpuload.windows.window import Window
 
@@ -97,8 +97,7 @@ class Windows:
         if not (window.draws_time or window.draws_scaling or window.jitter):
             return WindowStep(indices=indices, rows=rows)
         count = len(indices)
-        raw = philox(seed, epoch, stream=1, block=first * _UNIFORMS // 4).random_raw(count * _UNIFORMS)
-        reverse, zoom, scaling, _ = ((raw >> np.uint64(11)).astype(np.float64) * 2.0**-53).reshape(count, _UNIFORMS).T
+        reverse, zoom, scaling, _ = uniforms(seed, epoch, first, count, _UNIFORMS).T
         pace = factors = None
         if window.draws_time:
             low, high = window.zoom_range
