@@ -1,4 +1,4 @@
-"""`gpuload demo`: of images (`images`), and with --series of time series (`series`).
+"""`gpuload demo`: `images`, or with --series `series`; both train networks with `training`.
 
-In either, `run` does the work and prints nothing, and `show` runs it and prints. What they share is in `training`.
+In each of the two, `run` does the work and prints nothing, and `show` runs it and prints.
 """

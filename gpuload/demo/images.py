@@ -1,7 +1,4 @@
-"""`gpuload demo`: JPEG files, a `Loader`, a PyTorch network, and how well and how fast that learnt.
-
-`run` does the work and prints nothing; `show` runs it and prints.
-"""
+"""`gpuload demo`: a PyTorch network learns digits from augmented JPEG files."""
 
 from __future__ import annotations
 
@@ -27,7 +24,7 @@ from gpuload.demo.training import Watch, first_weights, fit, one_thread, progres
 SIDE = 32
 """Height and width of the images, in pixels."""
 HELD_OUT = 360
-"""How many of the 1797 images are for the test."""
+"""Number of test images, of 1797."""
 
 PLAIN = gpuload.Augment(size=(SIDE, SIDE), color="grayscale", rescale=1 / 255)
 AUGMENTED = PLAIN.replace(shear=10, zoom=(0.9, 1.1))
@@ -35,26 +32,26 @@ AUGMENTED = PLAIN.replace(shear=10, zoom=(0.9, 1.1))
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What one run of the demo found."""
+    """Findings of one run of the demo."""
 
     accuracy: float
-    """Share of the held-out images whose digit was recognised."""
+    """Share of the held-out images that were recognised."""
     held_out: int
-    """How many images those are."""
+    """Number of held-out images."""
     images_per_second: float
-    """That the network was trained on, from the first batch on."""
+    """Training images per second, from the first batch on."""
     waiting: float
-    """Share of the training time, from the first batch on, that was spent waiting for the next batch."""
+    """Share of the training time, from the first batch on, that was spent waiting for batches."""
     start_up: float
-    """Seconds until the first batch was there, which neither of the two above counts."""
+    """Seconds until the first batch."""
     device: str
-    """Where batches were made and the network trained."""
+    """Device of the batches and of the network."""
     engine: str
-    """What made the batches."""
+    """Engine that made the batches."""
     files: Path
     """Folder of the JPEG files."""
     picture: Path
-    """PNG that shows what the augmentation does."""
+    """PNG of original and augmented images."""
 
 
 def run(
@@ -67,10 +64,10 @@ def run(
     seed: int,
     watch: Watch = lambda moment: None,
 ) -> Result:
-    """Write the files, train, test and draw, all in the folder `out`; `watch` is called after each batch.
+    """Write the files into the folder `out`, train, test, and draw a picture; `watch` is called after each batch.
 
-    Raises what `gpuload.Loader` raises, ValueError for less than one epoch, and RuntimeError where PyTorch cannot use
-    the device that the loader took.
+    Raises ValueError if `epochs` is below 1, RuntimeError if PyTorch cannot use the loader's device, and the errors of
+    `gpuload.Loader`.
     """
     checked_int("epochs", epochs, 1)
     files = write_digits(out)
@@ -101,13 +98,11 @@ def run(
         )
 
 
-# The files
-
-
 def write_digits(out: Path) -> Path:
-    """The folder train/ and test/ of JPEG files, by class, which is made only where there is none.
+    """Return the folder digits/ with train/ and test/ JPEG files in one folder per class, written if it does not exist.
 
-    It comes into being whole, by a change of name, so that an interrupted run leaves nothing that looks complete.
+    The files are written to a temporary folder that is renamed at the end, so an interrupted run leaves no folder that
+    looks complete.
     """
     folder = out / "digits"
     if folder.exists():
@@ -115,7 +110,7 @@ def write_digits(out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     digits = load_digits()
     levels = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    levels = np.pad(levels, ((0, 0), (1, 1), (1, 1)))  # digits fill their 8 x 8 pixels: room for shear and zoom
+    levels = np.pad(levels, ((0, 0), (1, 1), (1, 1)))  # Digits fill their 8 x 8 pixels: shear and zoom need room.
     parts = train_test_split(np.arange(len(levels)), test_size=HELD_OUT, stratify=digits.target, random_state=0)
     with TemporaryDirectory(prefix=".digits-", dir=out) as temporary:
         unfinished = Path(temporary, "digits")
@@ -129,15 +124,12 @@ def write_digits(out: Path) -> Path:
     return folder
 
 
-# The network
-
-
 def new_network(seed: int) -> nn.Module:
-    """Three convolutions and a linear layer, for [B, 1, 32, 32]."""
+    """Return a network of three convolutions and a linear layer for images [B, 1, 32, 32]."""
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
         convolution = nn.Conv2d(inputs, outputs, kernel_size=3, padding=1, bias=False)
-        # An epoch has few batches: the running mean and variance must follow quickly.
+        # An epoch has few batches, so the running mean and variance must follow quickly.
         return [convolution, nn.BatchNorm2d(outputs, momentum=0.3), nn.ReLU(), nn.MaxPool2d(2)]
 
     with first_weights(seed):
@@ -146,27 +138,24 @@ def new_network(seed: int) -> nn.Module:
 
 
 def accuracy(network: nn.Module, loader: gpuload.Loader) -> float:
-    """Share of the loader's images that the network puts into the right class."""
+    """Return the share of the loader's images that the network classifies correctly."""
     network.eval()
     with torch.inference_mode():
         right = sum(int((network(images).argmax(dim=1) == labels).sum()) for images, labels in loader)
     return right / len(loader.source)
 
 
-# What is printed
-
-
 def show(out: Path, *, epochs: int, **options: Any) -> None:
-    """Run the demo: a progress bar where there is a terminal, a line for each epoch, and a table of what was found."""
+    """Run the demo and print its progress and a table of the findings."""
     console = Console(highlight=False)
-    with progress(console, epochs=epochs, samples="images") as told:
-        result = run(out, epochs=epochs, watch=told, **options)
+    with progress(console, epochs=epochs, samples="images") as report:
+        result = run(out, epochs=epochs, watch=report, **options)
     console.print(table(result))
     console.out(f"JPEG files  {result.files}\nPicture     {result.picture}", highlight=False)
 
 
 def table(result: Result) -> Table:
-    """The result as a table of two columns."""
+    """Return the result as a table."""
     rows = Table(show_header=False)
     rows.add_column(style="bold")
     rows.add_column()

@@ -1,4 +1,4 @@
-"""The picture of the image demo: what the augmentation does."""
+"""The picture of the image demo."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 import gpuload
 
 VARIANTS = 7
-"""Augmentations of each digit in the picture."""
+"""Number of augmented images of each digit."""
 
 
 def draw(
     train: gpuload.ImageFolder, plain: gpuload.Augment, augment: gpuload.Augment, options: dict[str, Any], path: Path
 ) -> Path:
-    """A PNG with one image of each class in a row of its own: the original, then what `augment` makes of it."""
+    """Draw a PNG with a row for each class: one original image and its augmentations."""
     originals = train.take(np.unique(train.labels, return_index=True)[1])
     repeated = originals.take(np.repeat(np.arange(len(originals)), VARIANTS))
     with (
@@ -61,7 +61,7 @@ def draw(
 
 
 def draw_image(axes: Axes, image: NDArray[np.float32], matrix: NDArray[np.float64]) -> None:
-    """One square image [H, W, 1], and the square that `matrix` [2, 3], output to input, has moved."""
+    """Draw a square image [H, W, 1] and a square moved by `matrix` [2, 3], which maps output to input pixels."""
     side = len(image)
     axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, extent=(0, side, side, 0), interpolation="nearest")
     near, far = side * 0.125, side * 0.875
@@ -72,7 +72,7 @@ def draw_image(axes: Axes, image: NDArray[np.float32], matrix: NDArray[np.float6
 
 
 def caption(matrix: NDArray[np.float64]) -> str:
-    """The shear and the zoom that a matrix [2, 3] without rotation is made of."""
+    """Return shear and zoom of a matrix [2, 3] without rotation."""
     (zoom_x, x), (_, y) = matrix[:, :2]
     shear = round(math.degrees(math.atan2(-x, y)))
     return f"{shear:+}°, {zoom_x:.2f} × {math.hypot(x, y):.2f}"

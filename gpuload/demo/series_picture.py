@@ -1,29 +1,27 @@
-"""The picture of the demo of time series: forecasts over what came."""
+"""The picture of the time-series demo."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from gpuload.demo.series import Finding
+from gpuload.demo.records import Finding
 
 TRUTH, NETWORK, NAIVE = "0.25", "#e8590c", "#1c7ed6"
 
 
 def draw(findings: list[Finding], path: Path) -> Path:
-    """A PNG of each series' held-out part: what came, forecasts end to end, and the season before for comparison."""
+    """Draw a PNG of the held-out part of each series: measured values, forecasts end to end, and the season before."""
     figure = Figure(figsize=(10, 3.6 * len(findings) + 0.6), dpi=100, facecolor="white", layout="constrained")
     for axes, finding in zip(figure.subplots(len(findings), squeeze=False)[:, 0], findings, strict=True):
         draw_finding(axes, finding)
     figure.suptitle(
-        "Years that no training window touched. From each grey line, a forecast up to the next one.\n"
-        "Off by: mean absolute error of the forecasts from every step, of which these are a few.",
+        "Years that no training window touches. From each grey line, a forecast up to the next one.\n"
+        "Off by: mean absolute error of the forecasts from every step; the picture shows some of them.",
         fontsize=11,
         color="0.35",
     )
@@ -32,19 +30,20 @@ def draw(findings: list[Finding], path: Path) -> Path:
 
 
 def draw_finding(axes: Axes, finding: Finding) -> None:
-    """One series."""
+    """Draw one series."""
     record, forecasts = finding.record, finding.forecasts
-    shown = slice(None, None, record.horizon)  # Those that begin where the one before ends.
-    begin = forecasts.rows[0] - record.horizon  # What came before, for the eye.
+    shown = slice(None, None, record.horizon)  # Forecasts that begin where the one before ends.
+    begin = forecasts.rows[0] - record.horizon  # Some measured values before the first forecast.
     times = record.times[forecasts.rows[shown, np.newaxis] + np.arange(record.horizon)]
     for start in times[:, 0]:
         axes.axvline(start, color="0.85", linewidth=0.8)
     axes.plot(record.times[begin:], record.values[begin:], color=TRUTH, linewidth=1.1, label="measured")
-    for values, error, color, width, name in (
-        (forecasts.season_before, finding.error_of_season_before, NAIVE, 0.9, f"a {record.season_name} before"),
-        (forecasts.network, finding.error, NETWORK, 2.0, "network"),
+    for forecast, color, width, title in (
+        ("season_before", NAIVE, 0.9, f"a {record.season_name} before"),
+        ("network", NETWORK, 2.0, "network"),
     ):
-        label = f"{name}, off by {record.amount(error)}"
+        values = getattr(forecasts, forecast)
+        label = f"{title}, off by {finding.error(forecast)}"
         axes.plot(*apart(times, values[shown]), color=color, linewidth=width, label=label)
     axes.set_title(f"{record.title}, {record.horizon} {record.step}s ahead", fontsize=13, loc="left", pad=26)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2, borderpad=0)
@@ -56,6 +55,6 @@ def draw_finding(axes: Axes, finding: Finding) -> None:
 def apart(
     times: NDArray[np.datetime64], values: NDArray[np.float64]
 ) -> tuple[NDArray[np.datetime64], NDArray[np.float64]]:
-    """[N, H] of each as one line with a gap after every row."""
+    """Return times and values, [N, H] each, as one line with a gap after every row."""
     gap = np.full((len(values), 1), np.nan)
     return np.hstack([times, times[:, -1:]]).ravel(), np.hstack([values, gap]).ravel()

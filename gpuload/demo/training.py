@@ -1,4 +1,4 @@
-"""What the demos share: a network's training on a loader's batches, timed, and how it is told while it runs."""
+"""Training of a network on a loader's batches, with timing and progress."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ import gpuload
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """Where a training stands after a batch."""
+    """State of a training after a batch."""
 
     epoch: int
-    """From 1."""
+    """Number of the epoch, from 1."""
     batch: int
-    """Of this epoch, from 1."""
+    """Number of the batch in its epoch, from 1."""
     batches: int
-    """In an epoch."""
+    """Batches per epoch."""
     loss: float
-    """Mean over this epoch's batches so far."""
+    """Mean loss of this epoch's batches so far."""
     samples_per_second: float
-    """Since the first batch."""
+    """Images or windows per second since the first batch."""
 
 
 Watch = Callable[[Moment], None]
 
 
 class Clock:
-    """Tells the time that a training loop waits for batches from the time that it uses them."""
+    """Measures how long a training loop waits for batches."""
 
     def __init__(self) -> None:
         self.samples = 0
-        """Images or windows in the batches that came."""
+        """Images or windows received."""
         self.start_up = 0.0
-        """Seconds until the first batch was there."""
+        """Seconds until the first batch."""
         self.waited = 0.0
-        """Seconds of waiting for all others."""
+        """Seconds of waiting for the other batches."""
         self._first = self._last = 0.0
 
     def batches(self, loader: gpuload.Loader) -> Iterator[Any]:
-        """One epoch's batches, timed."""
+        """Yield the batches of one epoch and time them."""
         asked = time.perf_counter()
         for batch in loader:
             came = time.perf_counter()
@@ -59,26 +59,26 @@ class Clock:
             self.samples += len(batch[0])
             yield batch
             asked = self.used()
-        self.waited += self.used() - asked  # The loader said that there are no more.
+        self.waited += self.used() - asked  # The wait for the end of the epoch.
 
     def used(self) -> float:
-        """Take the time: all batches that came have been used."""
+        """Return the time, after all received batches have been used."""
         self._last = time.perf_counter()
         return self._last
 
     @property
     def seconds(self) -> float:
-        """From the first batch until the last one was used, and the end of its epoch seen."""
+        """Seconds from the first batch to the end of the last use or epoch."""
         return self._last - self._first
 
     @property
     def samples_per_second(self) -> float:
-        """Over those seconds."""
+        """Images or windows per second, from the first batch on."""
         return self.samples / self.seconds
 
     @property
     def waiting(self) -> float:
-        """Share of those seconds that was spent waiting for the next batch."""
+        """Share of `seconds` that was spent waiting for batches."""
         return self.waited / self.seconds
 
 
@@ -91,15 +91,15 @@ def fit(
     loss: Callable[..., torch.Tensor],
     watch: Watch,
 ) -> Clock:
-    """Train the network, and tell how long that took.
+    """Train a network and return its timing.
 
     Args:
-        network: Is changed.
-        loader: Of the batches.
-        epochs: How often to go through them.
-        rate: The optimizer's first learning rate.
-        loss: Is called with the parts of a batch.
-        watch: Is called after each batch.
+        network: Network to train, in place.
+        loader: Loader of the training batches.
+        epochs: Passes over the training data.
+        rate: Initial learning rate.
+        loss: Loss of a batch; called with the parts of the batch.
+        watch: Function that is called after each batch.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(loader))
@@ -113,7 +113,7 @@ def fit(
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            total += value.item()  # waits for the GPU, so that the clock does not take its work for waiting for data
+            total += value.item()  # Waits for the GPU, so that its work does not count as waiting for data.
             clock.used()
             pace = clock.samples_per_second
             watch(Moment(epoch=epoch, batch=number, batches=len(loader), loss=total / number, samples_per_second=pace))
@@ -122,10 +122,7 @@ def fit(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Keep PyTorch's CPU operators to one thread.
-
-    The networks are so small that more would mostly wait for each other, on cores where the loader has work to do.
-    """
+    """Run PyTorch's CPU operators in one thread; more would slow these small networks and the loader."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -136,14 +133,14 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def first_weights(seed: int) -> Iterator[None]:
-    """Seed PyTorch for the layers that are made inside; its global random state is left as it was."""
+    """Seed PyTorch for the layers created inside, and restore its global random state."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def torch_device(loader: gpuload.Loader) -> torch.device:
-    """The loader's device; raises RuntimeError where this PyTorch cannot use it."""
+    """Return the loader's device. Raise RuntimeError if this PyTorch cannot use it."""
     device = torch.device(loader.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
@@ -155,20 +152,20 @@ def torch_device(loader: gpuload.Loader) -> torch.device:
 
 @contextmanager
 def progress(console: Console, *, epochs: int, samples: str) -> Iterator[Callable[..., None]]:
-    """Gives what to call after each batch: `told(moment, title="")`.
+    """Yield a function `report(moment, title="")` to call after each batch.
 
-    It moves a progress bar where there is a terminal, and prints a line after each epoch, which begins with the title.
-    `samples` says what the samples are.
+    It moves a progress bar, if there is a terminal, and prints a line after each epoch. `samples` is the word for the
+    samples, e.g. "images".
     """
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=None, pace="")
 
-        def told(moment: Moment, title: str = "") -> None:
+        def report(moment: Moment, title: str = "") -> None:
             name = f"{title}epoch {moment.epoch}/{epochs}"
             pace = f"loss {moment.loss:.3f}   {moment.samples_per_second:,.0f} {samples}/s"
             bar.update(task, description=name, completed=moment.batch, total=moment.batches, pace=pace)
             if moment.batch == moment.batches:
                 console.print(f"{name}   {pace}")
 
-        yield told
+        yield report

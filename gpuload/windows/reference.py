@@ -199,7 +199,7 @@ class Cutter:
         return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}
 
     def _cast(self, values: Array) -> Array:
-        # NumPy has no bfloat16: float32 is delivered to be cast to it.
+        # NumPy has no bfloat16: the delivery casts float32 to it.
         name = self.job.out_dtype
         return values if self.job.plain else aligned(values, "float32" if name == "bfloat16" else name)
 
