@@ -1,4 +1,4 @@
-"""Images kept in a GPU's memory, and behind them those of the host."""
+"""Images kept in a GPU's memory, and behind them images on the host."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ Indices = NDArray[np.int64]
 
 
 class HostImages(Protocol):
-    """Images on the host: `HostCache`, `DiskCache`, `ArrayImages`."""
+    """Images on the host: a `HostCache`, `DiskCache` or `ArrayImages`."""
 
     @property
     def images(self) -> NDArray[Any]:
-        """[K, H, W, C]"""
+        """The images [K, H, W, C]."""
 
     def rows(self, indices: Indices) -> Indices:
-        """[B] where in `images` these samples are, or -1: the caller's own array."""
+        """Return [B], the places of these samples in `images`, or -1. The array is the caller's."""
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
         """Keep images [B, H, W, C], as far as there is room."""
 
     def close(self) -> None:
-        """Let go of them."""
+        """Free the images."""
 
 
 class ArrayImages:
-    """An array of images, all of which are there."""
+    """An array of images in memory."""
 
     def __init__(self, images: NDArray[Any]):
         self.images = images
@@ -44,16 +44,16 @@ class ArrayImages:
         return rows
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
-        """There is nothing to be put."""
+        """Do nothing: all images are there."""
 
     def close(self) -> None:
         self.images = self.images[:0]
 
 
 class DeviceCache:
-    """Images of one size in a GPU's memory: those of the first samples, as many as fit. Others may be on the host.
+    """Images of one size in a GPU's memory: the first samples, as many as fit. Others may be on the host.
 
-    Its users hold `lock` while they ask and put.
+    Hold `lock` while calling `rows` and `put`.
     """
 
     def __init__(
@@ -61,16 +61,18 @@ class DeviceCache:
     ):
         """
         Args:
-            size: Samples of the data set; 0: none are kept on the device.
-            limit: Bytes of the device, or a share of what is free there; None: a quarter.
-            host: What holds images on the host.
+            size: Number of samples. 0: none are kept on the device.
+            image_bytes: Bytes of an image.
+            runtime: The device.
+            limit: Bytes, or a share of the device's free memory. None: a quarter.
+            host: Images on the host.
         """
         share = SHARE if limit is None else limit
         most = int(share * runtime.free_bytes()) if isinstance(share, float) else share
         self.capacity = min(size, most // pitch(image_bytes))
-        """Images that the device can hold."""
+        """Number of images that the device can hold."""
         self.count = 0
-        """Images that it holds."""
+        """Number of images that it holds."""
         self.lock = threading.Lock()
         self.runtime = runtime
         self.host = host
@@ -78,7 +80,7 @@ class DeviceCache:
         self._there = np.zeros(self.capacity, bool)
 
     def rows(self, indices: Indices) -> Indices:
-        """[B] in which slots of `store` these samples are, or -1."""
+        """Return [B], the slots of these samples in `store`, or -1."""
         if not self.count:
             return np.full(len(indices), -1)
         within = np.minimum(indices, self.capacity - 1)
@@ -86,11 +88,10 @@ class DeviceCache:
         return rows
 
     def put(self, indices: Indices, addresses: NDArray[np.uint64], keep: tuple[Any, ...], stream: int | None) -> None:
-        """Queue copies of images of these samples, which begin at `addresses` [B] on the device, as far as there is
-        room: see `DeviceStore.put`."""
+        """Queue copies of samples into the store, as far as there is room; arguments as of `DeviceStore.put`."""
         wanted = indices < self.capacity
         wanted[wanted] = ~self._there[indices[wanted]]
-        # A sample that fills up a last batch may be in it twice.
+        # A sample that pads the last batch may be in it twice.
         chosen, first = np.unique(indices[wanted], return_index=True)
         if self.store is not None and len(chosen):
             self.store.put(chosen, addresses[wanted][first], keep, stream)
@@ -98,7 +99,7 @@ class DeviceCache:
             self.count += len(chosen)
 
     def close(self) -> None:
-        """Free the memory, when nothing reads it any more."""
+        """Free the memory when nothing reads it any more."""
         if self.store is not None:
             self.store.close()
         self.store = None

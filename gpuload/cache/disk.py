@@ -1,8 +1,8 @@
 """Images kept in a file, for later runs and for all processes of a machine.
 
-The file is a page of header, one record a slot, and the images, one after another; it is sparse, and takes disk for
-what is in it. An image is written before its record, each by one call, so that whoever is killed in between leaves no
-record that is wrong. A slot that was written is never written again while the file is in use: readers map it.
+The file has a page of header, one record for each slot, and the images, one after another. It is sparse: only its
+content takes disk. An image is written before its record, each by one call, so a process killed in between leaves no
+wrong record. A slot is written only once while the file is in use, since readers map it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ log = logging.getLogger("gpuload")
 MAGIC = b"gpuload pixels 1\n"
 PAGE = 4096
 RECORD = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("size", "<i8"), ("changed", "<i8"), ("spare", "<i8")])
-"""`checksum`: CRC-32 of the image. `size`, `changed`: bytes of the file it was made of, and when that was changed last,
-in nanoseconds."""
+"""Record of a slot. `checksum`: CRC-32 of the image. `size`, `changed`: bytes and time (ns) of the image's file."""
 EMPTY, VALID, SPOILT = 0, 1, 2
-"""States of a slot. Spoilt: its file has changed since, or its checksum is wrong; whoever next opens the file alone
-makes it empty."""
+"""States of a slot. SPOILT: the image's file has changed, or the checksum is wrong; the next process that has the cache
+for itself empties the slot."""
 _FRESH = 10**9
-"""Nanoseconds for which a file that was changed is left alone: the clock of some file systems is that coarse."""
+"""Nanoseconds for which a changed file is not kept: the clock of some file systems is that coarse."""
 
 Indices = NDArray[np.int64]
 Stat = tuple[int, int]
@@ -46,9 +45,9 @@ Stat = tuple[int, int]
 class DiskCache:
     """Images of one size in a file, mapped into memory.
 
-    What it holds is told by a key; a file with another key is made anew. Each image is checked when a process first
-    reads it: against its checksum, and its file's size and time. Whatever fails - no space, no permission, damage - is
-    logged once, and the image counts as not there.
+    A key describes the content; a file with another key is made anew. Each image is checked when a process first reads
+    it: against its checksum, and its file's size and time. A failure (no space, no permission, damage) is logged once,
+    and the image counts as missing.
     """
 
     def __init__(
@@ -63,13 +62,15 @@ class DiskCache:
     ):
         """
         Args:
-            path: Of the file; its folder must be there.
-            key: All that settles what an image is, but for its file's content.
-            paths: From numbers of samples to their files.
-            size, shape, dtype: Samples in the data set; of an image.
-            limit: Bytes that the file may have, or a share of the disk that is free. None: what it needs.
+            path: Path of the file, in a folder that exists.
+            key: Everything that determines an image, except the content of its file.
+            paths: Returns the files of samples, by their numbers.
+            size: Number of samples in the data set.
+            shape, dtype: Shape and dtype of an image.
+            limit: Bytes of the file, or a share of the free disk. None: what it needs.
 
-        Raises ValueError where something else lies at `path`: it is left alone.
+        Raises:
+            ValueError: something else lies at `path`; it is left alone.
         """
         self.path = path
         self._paths = paths
@@ -81,18 +82,18 @@ class DiskCache:
         self._start = PAGE + -(-capacity * RECORD.itemsize // PAGE) * PAGE
         self._end = self._start + capacity * self._bytes
         self._header = {**key, "capacity": capacity, "shape": list(shape), "dtype": np.dtype(dtype).name}
-        self._header = json.loads(json.dumps(self._header))  # As it is read again: lists, no tuples.
+        self._header = json.loads(json.dumps(self._header))  # As JSON gives it back: lists, no tuples.
         self.count = 0
-        """Images that this process has read from it, or has put there."""
+        """Number of images that this process has read from the file or put there."""
         self._told: set[str] = set()
-        self._using = threading.RLock()  # The file: nobody may write by a number that is another file's by now.
-        self._stats: dict[int, Stat] = {}  # Of samples that are being decoded, from before they were read.
+        self._using = threading.RLock()  # The descriptor: after a close its number may belong to another file.
+        self._stats: dict[int, Stat] = {}  # Of samples that are being decoded; taken before they were read.
         self._file: int | None = None
         self._writes = False
         self.capacity = 0
-        """Images that it can hold: those of the samples with the least numbers. 0 where there is no file."""
+        """Number of images that it can hold: the first samples. 0 if there is no file."""
         self.images: NDArray[Any] = np.empty((0, *shape), dtype)
-        """[capacity, ...] of which those are valid that `rows` names."""
+        """[capacity, ...] images, of which those named by `rows` are valid."""
         self._records: NDArray[Any] = np.empty(0, RECORD)
         self._checked = np.zeros(0, bool)
         if os.path.lexists(path) and not os.path.isfile(path):
@@ -120,14 +121,14 @@ class DiskCache:
         self.capacity = capacity
 
     def _usable(self) -> bool:
-        """Whether the file is there, and holds what it should. Raises ValueError where it is no cache at all."""
+        """Return whether the file exists and has the right content. Raise ValueError if it is no cache at all."""
         try:
             with open(self.path, "rb") as file:
                 page = file.read(PAGE)
                 length = os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return False
-        if length == 0:  # As tempfile makes them.
+        if length == 0:  # An empty file, as tempfile makes them.
             return False
         if not page.startswith(MAGIC):
             raise ValueError(
@@ -154,7 +155,7 @@ class DiskCache:
         return True
 
     def _make(self) -> None:
-        """Put an empty one there. Who has the one before open keeps it."""
+        """Put an empty file there. Processes that have the old file open keep it."""
         page = MAGIC + json.dumps(self._header).encode()
         if len(page) > PAGE:
             raise OSError(errno.E2BIG, "the description of its content is too long")
@@ -169,7 +170,7 @@ class DiskCache:
                 os.unlink(new)
 
     def _opened(self) -> tuple[int, bool]:
-        """The file, and whether it can be written to."""
+        """Return the file's descriptor, and whether it can be written to."""
         try:
             return os.open(self.path, os.O_RDWR | os.O_CLOEXEC), True
         except OSError as error:
@@ -179,7 +180,7 @@ class DiskCache:
             return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC), False
 
     def _claim(self) -> None:
-        """Say that the file is in use, until it is closed; alone with it, empty what is spoilt."""
+        """Mark the file as in use until it is closed. Empty spoilt slots if no other process uses the file."""
         assert self._file is not None
         try:
             try:
@@ -195,11 +196,11 @@ class DiskCache:
                     for index in np.flatnonzero(states > VALID).tolist():
                         self._record(index, EMPTY)
             fcntl.flock(self._file, fcntl.LOCK_SH)
-        except OSError as error:  # A file system without locks: what is spoilt stays so.
+        except OSError as error:  # A file system without locks: spoilt slots stay spoilt.
             log.debug("cache=%r cannot be locked: %s", self.path, error)
 
     def rows(self, indices: Indices) -> Indices:
-        """[B] where in `images` these samples are, or -1."""
+        """Return [B], the places of these samples in `images`, or -1."""
         with self._using:
             return self._rows(indices)
 
@@ -216,7 +217,7 @@ class DiskCache:
         return np.where(known, indices, -1)
 
     def _whole(self) -> bool:
-        """Whether the file still has its length: to read what is mapped beyond its end would end the process."""
+        """Return whether the file still has its length: reading a mapping beyond its end would end the process."""
         assert self._file is not None
         if os.fstat(self._file).st_size == self._end:
             return True
@@ -225,7 +226,7 @@ class DiskCache:
         return False
 
     def _check(self, index: int, path: bytes) -> None:
-        """See whether the image is there and right. Where it is not, remember how its file is, before it is read."""
+        """Check whether the image is there and right. If not, remember its file's size and time before it is read."""
         try:
             found = os.stat(path)
         except OSError:
@@ -249,7 +250,7 @@ class DiskCache:
             self._stats[index] = stat
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
-        """Keep the images [B, ...] of these samples, for which `rows` was asked before their files were read."""
+        """Keep the images [B, ...] of these samples. `rows` must have been called before their files were read."""
         with self._using:
             for index, image in zip(indices.tolist(), images, strict=True):
                 stat = self._stats.pop(index, None)
@@ -261,7 +262,7 @@ class DiskCache:
         where = (RECORD.itemsize, PAGE + index * RECORD.itemsize)
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, *where)
-        except OSError:  # Another process is at it.
+        except OSError:  # Another process is writing it.
             return
         try:
             if int(self._records["state"][index]) != EMPTY:
@@ -285,19 +286,19 @@ class DiskCache:
             os.pwrite(self._file, record.tobytes(), PAGE + index * RECORD.itemsize)
 
     def _tell(self, kind: str, words: str) -> None:
-        """Log it, once."""
+        """Log a message, once of each kind."""
         if kind not in self._told:
             self._told.add(kind)
             log.warning("cache=%r %s", self.path, words)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         with self._using:
             file, self._file, self.capacity = self._file, None, 0
             self._writes = False
             self._records, self.images = self._records[:0].copy(), self.images[:0].copy()
             if file is not None:
-                # Whoever still reads an image keeps the mapping, and with it a duplicate of the file's number.
+                # A reader of an image keeps the mapping, and with it a duplicate of the descriptor.
                 with contextlib.suppress(OSError):
                     fcntl.flock(file, fcntl.LOCK_UN)
                 os.close(file)
@@ -315,6 +316,6 @@ def _bytes_allowed(path: str, limit: int | float) -> int:
         there = os.stat(path).st_blocks * 512 if os.path.isfile(path) else 0
     except OSError:
         return 0
-    # Rounded, so that the next run, with a little more or less free, finds its own file.
+    # Rounded, so that the next run, with slightly different free space, finds its own file.
     share = int(limit * (found.f_bavail * found.f_frsize + there))
     return share >> max(0, share.bit_length() - 4) << max(0, share.bit_length() - 4)

@@ -1,4 +1,4 @@
-"""How much memory is free."""
+"""The host's free memory."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_memory(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
-    """Bytes of the host's memory that can be had without swapping: of the machine, or of the control group that the
-    process is in, whichever are fewer. 0 where the system does not tell."""
+    """Return the bytes of memory available without swapping, in the machine or in the process's control group.
+
+    It is the smaller of the two, and 0 if the system does not tell.
+    """
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB", (proc / "meminfo").read_text(), re.M)
     except OSError:
@@ -24,7 +26,7 @@ def free_memory(proc: Path = _PROC, groups: Path = _GROUPS) -> int:
 
 
 def _left_in_groups(proc: Path, groups: Path) -> list[int]:
-    """What is left to each control group above the process, of version 2 or 1, that has a limit."""
+    """Return the bytes left to each control group (version 2 or 1) above the process that has a limit."""
     try:
         lines = (proc / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -36,7 +38,7 @@ def _left_in_groups(proc: Path, groups: Path) -> list[int]:
             continue
         top = groups / "memory" if kinds else groups
         names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if kinds else ("memory.max", "memory.current")
-        # In a container the path may be that of the host, which is not there: then the top is the container's own.
+        # In a container the path may be the host's and not exist: then the top belongs to the container.
         here = top / path.strip("/")
         for folder in [top, *(part for part in (here, *here.parents) if top in part.parents)]:
             try:
@@ -44,6 +46,6 @@ def _left_in_groups(proc: Path, groups: Path) -> list[int]:
                 unused = re.search(r"^(?:total_)?inactive_file (\d+)", (folder / "memory.stat").read_text(), re.M)
             except OSError:
                 continue
-            if limit.isdecimal():  # Else "max". Files that were read and are not in use are given up when asked for.
+            if limit.isdecimal():  # Not "max". The system gives up memory of files that are not in use.
                 left.append(int(limit) - int(used) + (int(unused[1]) if unused else 0))
     return left

@@ -17,13 +17,13 @@ from gpuload.options import Limit
 log = logging.getLogger("gpuload")
 
 _AGAIN = 2**26
-"""Bytes after which it is looked again whether as much may still be taken: others take memory too."""
+"""Number of bytes after which the free memory is checked again: other programs take memory too."""
 
 Indices = NDArray[np.int64]
 
 
 class HostCache:
-    """Images of one size in the host's memory; the system hands it out as they come.
+    """Images of one size in the host's memory, which the system provides as images come.
 
     >>> cache = HostCache(10, (2, 2, 3), "uint8", limit=60)
     >>> cache.put(np.array([1, 7]), np.ones((2, 2, 2, 3), np.uint8))
@@ -36,28 +36,29 @@ class HostCache:
     def __init__(self, size: int, shape: tuple[int, ...], dtype: DTypeLike, limit: Limit = None, first: int = 0):
         """
         Args:
-            size: Samples of the data set.
-            shape: Of an image.
-            limit: Bytes, or a share of the memory that is free at any time; None: a quarter.
-            first: Number of the first sample that it is for.
+            size: Number of samples in the data set.
+            shape: Shape of an image.
+            dtype: Dtype of an image.
+            limit: Bytes, or a share of the free memory at any time. None: a quarter.
+            first: Number of the first sample that may be kept.
         """
         self._share = SHARE if limit is None else limit if isinstance(limit, float) else None
         self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
         most = int(self._share * free_memory()) if self._share is not None else int(limit or 0)
         self.capacity = min(max(0, size - first), most // self._bytes)
-        """Images that it can hold: those of the samples with the least numbers, from `first` on."""
+        """Number of images that it can hold: samples from `first` on."""
         self._first = first
         self.images: NDArray[Any] = sparse((self.capacity, *shape), dtype)
-        """[capacity, ...] of which those are valid that `rows` names."""
+        """[capacity, ...] images, of which those named by `rows` are valid."""
         self.count = 0
-        """Images that it holds."""
+        """Number of images that it holds."""
         self._there = np.zeros(self.capacity, bool)
-        self._looked = 0  # Bytes up to which it is settled that they may be taken.
-        self._full = False  # Others have taken the memory that there was.
+        self._looked = 0  # Bytes that may be taken without another check.
+        self._full = False  # Other programs have taken the memory.
         self._filling = threading.Lock()
 
     def rows(self, indices: Indices) -> Indices:
-        """[B] where in `images` these samples are, or -1."""
+        """Return [B], the places of these samples in `images`, or -1."""
         if not self.count:
             return np.full(len(indices), -1)
         numbers = indices - self._first
@@ -75,7 +76,7 @@ class HostCache:
                     self.count += 1
 
     def _room(self) -> bool:
-        """Whether one more image may be kept."""
+        """Return whether one more image may be kept."""
         used = self.count * self._bytes
         if self._share is None or (used + self._bytes <= self._looked and not self._full):
             return True
@@ -86,6 +87,6 @@ class HostCache:
         return not self._full
 
     def close(self) -> None:
-        """Free the memory, when nobody reads it any more."""
+        """Free the memory when nothing reads it any more."""
         self.capacity = self.count = 0
         self._there, self.images = self._there[:0], self.images[:0].copy()

@@ -1,4 +1,4 @@
-"""Where a loader stands, in a dict that JSON, pickle and PyTorch's checkpoints can hold, and what it must fit."""
+"""States of loaders: descriptions of options, and the check that a state belongs to a loader."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONGEST = 40
 
 
 def describe(options: Any) -> dict[str, str]:
-    """The fields of a dataclass that are not as they are by default, in words; long ones as a digest.
+    """Return the fields of a dataclass that differ from their defaults, in words; long ones as a digest.
 
     >>> import gpuload
     >>> describe(gpuload.Augment(size=(64, 64), hflip=0.5))
@@ -31,8 +31,9 @@ def describe(options: Any) -> dict[str, str]:
 
 
 def in_words(described: dict[str, str]) -> str:
-    """The same as one text, for states: PyTorch's distributed checkpoints read a nested dict name by name, and only the
-    names that the loader has which reads.
+    """Return a description as one text.
+
+    PyTorch's distributed checkpoints would read a nested dict name by name, and leave out names that are unknown.
 
     >>> in_words({"size": "(64, 64)", "hflip": "0.5"})
     'size=(64, 64); hflip=0.5'
@@ -41,7 +42,7 @@ def in_words(described: dict[str, str]) -> str:
 
 
 def _from_words(words: Any) -> Any:
-    """What `in_words` was given, or whatever else it is."""
+    """Return the description that `in_words` was given, or another value as it is."""
     if isinstance(words, str) and "=" in words:
         return dict(part.split("=", 1) for part in words.split("; "))
     return words
@@ -56,7 +57,7 @@ def _words(value: Any) -> str:
     if isinstance(value, int | float | np.number) and not isinstance(value, bool):
         number = float(value)  # 1 and 1.0 are one option.
         return str(int(number)) if number.is_integer() else repr(number)
-    # A function's own words hold its address, which differs from run to run.
+    # The repr of a function has its address, which differs from run to run.
     words = getattr(value, "__qualname__", None) or repr(value)
     return words if len(words) <= _LONGEST else _digest(words.encode())
 
@@ -66,7 +67,7 @@ def _digest(data: bytes) -> str:
 
 
 def check(state: Any, own: dict[str, Any]) -> None:
-    """Raise ValueError where a state is none, or is that of something other than `own`, saying what differs."""
+    """Raise ValueError, with the differences, if `state` is no state or does not agree with `own`."""
     if not isinstance(state, dict) or "version" not in state:
         raise ValueError(f"state must be what state_dict() returned, not {state!r}")
     if state["version"] != VERSION:
@@ -84,7 +85,7 @@ def _differences(theirs: dict[str, Any], own: dict[str, Any], prefix: str = "") 
     for name in [*own, *(name for name in theirs if name not in own)]:
         here, there = (_from_words(found.get(name, "the default")) for found in (own, theirs))
         if isinstance(here, dict) or isinstance(there, dict):
-            # Where all options are as they are by default, there is no word.
+            # If all options have their defaults, the text is empty.
             here, there = (found if isinstance(found, dict) else {} for found in (here, there))
             found += _differences(there, here, f"{prefix}{name}.")
         elif here != there:

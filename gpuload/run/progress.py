@@ -1,4 +1,4 @@
-"""What an epoch looks like in a terminal: a bar while it lasts, a line when it is over."""
+"""Progress of an epoch in a terminal: a bar while it lasts, a line at its end."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ from typing import Any
 from gpuload.run.meter import Meter
 
 RECENT = 100
-"""Steps of which a bar tells. The first ones of a training are often slow, and would spoil the figures for long."""
+"""Number of steps that a bar's figures cover. The first steps of training are often slow and would spoil them for
+long."""
 
 
 def check(progress: object) -> None:
-    """Raise ValueError for what `progress=` does not know, ImportError where it needs what is not installed."""
+    """Raise ValueError for a value that `progress=` does not have, ImportError if rich is missing."""
     if not (isinstance(progress, bool) or progress == "summary"):
         raise ValueError(f"progress must be True, False or 'summary', not {progress!r}")
     if progress is True:
         try:
             import rich.live  # noqa: F401
-        except ImportError as error:  # Of a rich that is there and broken, the cause tells.
+        except ImportError as error:  # The cause shows whether rich is missing or broken.
             raise ImportError(
                 "progress=True needs rich, which is not installed: pip install 'gpuload[progress]'"
             ) from error
 
 
 class Progress:
-    """Shows one epoch on stderr: with `bar` a bar, in a terminal that shows no other; in any case a line at the end."""
+    """Shows one epoch on stderr: a line at its end, and with `bar` a bar, in a terminal that shows no other bar."""
 
     def __init__(self, epoch: int, total: int, meter: Meter, errors: Callable[[], int], *, bar: bool):
         """
         Args:
-            epoch: Its number.
-            total: Batches that it has, or still has.
-            meter: What counts them; its `begin` is called here.
-            errors: Tells how many bad samples there are.
+            epoch: Number of the epoch.
+            total: Batches that the epoch still has.
+            meter: Counts them; its `begin` is called here.
+            errors: Returns the number of bad samples.
+            bar: Whether to show a bar.
         """
         self._epoch = _Epoch(epoch, total, meter, errors)
-        # Of an epoch that is left in the middle nobody keeps this object, not even the bar's thread: with it go the bar
-        # and the thread, at the end of the program at the latest, and the terminal is as it was.
+        # Nothing keeps this object of an epoch that is left early, not even the bar's thread. The bar and the thread
+        # end with it, and the terminal is as it was.
         self._stop = weakref.finalize(self, _show(self._epoch) if bar else _nothing)
 
     def advance(self, batches: int) -> None:
-        """So many more batches were delivered. The bar's thread looks, four times a second."""
+        """Note that batches were delivered. The bar's thread looks four times a second."""
         self._epoch.done += batches
 
     def stop(self) -> None:
-        """The epoch will not be over: take the bar away."""
+        """Take the bar away; the epoch will not end."""
         self._stop()
 
     def close(self) -> None:
-        """The epoch is over: take the bar away, and print its line, once."""
+        """Take the bar away, and print the line of the finished epoch, once."""
         if self._stop.alive:
             self._stop()
             print(self._epoch.line(), file=sys.stderr, flush=True)
 
 
 class _Epoch:
-    """What there is to be told of an epoch."""
+    """The figures of an epoch, as text and as a bar."""
 
     def __init__(self, epoch: int, total: int, meter: Meter, errors: Callable[[], int]):
         self.epoch, self.total, self.done = epoch, total, 0
@@ -68,12 +70,12 @@ class _Epoch:
         self._start, self._errors_before = meter.begin(), errors()
 
     def _bad(self) -> list[str]:
-        """Those that were found in this epoch."""
+        """Return the bad samples found in this epoch, in words."""
         errors = self._errors() - self._errors_before
         return [_counted(errors, "bad sample", "bad samples")] if errors else []
 
     def line(self) -> str:
-        """The epoch in a line."""
+        """Return the epoch in a line."""
         stats = self._meter.since(self._start).stats()
         batches = _counted(stats["batches"], "batch", "batches")
         took = f"{stats['seconds']:.1f} s" if stats["seconds"] < 100 else _clock(stats["seconds"])
@@ -85,7 +87,7 @@ class _Epoch:
         return f"epoch {self.epoch}: {', '.join(parts)}"
 
     def row(self) -> Any:
-        """The epoch as a bar of rich's."""
+        """Return the epoch as a bar of rich."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -105,22 +107,22 @@ class _Epoch:
 
 
 def _nothing() -> None:
-    """There is no bar to be taken away."""
+    """Do nothing: there is no bar."""
 
 
 def _show(epoch: _Epoch) -> Callable[[], None]:
-    """Show a bar, where it can be. Returns what takes it away."""
+    """Show a bar if the terminal allows it. Return a function that takes it away."""
     from rich.console import Console
     from rich.file_proxy import FileProxy
     from rich.live import Live
 
     console = Console(stderr=True)
-    # While rich shows something it stands in for these streams. Two bars would write over each other.
+    # While rich shows something, it replaces these streams. Two bars would write over each other.
     busy = isinstance(sys.stdout, FileProxy) or isinstance(sys.stderr, FileProxy)
-    # Rich would write bars to a file too, if FORCE_COLOR is set, as it often is where tests run.
+    # Under FORCE_COLOR, which is often set for tests, rich would write bars to a file too.
     if busy or not (console.is_jupyter or (console.is_interactive and _is_terminal(sys.stderr))):
         return _nothing
-    # Rich takes what the program prints and writes it above the bar, to stderr: a stdout that is a file is left alone.
+    # Rich writes the output of the program above the bar, to stderr. So it must not take a stdout that is a file.
     live = Live(console=console, transient=True, redirect_stdout=_is_terminal(sys.stdout), get_renderable=epoch.row)
     live.start(refresh=True)
     process = os.getpid()
@@ -133,7 +135,7 @@ def _show(epoch: _Epoch) -> Callable[[], None]:
 
 
 def _is_terminal(stream: Any) -> bool:
-    """Whether a stream of the program, which may be None or anything that writes, is one."""
+    """Return whether a stream, which may be None or any object that writes, is a terminal."""
     return bool(hasattr(stream, "isatty") and stream.isatty())
 
 

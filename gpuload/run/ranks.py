@@ -1,4 +1,4 @@
-"""Which part of every batch is this process's: asked of what runs the training, and of nothing that is not there."""
+"""The part of each batch that belongs to this process, as the framework that runs the training tells."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ Shard = Literal["auto"] | tuple[int, int] | None
 
 
 def resolve(shard: Shard) -> tuple[int, int]:
-    """(rank, count): which of so many equal parts of a batch is this process's.
+    """Return (rank, count): this process makes part number `rank` of `count` equal parts of a batch.
 
     Args:
-        shard: None for all of it, (0, 1); the pair itself; or "auto", which takes the first of these that tells, and
-            logs once which: `torch.distributed`, Ray Train, JAX, each where it was imported and initialised in this
-            process; RANK and WORLD_SIZE in the environment, as torchrun sets them; else (0, 1). Nothing is imported
-            for it. JAX, once `jax.distributed.initialize` was called, starts its devices to answer.
+        shard: None for (0, 1); the pair itself; or "auto", which takes the first of these that answers, and logs once
+            which: `torch.distributed`, Ray Train, JAX, each if it was imported and initialised in this process; RANK
+            and WORLD_SIZE in the environment, as torchrun sets them; else (0, 1). It imports nothing. JAX starts its
+            devices to answer, if `jax.distributed.initialize` was called.
 
-    Raises ValueError for anything else, and for a RANK and WORLD_SIZE that make no sense, or one without the other.
+    Raises:
+        ValueError: another value; or RANK and WORLD_SIZE that make no sense, or one without the other.
 
     >>> resolve(None), resolve((1, 4)), resolve("auto")
     ((0, 1), (1, 4), (0, 1))
@@ -51,7 +52,7 @@ from 0, so the last of 4 is (3, 4)
 
 
 def _pair(rank: object, count: object) -> tuple[int, int]:
-    """Both as ints, or ValueError."""
+    """Return both as ints. Raise ValueError for other values."""
     pair = checked_int("rank", rank, 0), checked_int("count", count, 1)
     if pair[0] >= pair[1]:
         raise ValueError(f"rank must be below count, not {pair!r}")
@@ -60,7 +61,7 @@ def _pair(rank: object, count: object) -> tuple[int, int]:
 
 def _torch() -> tuple[int, int] | None:
     distributed: Any = sys.modules.get("torch.distributed")
-    # A build without it has no `is_initialized`.
+    # A PyTorch built without it has no `is_initialized`.
     if distributed is None or not distributed.is_available() or not distributed.is_initialized():
         return None
     return distributed.get_rank(), distributed.get_world_size()
@@ -72,11 +73,11 @@ def _ray() -> tuple[int, int] | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray Train's first version warns outside of a worker, and gives (0, 1).
+            warnings.simplefilter("ignore")  # Ray Train's version 1 warns outside of a worker, and gives (0, 1).
             context = train.get_context()
             found = context.get_world_rank(), context.get_world_size()
-    # The second version raises: RuntimeError outside of a worker, DeprecationWarning where Ray Tune runs the function;
-    # the first gives None there.
+    # Version 2 raises RuntimeError outside of a worker, and DeprecationWarning if Ray Tune runs the function, where
+    # version 1 gives None.
     except (RuntimeError, DeprecationWarning):
         return None
     return None if None in found or found[1] == 1 else found
@@ -86,10 +87,10 @@ def _jax() -> tuple[int, int] | None:
     jax: Any = sys.modules.get("jax")
     if jax is None:
         return None
-    # `process_count` of a JAX that stands alone would start its devices, for an answer that is known.
+    # Without distributed processes, `process_count` would start JAX's devices for a known answer.
     if hasattr(jax.distributed, "is_initialized"):
         initialized = jax.distributed.is_initialized()
-    else:  # JAX before 0.5.1 tells nobody but itself.
+    else:  # JAX before 0.5.1 has no public way.
         initialized = sys.modules["jax._src.distributed"].global_state.client is not None
     return (jax.process_index(), jax.process_count()) if initialized else None
 
@@ -114,4 +115,4 @@ SOURCES = {
     "JAX": _jax,
     "the environment's RANK and WORLD_SIZE": _environment,
 }
-"""Who is asked, in this order; each answers (rank, count), or None where it knows of no training."""
+"""Functions to ask, in this order; each returns (rank, count), or None if it knows of no training."""
