@@ -1,4 +1,8 @@
-"""Geometry as matrices, in the coordinates of `gpuload.plan`."""
+"""Geometry as matrices.
+
+A matrix maps a position in the output to a position in the input, in (x, y), in pixels, with pixel centres at +0.5: the
+top left pixel is centred at (0.5, 0.5), and the image covers [0, width] x [0, height].
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,15 @@ def affine(
     zoom: tuple[ArrayLike, ArrayLike] = (1.0, 1.0),
     center: tuple[float, float],
 ) -> Doubles:
-    """Matrices [..., 2, 3], output to input in (x, y): rotation · shift · shear · zoom about `center`.
+    """Return matrices [..., 2, 3], output to input in (x, y): rotation · shift · shear · zoom about `center`.
 
-    Angles in degrees, shift in pixels. The order, and a shear that tilts the y axis without lengthening it, are those
-    of Keras' `apply_affine_transform`. Arguments broadcast against each other.
+    The order, and a shear that tilts the y axis without lengthening it, are those of Keras' `apply_affine_transform`.
+
+    Args:
+        rotation, shear: Angles in degrees.
+        shift: (x, y) in pixels.
+        zoom: (x, y) factors.
+        center: (x, y) of the fixed point, in pixels. All other arguments broadcast against each other.
 
     >>> affine(zoom=(2.0, 1.0), center=(4.0, 4.0)).astype(int)
     array([[ 2,  0, -4],
@@ -45,7 +54,7 @@ def affine(
 
 
 def flipped(matrices: Doubles, horizontal: ArrayLike, vertical: ArrayLike, size: tuple[int, int]) -> Doubles:
-    """The same matrices where the output, of `size` (height, width), is flipped afterwards."""
+    """Return the matrices with the output, of `size` (height, width), flipped afterwards."""
     result: Doubles = matrices.copy()
     for axis, flips, length in ((0, horizontal, size[1]), (1, vertical, size[0])):
         column = result[..., axis]

@@ -1,4 +1,4 @@
-"""What numba compiles for `augment_numba`: one batch, image by image and row by row; imported when it is needed."""
+"""Code that numba compiles for `host`: a batch, image by image and row by row. Imported when it is needed."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 
 class Constants(NamedTuple):
-    """What is the same for all images of a job."""
+    """Values that are the same for all images of a job."""
 
     fill_mode: int
     order: int
-    """Of the interpolation: 0 or 1."""
+    """Order of the interpolation: 0 or 1."""
     fill_value: np.float32
     rescale: np.float32
     per_sample: int
@@ -24,13 +24,13 @@ class Constants(NamedTuple):
     """[C], or [0] for none."""
     std: NDArray[np.float32]
     whole: bool
-    """Whether levels are rounded, and clipped to 0..255."""
+    """Whether levels are rounded and clipped to 0..255."""
     planes: tuple[int, ...]
-    """0, 1, ..., one a channel: the compiler gets to know how many there are. Empty: any number."""
+    """0, 1, ..., one for each channel, so that the compiler knows their number. Empty: any number."""
 
 
 class Drawn(NamedTuple):
-    """What was drawn for a batch: [B] each, or nothing."""
+    """Numbers drawn for a batch: [B] each, or [0]."""
 
     matrices: NDArray[np.float64]
     """[B, 2, 3]"""
@@ -38,17 +38,17 @@ class Drawn(NamedTuple):
     brightness: NDArray[np.float32]
 
     def part(self, start: int, stop: int) -> "Drawn":
-        """Of these images alone."""
+        """Return the numbers of these images only."""
         return Drawn(self.matrices[start:stop], self.channel_shift[start:stop], self.brightness[start:stop])
 
 
-# Without fastmath, so that each sum and product is rounded as SciPy and NumPy round it.
+# Without fastmath, each sum and product is rounded as in SciPy and NumPy.
 compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 
 @compiled(inline="always")
 def folded(p, n, mode):
-    """A position where it is in the image, by SciPy's arithmetic; of `constant` the caller asks before."""
+    """Return the position inside the image, by SciPy's arithmetic. The caller handles `constant` before."""
     if mode <= 1:
         return min(max(p, 0.0), n - 1.0)
     if n == 1:
@@ -72,7 +72,7 @@ def folded(p, n, mode):
 
 @compiled(inline="always")
 def neighbours(p, n, order):
-    """The pixel before a position, the one after it, and how far it is between them."""
+    """Return the pixel before a position, the pixel after it, and the share of the latter."""
     if order == 0:
         i = min(max(int(np.floor(p + 0.5)), 0), n - 1)
         return i, i, np.float32(0)
@@ -83,21 +83,21 @@ def neighbours(p, n, order):
 
 @compiled(inline="always")
 def count(planes, channels):
-    """Channels of an image that has `channels`."""
+    """Return the number of channels, as a constant if the compiler knows it."""
     return len(planes) if len(planes) else channels
 
 
 @compiled
 def read_row(image, matrix, y, job, blend, line):
-    """Row y of the warped image, [W, C]. `blend`: [W, C] to work with."""
+    """Write row y of the warped image into `line` [W, C]. `blend` [W, C] is working memory."""
     height, width, channels = image.shape[0], image.shape[1], count(job.planes, image.shape[2])
     mode, order = job.fill_mode, job.order
-    # As SciPy adds them up.
+    # The order of SciPy's sums.
     x0 = matrix[0, 0] * 0.5 + matrix[0, 1] * 0.5 + matrix[0, 2] - 0.5
     y0 = matrix[1, 0] * 0.5 + matrix[1, 1] * 0.5 + matrix[1, 2] - 0.5
     x_of_row, y_of_row = matrix[0, 1] * y, matrix[1, 1] * y
     if matrix[1, 0] == 0.0:
-        # The whole row lies between two rows of the image, which are blended first.
+        # The whole row lies between two rows of the image: they are blended first.
         p = y_of_row + y0
         if mode == 1 and (p < 0.0 or p > height - 1.0):
             for x in range(width):
@@ -137,7 +137,7 @@ def read_row(image, matrix, y, job, blend, line):
 
 @compiled
 def colour_row(line, job, shift, low, high, brightness):
-    """In place. `shift` stays within `low` and `high`; a brightness below 0 is none."""
+    """Recolour a row in place. The shift is clipped to `low` and `high`; a brightness below 0 is none."""
     width, channels = line.shape[0], count(job.planes, line.shape[1])
     if shift != 0:
         for x in range(width):
@@ -156,7 +156,7 @@ def colour_row(line, job, shift, low, high, brightness):
 
 @compiled
 def finish_row(line, job, center, spread, out):
-    """Normalized, and written. `center`, `spread`: of the image; a spread of 0 is none."""
+    """Normalize a row and write it. `center` and `spread` are the image's; a spread of 0 is none."""
     width, channels = line.shape[0], count(job.planes, line.shape[1])
     if center != 0:
         for x in range(width):
@@ -185,14 +185,14 @@ def finish_row(line, job, center, spread, out):
 
 @compiled
 def augment_image(image, n, drawn, job, out):
-    """Image n of a batch: [H, W, C] to [H, W, C]."""
+    """Augment image n of a batch: [H, W, C] to [H, W, C]."""
     height, width, channels = image.shape[0], image.shape[1], count(job.planes, image.shape[2])
     shift = drawn.channel_shift[n] if len(drawn.channel_shift) else np.float32(0)
     brightness = drawn.brightness[n] if len(drawn.brightness) else np.float32(-1)
     low, high = np.float32(np.inf), np.float32(-np.inf)
     center, spread = np.float32(0), np.float32(0)
     at_once = shift == 0 and job.per_sample == 0
-    # Else all rows have to be there before the first is finished.
+    # With a shift or statistics, all rows are needed before the first is finished.
     lines = np.empty((1 if at_once else height, width, channels), np.float32)
     blend = np.empty((width, channels), np.float32)
     for y in range(height):
@@ -234,14 +234,14 @@ def augment_image(image, n, drawn, job, out):
 
 
 def augment(store: Any, fresh: Any, rows: Any, drawn: Drawn, job: Constants, out: Any) -> None:
-    """A batch: see `NumbaAugmenter.start`. `store`, `fresh`: of one type. `out`: [B, H, W, C] float32."""
+    """Augment a batch, see `Augmenter.start`. `store` and `fresh` have one type; `out` is [B, H, W, C] float32."""
     for n in range(len(rows)):
         image = store[rows[n]] if rows[n] >= 0 else fresh[~rows[n]]
         augment_image(image, n, drawn, job, out[n])
 
 
 try:
-    # numba keeps what it compiled beside this file, or in the user's cache folder.
+    # numba keeps compiled code beside this file, or in the user's cache folder.
     kernel: Any = compiled(cache=True)(augment)
-except RuntimeError:  # There is none that it could write to.
+except RuntimeError:  # Neither folder can be written to.
     kernel = compiled(augment)

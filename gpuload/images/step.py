@@ -1,4 +1,4 @@
-"""What an engine is asked to do for one batch."""
+"""The work of an engine for one batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Doubles = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One batch of images, everything random already drawn. `None` means that the transform has no such part.
+    """One batch of images with all random numbers drawn. `None`: the transform has no such part.
 
     >>> Step(indices=np.array([3, 1, 2])).batch_size
     3
@@ -26,21 +26,21 @@ class Step:
     indices: NDArray[np.int64]
     """[B] numbers of the samples in the source."""
     matrices: Doubles | None = None
-    """[B, 2, 3] output to input, in (x, y): rotation, shift, shear, zoom and flips as one (see `gpuload.plan`)."""
+    """[B, 2, 3] output to input, in (x, y): rotation, shift, shear, zoom and flips as one (see `affine`)."""
     crops: Doubles | None = None
-    """[B, ...] what the crop drew; it becomes a box once the size of the image is known."""
+    """[B, ...] numbers of the crop, which become a box when the size of the image is known."""
     channel_shift: Doubles | None = None
-    """[B] levels added to every channel, clipped to the image's own least and greatest value."""
+    """[B] levels added to all channels, clipped to the image's least and greatest level."""
     brightness: Doubles | None = None
     """[B] factors."""
     seed: int = 0
-    """With `epoch` and `positions`, of what stands in for samples that cannot be read."""
+    """Seed that determines, with `epoch` and `positions`, the substitutes for bad samples."""
     epoch: int = 0
     positions: NDArray[np.int64] | None = None
-    """[B] where in the epoch each sample stands. None: at 0, 1, ..."""
+    """[B] position of each sample in the epoch. None: 0, 1, ..."""
 
     def take(self, rows: NDArray[Any]) -> Self:
-        """The step of these samples of the batch alone, by number or as booleans.
+        """Return the step of some samples of the batch, given by number or as booleans.
 
         >>> Step(indices=np.array([3, 1, 2])).take(np.array([0, 2])).indices
         array([3, 2])
@@ -49,7 +49,7 @@ class Step:
         return replace(self, **{n: column[rows] for n, column in columns.items() if isinstance(column, np.ndarray)})
 
     def split(self, batch_size: int) -> Iterator[Step]:
-        """The same as steps of at most that many samples.
+        """Yield steps of at most `batch_size` samples.
 
         >>> [part.indices.tolist() for part in Step(indices=np.arange(5)).split(2)]
         [[0, 1], [2, 3], [4]]
@@ -64,5 +64,5 @@ class Step:
 
     @property
     def batch_size(self) -> int:
-        """How many samples the batch holds."""
+        """Number of samples in the batch."""
         return len(self.indices)

@@ -1,5 +1,4 @@
-"""Encoded files: their bytes, read so that one that blocks, or is no file at all, holds up nothing else, and what their
-headers claim."""
+"""Bytes of files. A file that blocks, or is no regular file, does not hold up the others."""
 
 from __future__ import annotations
 
@@ -16,19 +15,19 @@ from typing import Any
 from gpuload.core.errors import TooManyErrors
 
 READERS = 64
-"""Files that are read at once, so that several of them that block take no longer than one."""
+"""Number of files read at once, so that several blocked files take no longer than one."""
 
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 class NotAFileError(OSError):
-    """What lies there is neither a file nor a folder: to open it may block for good, or have effects."""
+    """The path is neither a file nor a folder. Opening it may block for good, or have effects."""
 
 
 class Daemon:
-    """A thread that makes one call after another, and that nobody waits for where a call never returns.
+    """A thread that makes one call after another. The interpreter's end does not wait for it.
 
-    The interpreter's end waits for the threads of a ThreadPoolExecutor.
+    It would wait for the threads of a ThreadPoolExecutor, even if their calls never return.
 
     >>> daemon = Daemon()
     >>> daemon.submit(max, 3, 5).result()
@@ -41,7 +40,7 @@ class Daemon:
         threading.Thread(target=_serve, args=(self._calls,), name="gpuload-daemon", daemon=True).start()
 
     def submit(self, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
-        """Have the call made after those before it."""
+        """Make the call after the ones before it."""
         future: Future[Any] = Future()
         self._calls.put((future, lambda: call(*args, **options)))
         return future
@@ -58,25 +57,31 @@ def _serve(calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None
             future.set_result(call())
         except BaseException as error:
             future.set_exception(error)
-        # Until the next call comes, none of its objects is kept alive here.
+        # Keep no object alive until the next call comes.
         del item, future, call
 
 
 MOST_BLOCKED = 1024
-"""Of the files that block at once; above, it is not the files that are bad."""
+"""Number of files blocked at the same time from which on the file system is to blame, not the files."""
 
 _left_behind: dict[str, Future[Any]] = {}
-"""Reads that block, by the path of their file, until they end: no other thread is to block there too."""
+"""Reads that block, by path, until they end: no other thread shall block at the same file."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_left_behind.clear)  # Their threads do not exist there.
 
 
 def read(path: str, timeout: float | None = None) -> bytes:
-    """The bytes of a file. With a `timeout`, in seconds, they are read in a thread that is left behind if it blocks.
+    """Return the bytes of a file.
 
-    Raises OSError: what the system says of a file that it cannot open; NotAFileError, without opening it, for a FIFO, a
-    socket or a device; TimeoutError; and where there is nothing in the file. TooManyErrors, as `read_all` does.
+    Args:
+        path: Path of the file.
+        timeout: Seconds after which a thread that reads the file is left behind. None: no limit.
+
+    Raises:
+        OSError: the system's error; NotAFileError for a FIFO, a socket or a device, which is not opened; TimeoutError;
+            or an empty file.
+        TooManyErrors: as in `read_all`.
     """
     (found,) = read_all([path], timeout)
     if isinstance(found, Exception):
@@ -85,8 +90,11 @@ def read(path: str, timeout: float | None = None) -> bytes:
 
 
 def read_all(paths: list[str], timeout: float | None = None) -> Iterator[bytes | Exception]:
-    """Of each file its bytes, or what `read` raises. With a `timeout`, several at once; one that blocks since an
-    earlier call is not waited for again. Raises TooManyErrors where as many as MOST_BLOCKED do."""
+    """Yield the bytes of each file, or the exception that `read` raises.
+
+    With a timeout, several files are read at once, and a file that blocks since an earlier call is not waited for
+    again. Raise TooManyErrors if as many as MOST_BLOCKED files block.
+    """
     remaining = iter(paths)
     while some := list(itertools.islice(remaining, 1 if timeout is None else READERS)):
         if timeout is None:
@@ -134,7 +142,7 @@ def _read(path: str) -> bytes | Exception:
 
 
 def in_words(error: BaseException) -> str:
-    """Why a sample is bad.
+    """Return the reason why a sample is bad.
 
     >>> in_words(OSError("the file is empty"))
     'OSError: the file is empty'

@@ -1,4 +1,4 @@
-"""Headers of encoded images, read by Pillow, which refuses what claims too much."""
+"""Headers of encoded images, read by Pillow. An image that claims too many pixels is refused."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from PIL import IcnsImagePlugin, IcoImagePlugin, Image, ImageFile, UnidentifiedI
 
 
 def opened(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
-    """The image in an encoded file, of which Pillow has read the header alone.
+    """Return the image in an encoded file, of which Pillow has read only the header.
 
-    Raises DecompressionBombError where that claims more than `max_pixels`, or than twice Pillow's own
-    `Image.MAX_IMAGE_PIXELS`; UnidentifiedImageError, and what else Pillow raises for a broken file.
+    Args:
+        data: The file's bytes.
+        max_pixels: Greatest height x width that the header may claim. None: only Pillow's own limit.
+
+    Raises:
+        DecompressionBombError: the header claims more than `max_pixels`, or more than twice Pillow's own
+            `Image.MAX_IMAGE_PIXELS`.
+        UnidentifiedImageError: the format is unknown. Pillow may raise other errors for a broken file.
 
     >>> opened(b"no image", max_pixels=None)
     Traceback (most recent call last):
@@ -26,7 +32,7 @@ def opened(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
 
 def _check(image: ImageFile.ImageFile, max_pixels: int | None) -> None:
     height, most = image.height, Image.MAX_IMAGE_PIXELS
-    if image.format == "DIB":  # Within a file of icons: the image, and below it its mask.
+    if image.format == "DIB":  # In a file of icons: the image and, below it, its mask.
         height //= 2
     for name, limit in (("max_pixels", max_pixels), ("2 * Image.MAX_IMAGE_PIXELS", None if most is None else 2 * most)):
         if limit is not None and image.width * height > limit:
@@ -36,16 +42,15 @@ def _check(image: ImageFile.ImageFile, max_pixels: int | None) -> None:
 
 
 def _recognized(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
-    # `Image.open` warns of each image of more than `Image.MAX_IMAGE_PIXELS`, and warnings can be silenced for a whole
-    # process only, not for a thread.
+    # `Image.open` warns of each image above `Image.MAX_IMAGE_PIXELS`. Warnings cannot be silenced for one thread only.
     for register in (Image.preinit, Image.init):
         register()
         for name in list(Image.ID):
             factory, accepts = Image.OPEN[name]
             accepted = accepts is None or accepts(data[:16])
-            if not accepted or isinstance(accepted, str):  # A string says why this Pillow cannot decode it.
+            if not accepted or isinstance(accepted, str):  # A string tells why this Pillow cannot decode it.
                 continue
-            with contextlib.suppress(SyntaxError):  # Another format, for all that its first bytes promised.
+            with contextlib.suppress(SyntaxError):  # The first bytes fit, but it is another format.
                 for icon in _icons(name, data):
                     _check(icon, max_pixels)
                 return factory(io.BytesIO(data), "")
@@ -53,8 +58,7 @@ def _recognized(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
 
 
 def _icons(name: str, data: bytes) -> Iterator[ImageFile.ImageFile]:
-    """The images in a file of icons that Pillow may decode: one as it opens the file, or one of another size than the
-    file claims."""
+    """Yield the images in a file of icons that Pillow may decode. Their sizes may differ from the file's claim."""
     if name == "ICO":
         formats = ["PNG", "DIB"]
         starts = [entry.offset for entry in IcoImagePlugin.IcoFile(io.BytesIO(data)).entry[:1]]
