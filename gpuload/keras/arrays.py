@@ -15,7 +15,14 @@ from gpuload.sources import ImageArray
 
 
 class NumpyArrayIterator(Iterator):
-    """Batches of images in memory: `x` [N, H, W, C] (or [N, C, H, W]), or (x, further inputs)."""
+    """Batches of images in memory.
+
+    Args:
+        x, y, batch_size, shuffle, sample_weight, seed, save_to_dir, save_prefix, save_format, subset,
+            ignore_class_split: As of `ImageDataGenerator.flow`.
+        image_data_generator: The transforms.
+        data_format, dtype: As of the generator. None: the generator's own.
+    """
 
     source: ImageArray
     _suffix_limit = 10_000

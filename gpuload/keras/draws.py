@@ -1,7 +1,7 @@
-"""What Keras' ImageDataGenerator draws for an image, in the order in which it draws it.
+"""The random draws of Keras' ImageDataGenerator, in Keras' order.
 
-The order was read off Keras 3.15: rotation, height shift, width shift, shear, zoom (x, then y), each only where its
-range is set; then one number for each flip, always; then channel shift and brightness where they are set.
+The order is that of Keras 3.15: rotation, height shift, width shift, shear, zoom (x, then y), each only if its range is
+set; then one number for each flip, always; then channel shift and brightness, if they are set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpuload.images.affine import affine, flipped
 Parameters = dict[str, Any]
 """Keras' dictionary of one transform."""
 Columns = dict[str, NDArray[np.float64]]
-"""The same for [B] images; what is not drawn is not in it."""
+"""The same for [B] images; parameters that are not drawn are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Ranges:
     brightness: tuple[float, float] | None = None
 
     def draw(self, rng: Any, count: int, height: int, width: int) -> Columns:
-        """What `count` images of that size draw. `rng` is a `RandomState`, or `numpy.random` itself."""
+        """Return the draws of `count` images of that size. `rng` is a `RandomState`, or `numpy.random` itself."""
         shifts = {"tx": (self.height_shift, height), "ty": (self.width_shift, width)}
         shifts = {name: (extent, length) for name, (extent, length) in shifts.items() if np.any(extent)}
         spans: dict[str, tuple[float, float] | None] = {}
@@ -55,7 +55,7 @@ class Ranges:
         if self.brightness is not None:
             spans["brightness"] = self.brightness
         if None not in spans.values():
-            # NumPy's uniform(low, high) is low + (high - low) * random_sample(): many at once are the same numbers.
+            # NumPy's uniform(low, high) is low + (high - low) * random_sample(), so many can be drawn at once.
             numbers = rng.random_sample((count, len(spans)))
         else:
             numbers = np.array(
@@ -73,9 +73,9 @@ class Ranges:
         return drawn
 
     def fields(self, height: int, width: int) -> dict[str, Any]:
-        """The same ranges as fields of an `Augment` for images of that size: bounds of what can be drawn."""
+        """Return the ranges as fields of an `Augment` for images of that size."""
         low, high = sorted(self.zoom)
-        # Keras calls the height's shift tx and moves x by it, and turns about (height / 2, width / 2) in (x, y).
+        # Keras moves x by the height's shift, and turns about (height / 2, width / 2) in (x, y).
         return {
             "rotation": abs(self.rotation),
             "width_shift": _bound(self.height_shift, height) / width,
@@ -102,11 +102,11 @@ NEUTRAL = {
     "channel_shift_intensity": None,
     "brightness": None,
 }
-"""Keras' dictionary where nothing is drawn."""
+"""Keras' dictionary without any draw."""
 
 
 def _is_choice(extent: Any) -> bool:
-    """Keras takes whole numbers and lists for pixels to choose from; floats below 1 are shares, others pixels."""
+    """Return whether Keras chooses from pixels: whole numbers and lists. Floats below 1 are shares, others pixels."""
     try:
         operator.index(extent)
     except TypeError:
@@ -125,7 +125,7 @@ def _bound(extent: Any, length: int) -> float:
 
 
 def matrices(drawn: Columns, count: int, height: int, width: int) -> NDArray[np.float64]:
-    """[count, 2, 3] what is drawn does to images of that size."""
+    """Return the matrices [count, 2, 3] of the draws, for images of that size."""
     zeros, ones = np.zeros(count), np.ones(count)
     moved = affine(
         rotation=drawn.get("theta", zeros),
@@ -138,7 +138,7 @@ def matrices(drawn: Columns, count: int, height: int, width: int) -> NDArray[np.
 
 
 def is_range(value: Any) -> bool:
-    """Whether `value` is two finite numbers."""
+    """Return whether `value` is two finite numbers."""
     return (
         isinstance(value, tuple | list)
         and len(value) == 2

@@ -20,7 +20,7 @@ from gpuload.sources.folder import SUFFIXES
 
 
 class FileIterator(Iterator):
-    """Batches of image files with targets of the kind that `class_mode` names."""
+    """Batches of image files, with targets of the kind that `class_mode` names."""
 
     source: FileSource
     allowed_class_modes: frozenset[str | None]
@@ -72,12 +72,12 @@ class FileIterator(Iterator):
 
     @property
     def filepaths(self) -> list[str]:
-        """Full names of the files."""
+        """Full paths of the files."""
         return [os.fsdecode(path) for path in self.source.paths(slice(None))]
 
     @property
     def labels(self) -> Any:
-        """The classes, or the targets of class_mode "raw" and "multi_output"."""
+        """Numbers of the classes, or the targets of class_mode "raw" and "multi_output"."""
         return self.classes
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
@@ -92,7 +92,7 @@ class FileIterator(Iterator):
         elif self.class_mode == "categorical":
             targets = np.zeros((len(indices), len(self.class_indices)), self.dtype)
             for row, index in enumerate(indices):
-                targets[row, self.classes[index]] = 1  # One class, or a list of several.
+                targets[row, self.classes[index]] = 1  # One class, or a list of classes.
         else:
             targets = np.array([self.classes[index] for index in indices], self.dtype)
         return (images, targets) if self.sample_weight is None else (images, targets, self.sample_weight[indices])
@@ -110,10 +110,14 @@ def say(message: str) -> None:
 
 
 class DirectoryIterator(FileIterator):
-    """Batches of the images in a folder that has one sub-folder for each class.
+    """Batches of the images in a folder with one sub-folder for each class: (images, targets), or images alone.
 
-    Images [batch, height, width, channels], or with the channels first, as the generator has it. Targets by
-    `class_mode`: "categorical" one-hot, "binary" and "sparse" numbers, "input" the images, None no targets.
+    Args:
+        directory, target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, save_to_dir, save_prefix,
+            save_format, follow_links, subset, interpolation, keep_aspect_ratio: As of
+            `ImageDataGenerator.flow_from_directory`.
+        image_data_generator: The transforms. None: no transform.
+        data_format, dtype: As of the generator. None: the generator's own.
     """
 
     allowed_class_modes = frozenset({"categorical", "binary", "sparse", "input", None})
@@ -150,7 +154,7 @@ class DirectoryIterator(FileIterator):
             )
         share = share_of(image_data_generator, subset)
         if share is not None:
-            # Of each class its own share, cut as Keras cuts it.
+            # Each class is split on its own, as in Keras.
             ends = np.cumsum(counts)
             spans = zip(ends - counts, (share[0] * counts).astype(int), (share[1] * counts).astype(int), strict=True)
             kept = np.concatenate([np.arange(start + low, start + high) for start, low, high in spans])
@@ -186,11 +190,15 @@ class DirectoryIterator(FileIterator):
 
 
 class DataFrameIterator(FileIterator):
-    """Batches of the images that a pandas DataFrame names, with targets from its columns.
+    """Batches of the images that a pandas DataFrame names: (images, targets, weights) as far as they exist.
 
-    `class_mode`: "categorical" one-hot, of strings or lists of strings; "binary" and "sparse" numbers, of strings;
-    "raw" the column's values (or several columns'); "multi_output" a list with an array for each column; "input" the
-    images; None no targets. `weight_col` adds sample weights.
+    Args:
+        dataframe, directory, x_col, y_col, weight_col, target_size, color_mode, classes, class_mode, batch_size,
+            shuffle, seed, save_to_dir, save_prefix, save_format, subset, interpolation, validate_filenames: As of
+            `ImageDataGenerator.flow_from_dataframe`.
+        image_data_generator: The transforms. None: no transform.
+        data_format, dtype: As of the generator. None: the generator's own.
+        keep_aspect_ratio: Whether to crop the middle in the aspect ratio of `target_size` first.
     """
 
     allowed_class_modes = frozenset({"binary", "categorical", "input", "multi_output", "raw", "sparse", None})
@@ -291,7 +299,7 @@ def _is_image(path: str) -> bool:
 
 
 def _check_columns(frame: Any, x_col: str, y_col: Any, weight_col: str | None, class_mode: str | None) -> None:
-    """Raises where a column is missing or holds what `class_mode` cannot use."""
+    """Raise ValueError or TypeError if a column is missing, or has values that `class_mode` cannot use."""
     several = isinstance(y_col, list | tuple)
     targets = [] if class_mode in ("input", None) else list(y_col) if several else [y_col]
     for name, column in (("x_col", x_col), *(("y_col", c) for c in targets), ("weight_col", weight_col)):
@@ -319,7 +327,7 @@ def _check_columns(frame: Any, x_col: str, y_col: Any, weight_col: str | None, c
 
 
 def _with_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
-    """The rows that have a class among `classes`, and the classes; all of them, sorted, where none are named."""
+    """Return the rows with a class among `classes`, and the classes; without `classes`, all rows and sorted classes."""
     if not classes:
         return frame, sorted(
             {name for label in frame[y_col] for name in ([label] if isinstance(label, str) else label)}

@@ -68,7 +68,21 @@ class ImageDataGenerator(ImageTransforms):
         ignore_class_split: bool = False,
         subset: str | None = None,
     ) -> NumpyArrayIterator:
-        """Return batches of images in memory; arguments as of `NumpyArrayIterator`."""
+        """Return batches of images in memory.
+
+        Args:
+            x: Images [N, H, W, C], or [N, C, H, W], as the data format says; or (x, further inputs).
+            y: One target for each image, along the first axis. None: no targets.
+            batch_size: Images in a batch; the last batch of an epoch may be shorter.
+            shuffle: Whether each epoch has a random order.
+            sample_weight: One weight for each image. None: no weights.
+            seed: Seed of order and transforms. None: NumPy's global generator draws them.
+            save_to_dir: Existing folder for the images of all batches. None: they are not saved.
+            save_prefix: Begins the names of saved images.
+            save_format: Suffix of saved images, such as "png".
+            ignore_class_split: Whether training and validation may have different classes.
+            subset: "training" or "validation", with `validation_split`. None: all images.
+        """
         return NumpyArrayIterator(
             x,
             y,
@@ -104,7 +118,25 @@ class ImageDataGenerator(ImageTransforms):
         interpolation: str = "nearest",
         keep_aspect_ratio: bool = False,
     ) -> DirectoryIterator:
-        """Return batches of the images in a folder with one sub-folder a class; arguments as of `DirectoryIterator`."""
+        """Return batches of the images in a folder with one sub-folder for each class.
+
+        Args:
+            directory: The folder.
+            target_size: (height, width) in pixels that images are resized to.
+            color_mode: "rgb", "grayscale" or "rgba".
+            classes: Names of the sub-folders to use, in the order of their numbers. None: all, sorted.
+            class_mode: Targets: "categorical" one-hot, "binary" or "sparse" numbers, "input" the images. None: none.
+            batch_size: Images in a batch; the last batch of an epoch may be shorter.
+            shuffle: Whether each epoch has a random order.
+            seed: Seed of order and transforms. None: NumPy's global generator draws them.
+            save_to_dir: Existing folder for the images of all batches. None: they are not saved.
+            save_prefix: Begins the names of saved images.
+            save_format: Suffix of saved images, such as "png".
+            follow_links: Whether to follow links to folders inside a class.
+            subset: "training" or "validation", with `validation_split`. None: all images.
+            interpolation: Filter of the resize, as of `gpuload.Augment`.
+            keep_aspect_ratio: Whether to crop the middle in the aspect ratio of `target_size` first.
+        """
         return DirectoryIterator(
             directory,
             self,
@@ -148,7 +180,23 @@ class ImageDataGenerator(ImageTransforms):
         validate_filenames: bool = True,
         **kwargs: Any,
     ) -> DataFrameIterator:
-        """Return batches of the images that a dataframe names; arguments as of `DataFrameIterator`."""
+        """Return batches of the images that a pandas DataFrame names, one in each row.
+
+        Args:
+            dataframe: The DataFrame.
+            directory: Folder of relative file names. None: the working directory.
+            x_col: Column of file names.
+            y_col: Column, or list of columns, of targets.
+            weight_col: Column of sample weights. None: no weights.
+            class_mode: Targets: "categorical" one-hot, "binary" or "sparse" numbers, of strings (or, for "categorical",
+                lists of strings); "raw" the column's values; "multi_output" a list with an array for each column;
+                "input" the images. None: none.
+            classes: Names of the classes to use, in the order of their numbers. None: all, sorted.
+            target_size, color_mode, batch_size, shuffle, seed, save_to_dir, save_prefix, save_format, subset,
+                interpolation: As of `flow_from_directory`.
+            validate_filenames: Whether to leave out rows whose file does not exist or has no suffix of an image.
+            kwargs: Keras' old arguments "has_ext", "sort" and "drop_duplicates", without effect.
+        """
         for name in kwargs:
             if name not in ("has_ext", "sort", "drop_duplicates"):
                 raise TypeError(f"flow_from_dataframe() has no argument {name!r}")

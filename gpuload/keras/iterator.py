@@ -1,4 +1,4 @@
-"""What Keras' iterators have in common: endless under `next`, numbered batches under `fit`, exact with a seed."""
+"""The base of Keras' iterators: endless under `next`, numbered batches in `fit`, exact with a seed."""
 
 from __future__ import annotations
 
@@ -32,39 +32,45 @@ from gpuload.sources.folder import SUFFIXES
 
 @dataclass(frozen=True)
 class Position:
-    """Where an iterator stands."""
+    """The place of an iterator."""
 
     total_batches_seen: int
     batch_index: int
     index_array: NDArray[np.int64] | None
     origin: Origin | None
-    """Of that order, if it was drawn, and not by NumPy's global generator."""
+    """Origin of the order, if it was drawn, and not by NumPy's global generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Visit(Step):
-    """A step, and where the iterator stands after it."""
+    """A step, and the place of the iterator after it."""
 
     after: Position
     rng: Any
-    """The generator that drew it; at the end of an epoch Keras draws the next order from where it was left."""
+    """The generator of its draws. At the end of an epoch, Keras draws the next order from it."""
     suffixes: NDArray[np.int64] | None
-    """[B] of the names under which the images are saved."""
+    """[B] numbers in the names of saved images."""
 
 
 class Iterator(PrefetchedDataset):
-    """What the iterators have in common: order, random draws and state, all as in Keras.
+    """The base of the iterators: order, random draws and state, as in Keras.
 
-    Each batch is drawn from a generator seeded with `seed` + the number of batches seen before it. Without a seed
-    NumPy's global generator draws, so that `numpy.random.seed` has its effect; the draws then run ahead of the batches.
+    Each batch is drawn from a generator seeded with `seed` + the number of earlier batches. Without a seed, NumPy's
+    global generator draws, so that `numpy.random.seed` has its effect; the draws then run ahead of the batches.
 
-    With a seed, `state_dict()` tells where the iterator stands and `load_state_dict` goes on there: with `next`, by
-    number, and in `fit`, which goes on in the epoch in which it was broken off, in the order that this epoch had. (A
-    `fit` that is not broken off but called once more draws another order first, as with Keras' iterators.)
+    With a seed, `state_dict()` tells where the iterator stands, and `load_state_dict` goes on there: with `next`, by
+    number, and in `fit`, which goes on in the interrupted epoch, in that epoch's order. (A `fit` that is called once
+    more without an interruption draws another order first, as with Keras' iterators.)
+
+    Args:
+        source: The images.
+        generator: The transforms. None: no transform.
+        batch_size, shuffle, seed, save_to_dir, save_prefix, save_format: As of `ImageDataGenerator.flow`.
+        data_format, dtype: As of the generator. None: the generator's own.
     """
 
     white_list_formats = SUFFIXES
-    _number_error = ValueError  # As Keras' iterators.
+    _number_error = ValueError  # Keras' iterators raise it.
 
     def __init__(
         self,
@@ -140,7 +146,7 @@ class Iterator(PrefetchedDataset):
             self._statistics = statistics
 
     def next(self) -> Any:
-        """The next batch; there is always one."""
+        """Return the next batch; there is always one."""
         return next(self)
 
     def _end_epoch(self) -> None:
@@ -204,7 +210,7 @@ class Iterator(PrefetchedDataset):
 
     @property
     def _left_generator(self) -> Any:
-        """What Keras draws the order of the next epoch from: the generator as the last batch has left it."""
+        """The generator of the next epoch's order: that of the last batch."""
         return np.random if self.seed is None else Shared.generator
 
     def _order(self, rng: Any) -> tuple[NDArray[np.int64], Origin | None]:
@@ -220,7 +226,7 @@ class Iterator(PrefetchedDataset):
         return Position(self.total_batches_seen, self.batch_index, self.index_array, self._origin)
 
     def _walk(self) -> Steps[Visit]:
-        """The batches that `next` yields from here on."""
+        """Yield the batches of `next` from here on."""
         here = self._position()
         while True:
             rng = self._generator(here.total_batches_seen)
@@ -259,7 +265,7 @@ class Iterator(PrefetchedDataset):
             rng=rng,
             suffixes=np.array([rng.randint(self._suffix_limit) for _ in indices]) if self.save_to_dir else None,
             seed=(self.seed or 0) % 2**32,
-            epoch=after.total_batches_seen,  # Others stand in for the bad samples of each batch.
+            epoch=after.total_batches_seen,  # Each batch has its own substitutes for bad samples.
         )
 
     _suffix_limit = 10_000_000
@@ -307,7 +313,7 @@ def _origin_of(rng: Any) -> Origin | None:
 
 
 def share_of(generator: ImageTransforms | None, subset: str | None) -> tuple[float, float] | None:
-    """The part of the samples that `subset` names."""
+    """Return the part of the samples that `subset` names, as shares; None: all."""
     if subset is None:
         return None
     split = generator.validation_split if generator else 0.0

@@ -1,4 +1,4 @@
-"""Generators that remember their seed, and orders that can be drawn again from two numbers."""
+"""Random generators that remember their seed, and orders that two numbers determine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLOCK = 624
-"""32-bit words that the Mersenne Twister makes at once; its state is one block and a position within it."""
+"""Number of 32-bit words in a block of the Mersenne Twister; its state is a block and a position in it."""
 
 
 class Shared:
@@ -18,7 +18,7 @@ class Shared:
 
 
 class Seeded(np.random.RandomState):
-    """`RandomState(value)`, the same numbers, with `value`.
+    """A `RandomState(value)` that remembers `value`.
 
     >>> Seeded(7).permutation(4).tolist() == np.random.RandomState(7).permutation(4).tolist()
     True
@@ -30,9 +30,9 @@ class Seeded(np.random.RandomState):
 
 
 class Origin:
-    """Where an order comes from: a generator that was seeded with `value` and has given out so many words of 32 bits.
+    """The origin of an order: a generator that was seeded with `value` and has given out a number of 32-bit words.
 
-    These two numbers settle an order of any size, in every version of NumPy, which keeps what `RandomState` draws
+    These two numbers determine an order of any size, in every version of NumPy, which keeps `RandomState` as it is
     (NEP 19).
 
     >>> generator = Seeded(7)
@@ -52,15 +52,15 @@ class Origin:
 
     @classmethod
     def of(cls, generator: Seeded) -> Origin:
-        """The generator as it stands now."""
+        """Return the present origin of a generator's draws."""
         return cls(generator.value, state=generator.get_state(legacy=False)["state"])
 
     @property
     def words(self) -> int:
-        """Found by going the same way once more, at 100 ms for a million."""
+        """Number of words given out. Counted by drawing them again: 100 ms for a million."""
         if self._words is None:
             bits, _ = _seeded(self.value)
-            block = -1  # One that is fresh stands at the end of a block before the first.
+            block = -1  # A fresh generator is at the end of a block before the first.
             while not np.array_equal(bits.state["state"]["key"], self._state["key"]):
                 bits.random_raw(_BLOCK, output=False)
                 block += 1
@@ -68,14 +68,14 @@ class Origin:
         return self._words
 
     def draw(self, size: int) -> NDArray[np.int64]:
-        """The order [size] that came from there."""
+        """Return the order [size] that was drawn from here."""
         bits, generator = _seeded(self.value)
         bits.random_raw(self.words, output=False)
         return generator.permutation(size)
 
 
 def _seeded(value: int) -> tuple[np.random.MT19937, np.random.RandomState]:
-    """What `RandomState(value)` has inside, and itself."""
+    """Return the bit generator of `RandomState(value)`, and the latter."""
     bits = np.random.MT19937()
     generator = np.random.RandomState(bits)
     generator.seed(value)
