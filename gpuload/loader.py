@@ -291,7 +291,7 @@ class Loader:
         return course
 
     def finish(self, course: EpochCourse) -> None:
-        """Hand the stream of a finished epoch, which has made the next batches ahead, to the next epoch."""
+        """Hand the stream of a finished `course`, which has made the next batches ahead, to the next epoch."""
         following = self.upcoming
         stream_fits = course.alive and following.stream is None
         if stream_fits and following.epoch == course.epoch + 1 and not following.start:

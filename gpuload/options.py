@@ -22,7 +22,7 @@ MAX_PIXELS = 178_956_970
 )
 @dataclass(frozen=True, kw_only=True)
 class Errors:
-    """What counts as a bad sample, and what happens to it.
+    """The definition of a bad sample, and its treatment.
 
     A sample is bad if its file cannot be read or decoded. `Loader(on_error="skip")` is short for
     `Loader(errors=Errors(on_error="skip"))`.

@@ -73,7 +73,14 @@ class CenterCrop:
         return np.full((len(uniforms), 1), self.fraction)
 
     def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
-        """Return (top, left, height, width) in pixels."""
+        """Return (top, left, height, width) in pixels.
+
+        Args:
+            height, width: Size of the image.
+            size: (height, width) of the output.
+            drawn: The numbers of `draw` for this image.
+            ops: NumPy or DALI.
+        """
         high = ops.minimum(height, ops.floor(width * float(size[0]) / float(size[1])))
         wide = ops.minimum(width, ops.floor(height * float(size[1]) / float(size[0])))
         high = ops.maximum(ops.floor(high * drawn[0] + 0.5), 1.0)
@@ -113,7 +120,14 @@ class RandomResizedCrop:
         return np.hstack([areas, np.exp(low + (high - low) * ratios), places, limits])
 
     def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
-        """Return (top, left, height, width) in pixels."""
+        """Return (top, left, height, width) in pixels.
+
+        Args:
+            height, width: Size of the image.
+            size: (height, width) of the output.
+            drawn: The numbers of `draw` for this image.
+            ops: NumPy or DALI.
+        """
         areas, ratios = drawn[:TRIES] * (height * width), drawn[TRIES : 2 * TRIES]
         place_y, place_x, least, greatest = (drawn[2 * TRIES + number] for number in range(4))
         highs = ops.maximum(ops.floor(ops.sqrt(areas / ratios) + 0.5), 1.0)

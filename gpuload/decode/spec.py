@@ -1,4 +1,4 @@
-"""What is decoded of an image file, and the protocol of the decoders."""
+"""The levels wanted of an image file, and the protocol of the decoders."""
 
 from __future__ import annotations
 

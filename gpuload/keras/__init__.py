@@ -1,10 +1,10 @@
-"""Keras' words for gpuload: change the import, keep the program.
+"""The door for programs written for Keras: change the import, keep the program.
 
 `ImageDataGenerator` replaces `tf.keras.preprocessing.image.ImageDataGenerator`, with the same arguments, methods and
 flows; with the same seed the flows give the same batches. `ImageSequence` replaces a `keras.utils.Sequence` that reads,
 decodes, resizes and scales files. `timeseries_dataset_from_array` replaces the function of that name in `keras.utils`:
-windows of an array, with targets. `dataset` makes of a `gpuload.Loader` what `fit` takes. `model.fit`, `evaluate` and
-`predict` take what they return, and get arrays of Keras' backend, on the device where they were made.
+windows of an array, with targets. `dataset` makes a data set for `fit` from a `gpuload.Loader`. `model.fit`, `evaluate`
+and `predict` take all of them, and get arrays of Keras' backend on the device where they were made.
 """
 
 try:

@@ -54,7 +54,7 @@ class FileSource:
         return len(self.names)
 
     def path(self, index: int) -> str:
-        """Return the full path of one file."""
+        """Return the full path of the file of sample `index`."""
         return os.fsdecode(self.paths([index])[0])
 
     def paths(self, indices: npt.ArrayLike | slice) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""TensorFlow's words for gpuload: `dataset(loader)` is a `tf.data.Dataset` of a loader's batches.
+"""The door for TensorFlow: `dataset(loader)` is a `tf.data.Dataset` of a loader's batches.
 
 For batches that stay on the GPU, in a training loop of one's own: `gpuload.Loader(..., framework="tensorflow")`.
 """

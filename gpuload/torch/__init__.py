@@ -1,4 +1,4 @@
-"""PyTorch's words for gpuload: change the import, keep the program.
+"""The door for programs written for PyTorch: change the import, keep the program.
 
 `TimeSeriesDataset` replaces the `Dataset` of windows that many write by hand, in PyTorch's `DataLoader` or in the one
 from here. `DataLoader` replaces `torch.utils.data.DataLoader` for it: the same batches in the same order from the same

@@ -1,4 +1,4 @@
-"""Windows of a series as a `torch.utils.data.Dataset`, and as the samples of a batch that was cut in one."""
+"""Windows of a series as a `torch.utils.data.Dataset`, and the samples of a batch that was cut at once."""
 
 from __future__ import annotations
 
@@ -32,13 +32,24 @@ OPTIONS = tuple(field.name for field in fields(Window)[1:])
 class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     """Every window of a series, with its label: sample i is `(data[i : i + seq_length], labels[i + seq_length - 1])`.
 
-    Samples are tensors on the CPU, or on the GPU where the data lies: a window [seq_length, ...], a label of the shape
-    and dtype that one entry of `labels` has, and last a dict of the `extras`, where there are any; a window alone where
-    there is nothing else. Negative numbers count from the end. Works in PyTorch's own `DataLoader`, which cuts a whole
-    batch at once and has worker processes open a memory-mapped file again instead of copying it, and in
-    `gpuload.torch.DataLoader`.
+    A sample is a window [seq_length, ...]; then a label with the shape and dtype of one entry of `labels`, and a dict
+    of the `extras`, as far as they exist. Samples are tensors on the CPU, or on the GPU where the data lies. Negative
+    numbers count from the end. The data set works in `gpuload.torch.DataLoader` and in PyTorch's own `DataLoader`,
+    which cuts a whole batch at once; its worker processes open a memory-mapped file again instead of copying it.
 
     Random options of the windows draw from PyTorch's global generator.
+
+    Args:
+        data: [time, ...], as `values` of `gpuload.Series`; or a `Series`, which has labels, groups and segments itself.
+        labels: [time, ...], one entry for each row of `data`. None: no labels.
+        seq_length: Steps in a window, at least 1. It must be given.
+        groups, segments: As of `gpuload.Series`: windows do not reach from one into the next.
+        options: Options of `gpuload.Window`: stride, dilation, horizon, target, mean, dtype, ... The layout "LBC" is
+            for batches that are cut at once; samples that PyTorch stacks one by one are "BLC".
+
+    Raises:
+        ValueError: an argument that makes no sense, or no window that fits.
+        TypeError: an option that `gpuload.Window` does not have.
 
     >>> dataset = TimeSeriesDataset(np.arange(10.0), np.arange(10), seq_length=4)
     >>> len(dataset), dataset[-1]
@@ -51,7 +62,6 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     series: Series
     window: Window
     windows: Windows
-    """Which windows there are."""
 
     def __init__(
         self,
@@ -63,20 +73,6 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
         segments: npt.ArrayLike | None = None,
         **options: Any,
     ):
-        """
-        Args:
-            data: [time, ...], what `gpuload.Series` takes as values; or a `Series`, which has labels, groups and
-                segments of its own.
-            labels: [time, ...], one for each row of `data`. None: none.
-            seq_length: Steps in a window. Must be given.
-            groups, segments: As in `gpuload.Series`: windows do not reach from one into the next.
-            options: Of `gpuload.Window`: stride, dilation, horizon, target, mean, dtype, ... Its layout "LBC" has only
-                what is cut as one batch; samples that PyTorch stacks one by one are "BLC".
-
-        Raises:
-            ValueError: an argument that makes no sense, or no window that fits.
-            TypeError: an option that `gpuload.Window` does not have.
-        """
         for name in options:
             if name not in OPTIONS:
                 raise TypeError(f"{name!r} is no option of gpuload.Window: there are {', '.join(OPTIONS)}")
@@ -96,14 +92,14 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
         return self.window.length
 
     def __len__(self) -> int:
-        """Number of windows: `len(data) - seq_length + 1` of one series without options."""
+        """Number of windows: `len(data) - seq_length + 1` for one series without options."""
         return len(self.windows)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.series!r}, {self.window!r})"
 
     def __getitem__(self, index: int) -> Any:
-        """The sample of that number. Raises IndexError where there is none, TypeError for what is no whole number."""
+        """Return a sample. Raise IndexError for a number out of range, TypeError for anything but a whole number."""
         try:
             number = operator.index(index)
         except TypeError:
@@ -112,11 +108,11 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
         return tuple(sample) if isinstance(sample, _Sample) else sample
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
-        """The samples of these numbers, cut at once: when the first is looked at, where `default_collate` allows it."""
+        """Return some samples, cut at once; if `default_collate` allows it, when the first is looked at."""
         if type(self).__getitem__ is not TimeSeriesDataset.__getitem__:
             return [self[index] for index in indices]
         samples = self._drawn(as_numbers(indices, len(self)))
-        # Tensors without a type of ours around them: it stacks those of a list only.
+        # `default_collate` stacks plain tensors only in a list.
         return samples if self._pool.job.has_targets or self.window.extras else list(samples)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,7 +120,7 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
 
     @cached_property
     def _pool(self) -> WindowPool:
-        """What cuts samples where no loader does: on the CPU, or on the GPU where the data lies."""
+        """The pool that cuts samples without a loader: on the CPU, or on the GPU where the data lies."""
         device = "cpu" if self.series.gpu is None else "auto"
         options: dict[str, Any] = {"device": device, "batch_size": 1, "windows": self.windows}
         return WindowPool.of(self.series, self.window, framework=to_torch, **options)
@@ -133,19 +129,19 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     def _engine(self) -> Callable[[WindowStep], Cut]:
         pool = self._pool
         if self.series.gpu is None:
-            return Cutter(pool.job)  # Without threads, which would not live on in a worker process.
+            return Cutter(pool.job)  # It has no threads, which would not exist in a worker process.
 
         return functools.partial(cut_once, pool)
 
     def _drawn(self, numbers: Rows) -> Samples:
-        """The windows of these numbers, with all random numbers drawn, to be cut."""
+        """Return windows that are yet to be cut, with all random numbers drawn."""
         draws = self.window.draws_time or self.window.draws_scaling or self.window.jitter
         seed = int(torch.empty((), dtype=torch.int64).random_().item()) if draws else 0
         step = self.windows.step(numbers, seed=seed, epoch=0, first=0)
         return self._samples(lambda: self._pool.delivered(self._engine(step), len(numbers))[0], step)
 
     def samples(self, batch: Any) -> Samples:
-        """The single windows of a batch: of inputs, or of a tuple of inputs, targets and extras."""
+        """Return the samples of a `batch`: inputs, or a tuple of inputs, targets and extras."""
         return self._samples(lambda: batch)
 
     def _samples(self, cut: Callable[[], Any], step: WindowStep | None = None) -> Samples:
@@ -159,7 +155,7 @@ def to_torch(device: Device) -> Framework:
 
 
 def cut_once(pool: WindowPool, step: WindowStep) -> Cut:
-    """One step, cut by an engine of the pool's."""
+    """Cut one step with an engine of the pool."""
     engine, generation = pool.acquire(), pool.generation
     try:
         engine.submit(step)
@@ -170,23 +166,23 @@ def cut_once(pool: WindowPool, step: WindowStep) -> Cut:
 
 
 class _Sample(tuple[Any, ...]):
-    """A window and what belongs to it. `default_collate` knows it by its type."""
+    """A window, its label and extras. `default_collate` knows it by its type."""
 
     __slots__ = ()
 
 
 class Samples(Sequence[Any]):
-    """The windows of one batch as samples, one by one; `default_collate` takes the batch itself, as it was cut."""
+    """The windows of one batch as samples. `default_collate` takes the batch itself, as it was cut."""
 
     def __init__(self, cut: Callable[[], Any], inputs_axis: int, targets_axis: int, step: WindowStep | None = None):
         self._cut = cut
         self.step = step
-        """What `cut` will cut, where it is known."""
+        """The step that `cut` will cut, if it is known."""
         self._axes = {"inputs": inputs_axis, "targets": targets_axis, "mask": inputs_axis}
 
     @cached_property
     def parts(self) -> list[Any]:
-        """Inputs, and as far as they are there targets and a dict of extras."""
+        """Inputs, and as far as they exist targets and a dict of extras."""
         batch = self._cut()
         return list(batch) if isinstance(batch, tuple) else [batch]
 
@@ -209,7 +205,7 @@ class Samples(Sequence[Any]):
         return row[0] if len(row) == 1 else _Sample(row)
 
     def _each(self, function: Callable[[Any, int], Any]) -> list[Any]:
-        """`function(tensor, its axis of samples)` of each part, in a dict where the part is one."""
+        """Return `function(tensor, its axis of samples)` for each part, and for each entry of a dict."""
         found: list[Any] = []
         for name, part in zip(("inputs", "targets"), self.parts, strict=False):
             if not isinstance(part, dict):
@@ -220,20 +216,20 @@ class Samples(Sequence[Any]):
 
 
 def _collate(batch: Sequence[Any], *, collate_fn_map: Any = None) -> list[Any]:
-    """What `default_collate` makes of `_Sample`s: the batch that they are from, or as of any tuples."""
+    """Return the batch of `_Sample`s: the batch that they are from, or columns as for any tuples."""
     if isinstance(batch, Samples):
         return list(batch.parts)
     return [collate(column, collate_fn_map=collate_fn_map) for column in zip(*batch, strict=False)]
 
 
-# PyTorch's own place for types with a way of their own to become a batch.
+# PyTorch's own registry of types with their own way to become a batch.
 default_collate_fn_map[_Sample] = _collate
 
 
 def as_numbers(indices: Any, size: int) -> Rows:
-    """Numbers of samples as int64 from 0 to `size` - 1, whatever whole numbers they are.
+    """Return numbers of samples as int64 from 0 to `size` - 1.
 
-    Raises IndexError for numbers that are not from -`size` to `size` - 1, TypeError for what are no whole numbers.
+    Raise IndexError for numbers that are not from -`size` to `size` - 1, TypeError for other types.
     """
     found = np.asarray(indices)
     if found.dtype.kind not in "iu" and found.size:

@@ -1,5 +1,4 @@
-"""What PyTorch's samplers, and those that users write, tell of where they stand, by the conventions of PyTorch and
-torchdata."""
+"""States of samplers, PyTorch's and the user's, by the conventions of PyTorch and torchdata."""
 
 from __future__ import annotations
 
@@ -12,15 +11,14 @@ import torch
 
 
 def _chain(sampler: Any) -> Iterator[Any]:
-    """A sampler, and the one that it takes numbers from, if it names one."""
+    """Yield a sampler, and the sampler that it takes numbers from, if it names one."""
     yield sampler
     if hasattr(sampler, "sampler"):
         yield sampler.sampler
 
 
 def generator_of(sampler: Any) -> torch.Generator | None:
-    """Whom a sampler asks for random numbers: its `generator`, or PyTorch's global one where that is None. None: it
-    does not say."""
+    """Return a sampler's `generator`, or PyTorch's global one if that is None. None: it has no such attribute."""
     for each in _chain(sampler):
         if hasattr(each, "generator"):
             generator = torch.default_generator if each.generator is None else each.generator
@@ -29,7 +27,7 @@ def generator_of(sampler: Any) -> torch.Generator | None:
 
 
 def epoch_of(sampler: Any) -> int | None:
-    """What `set_epoch` told a sampler that has it."""
+    """Return the epoch that `set_epoch` told a sampler, or None."""
     for each in _chain(sampler):
         if hasattr(each, "set_epoch") and isinstance(getattr(each, "epoch", None), int):
             return int(each.epoch)
@@ -37,7 +35,7 @@ def epoch_of(sampler: Any) -> int | None:
 
 
 def set_epoch(sampler: Any, epoch: int) -> None:
-    """Tell a sampler the epoch, if it wants to know."""
+    """Tell a sampler the epoch, if it has `set_epoch`."""
     for each in _chain(sampler):
         if hasattr(each, "set_epoch"):
             each.set_epoch(epoch)
@@ -45,12 +43,12 @@ def set_epoch(sampler: Any, epoch: int) -> None:
 
 
 def saved(generator: torch.Generator) -> str:
-    """How a generator stands, as text: 7 kB of PyTorch's on the CPU."""
+    """Return a generator's state as text: 7 kB for PyTorch's on the CPU."""
     return base64.b64encode(generator.get_state().numpy().tobytes()).decode()
 
 
 def restore(generator: torch.Generator, drawn_from: int | str) -> None:
-    """Have a generator stand as `saved` told, or at the start of a seed."""
+    """Set a generator to a state of `saved`, or seed it."""
     if isinstance(drawn_from, int):
         generator.manual_seed(drawn_from)
     else:
@@ -58,25 +56,24 @@ def restore(generator: torch.Generator, drawn_from: int | str) -> None:
 
 
 def is_stateful(sampler: Any) -> bool:
-    """Whether a sampler, or an iterator of it, has a state, by torchdata's convention."""
+    """Return whether a sampler, or its iterator, has a state, by torchdata's convention."""
     return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
 
 
 def state_of(sampler: Any, iterator: Any = None, ended: bool = False) -> dict[str, Any]:
-    """The states that a sampler and its iterator have, which do not change any more. `ended`: whether the iterator told
-    its end."""
+    """Return copies of the states of a sampler and its iterator. `ended`: the iterator has reached its end."""
     named = {"sampler": sampler, "iterator": iterator}
     states = {name: copy.deepcopy(each.state_dict()) if is_stateful(each) else None for name, each in named.items()}
     return {**states, "ended": ended}
 
 
 def load(sampler: Any, state: dict[str, Any]) -> Iterator[Any]:
-    """An iterator that stands where `state_of` told."""
+    """Return an iterator at the place of a state of `state_of`."""
     iterator = _loaded(sampler, state)
     if not state["ended"]:
         return iterator
-    # torchdata's are then at the end of the pass that is over, and must come to it again. Those that stand at the start
-    # of the next are left there.
+    # Samplers of torchdata are then at the end of the finished pass, and must reach it again. Samplers that are at the
+    # start of the next pass are left there.
     for _ in iterator:
         _loaded(sampler, {**state, "iterator": None})
         break
