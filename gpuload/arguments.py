@@ -12,12 +12,33 @@ from gpuload.images.augment import Augment
 from gpuload.images.choose import settle
 from gpuload.images.pool import ImagePool
 from gpuload.options import Cache, Errors
-from gpuload.run import ranks
-from gpuload.sources import Series
+from gpuload.plan.order import Order
+from gpuload.run import checkpoint, ranks
+from gpuload.sources import ImageSource, Series
+from gpuload.sources.fingerprint import fingerprint
 from gpuload.windows.pool import WindowPool
 from gpuload.windows.window import Window
 
 Arguments = Mapping[str, Any]
+
+HINTS = {
+    "drop_last": "pass last_batch='drop'",
+    "num_workers": "leave it out: batches are made by threads in this process; threads= sets their number",
+    "workers": "leave it out: batches are made by threads in this process; threads= sets their number",
+    "pin_memory": "leave it out: batches are made on the device",
+    "prefetch_factor": "pass prefetch=BATCHES",
+    "persistent_workers": "leave it out: threads stay from epoch to epoch",
+    "sampler": "pass shuffle= and shard=",
+    "collate_fn": "arrange the batch where it is used, or pass gpuload.keras.dataset(loader, arrange)",
+    "augment": "pass it as transform",
+    "cache_limit": "pass cache=gpuload.Cache(limit=SIZE)",
+    "cache_size": "pass cache=gpuload.Cache(size=(height, width))",
+    "max_errors": "pass errors=gpuload.Errors(max_errors=NUMBER)",
+    "errors_log": "pass errors=gpuload.Errors(log=PATH)",
+    "max_pixels": "pass errors=gpuload.Errors(max_pixels=NUMBER)",
+    "timeout": "pass errors=gpuload.Errors(timeout=SECONDS)",
+}
+"""Advice for arguments that a `Loader` does not have."""
 
 
 def part_of(given: Arguments) -> tuple[int, int]:
@@ -95,3 +116,18 @@ def _window_pool(given: Arguments, framework: Callable[[Device], delivery.Framew
             raise ValueError(f"{name} is for images that are read from files, not for a Series: leave it out")
     named = {name: given[name] for name in ("device", "engine", "residency")}
     return WindowPool.of(given["source"], window, framework=framework, shuffled=given["shuffle"], **named, **options)
+
+
+def identity_of(given: Arguments, order: Order, source: ImageSource | Series) -> dict[str, Any]:
+    """Return the values that a state must agree with, for JSON."""
+    size = given["cache"].size
+    return {
+        "seed": order.seed,
+        "samples": order.size,
+        "batch_size": given["batch_size"],
+        "shuffle": bool(order.shuffle),
+        "last_batch": order.last_batch,
+        "source": fingerprint(source),
+        "transform": checkpoint.in_words(checkpoint.describe(given["transform"])),
+        "cache_size": None if size is None else str(size),
+    }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from gpuload.arguments import part_of, pool_of
+from gpuload.arguments import HINTS, identity_of, part_of, pool_of
 from gpuload.core.checks import answers_unknown, checked_int
 from gpuload.core.errors import BadSample
 from gpuload.delivery.sharding import check_last_batch
@@ -26,29 +26,12 @@ from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
 from gpuload.run.progress import check as check_progress
 from gpuload.sources import ImageSource, Series
-from gpuload.sources.fingerprint import fingerprint
 from gpuload.windows.index import Windows
 from gpuload.windows.pool import WindowPool
 from gpuload.windows.window import Window
 
 
-@answers_unknown(
-    drop_last="pass last_batch='drop'",
-    num_workers="leave it out: batches are made by threads in this process; threads= sets their number",
-    workers="leave it out: batches are made by threads in this process; threads= sets their number",
-    pin_memory="leave it out: batches are made on the device",
-    prefetch_factor="pass prefetch=BATCHES",
-    persistent_workers="leave it out: threads stay from epoch to epoch",
-    sampler="pass shuffle= and shard=",
-    collate_fn="arrange the batch where it is used, or pass gpuload.keras.dataset(loader, arrange)",
-    augment="pass it as transform",
-    cache_limit="pass cache=gpuload.Cache(limit=SIZE)",
-    cache_size="pass cache=gpuload.Cache(size=(height, width))",
-    max_errors="pass errors=gpuload.Errors(max_errors=NUMBER)",
-    errors_log="pass errors=gpuload.Errors(log=PATH)",
-    max_pixels="pass errors=gpuload.Errors(max_pixels=NUMBER)",
-    timeout="pass errors=gpuload.Errors(timeout=SECONDS)",
-)
+@answers_unknown(**HINTS)
 class Loader:
     """Batches of images, or of windows of a series, made ahead of time on the GPU or, without one, on the CPU.
 
@@ -107,8 +90,7 @@ class Loader:
         SampleError: while iterating, for the batch concerned only: a file cannot be read, and `on_error` is "raise".
         TooManyErrors: while iterating: more bad samples than `Errors(max_errors=...)` allows.
 
-    >>> import numpy as np
-    >>> import gpuload
+    >>> import gpuload, numpy as np
     >>> source = gpuload.ImageArray(np.zeros((5, 8, 8, 3), np.uint8), labels=np.arange(5))
     >>> loader = gpuload.Loader(source, gpuload.Augment(hflip=0.5), batch_size=2, device="cpu")
     >>> [(images.shape, labels.tolist()) for images, labels in loader]
@@ -171,7 +153,7 @@ class Loader:
         self.seed: int = secrets.randbits(32) if seed is None else seed
         self.meter = Meter()
         """Counts the delivered batches and their time."""
-        self._shown: weakref.WeakSet[Progress] = weakref.WeakSet()
+        self._shown: weakref.WeakSet[Progress] = weakref.WeakSet()  # Progress bars.
         self._twins: weakref.WeakSet[EnginePool] = weakref.WeakSet()  # Their pools.
         check_progress(progress)
         rank, count = part_of(self.arguments)
@@ -252,10 +234,8 @@ class Loader:
         return self.upcoming.epoch
 
     def __repr__(self) -> str:
-        return (
-            f"Loader({self.source!r}, {self.transform!r}, batch_size={self.batch_size}, seed={self.seed}, "
-            f"device={self.device!r}, engine={self.engine!r})"
-        )
+        more = f"batch_size={self.batch_size}, seed={self.seed}, device={self.device!r}, engine={self.engine!r}"
+        return f"Loader({self.source!r}, {self.transform!r}, {more})"
 
     def __len__(self) -> int:
         """Number of batches in an epoch."""
@@ -298,7 +278,7 @@ class Loader:
             following.stream = course.stream
 
     def show(self, course: EpochCourse) -> Progress | None:
-        """Begin the figures of an epoch. Return its progress bar if one is wanted."""
+        """Begin the figures of a `course`. Return its progress bar if one is wanted."""
         wanted, errors = self.arguments["progress"], self.errors
         if not wanted or self.order.shard[0]:  # One of all ranks shows it.
             self.meter.begin()
@@ -310,17 +290,7 @@ class Loader:
     @functools.cached_property
     def _identity(self) -> dict[str, Any]:
         """The values that a state must agree with."""
-        size = self.arguments["cache"].size
-        return {
-            "seed": self.seed,
-            "samples": self.order.size,
-            "batch_size": self.batch_size,
-            "shuffle": bool(self.order.shuffle),
-            "last_batch": self.order.last_batch,
-            "source": fingerprint(self.source),
-            "transform": checkpoint.in_words(checkpoint.describe(self.arguments["transform"])),
-            "cache_size": None if size is None else str(size),
-        }
+        return identity_of(self.arguments, self.order, self.source)
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the loader stands: the epoch, and the number of its samples delivered to all ranks together.
@@ -329,9 +299,7 @@ class Loader:
         step have the same state. It is small and takes microseconds, except for the first, which reads the source's
         names. JSON, pickle, `torch.distributed.checkpoint` and torchdata's conventions can hold it.
         """
-        course = self.course
-        if course is None or course.finished:
-            course = self.upcoming
+        course = self.upcoming if self.course is None or self.course.finished else self.course
         return {"version": checkpoint.VERSION, "epoch": course.epoch, "seen": course.seen, **self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -347,12 +315,10 @@ class Loader:
             ValueError: the state is of another loader, with a list of the differences; or this number of ranks cannot
                 share the rest of the epoch.
 
-        >>> import numpy as np
-        >>> import gpuload
+        >>> import gpuload, numpy as np
         >>> loader = gpuload.Loader(gpuload.Series(np.arange(9)), gpuload.Window(1), batch_size=2, device="cpu")
         >>> batches = iter(loader)
-        >>> for _ in range(3):
-        ...     batch = next(batches)
+        >>> first = [next(batches).tolist() for _ in range(3)]
         >>> again = loader.replace()
         >>> again.load_state_dict(loader.state_dict())
         >>> [batch.tolist() for batch in again]
@@ -382,14 +348,7 @@ class Loader:
         return self.pool.stats(self.meter, last)
 
     def replace(self, **changes: Any) -> Loader:
-        """Return a loader with some arguments changed, the same seed and epoch, and threads and memory of its own.
-
-        >>> import numpy as np
-        >>> import gpuload
-        >>> loader = gpuload.Loader(gpuload.Series(np.arange(9)), gpuload.Window(3), batch_size=4, device="cpu")
-        >>> loader.replace(framework="dlpack").framework
-        'dlpack'
-        """
+        """Return a loader with some arguments changed, the same seed and epoch, and threads and memory of its own."""
         if "on_error" in changes:
             changes = {"errors": replace(self.arguments["errors"], on_error=changes["on_error"]), **changes}
         loader = Loader(**{**self.arguments, "seed": self.seed, **changes})
@@ -408,9 +367,9 @@ class Loader:
             loader.pool.borrow(self.pool)
         return loader
 
-    def share_figures(self, meter: Meter, shown: weakref.WeakSet[Progress]) -> None:
-        """Count, and show progress, in the meter and the bars of another loader."""
-        self.meter, self._shown = meter, shown
+    def share_figures(self, meter: Meter, bars: weakref.WeakSet[Progress]) -> None:
+        """Count in the `meter`, and show progress among the `bars`, of another loader."""
+        self.meter, self._shown = meter, bars
         self.upcoming = self.course_of(self.epoch, self.upcoming.start)
 
     def __reduce__(self) -> tuple[Any, ...]:

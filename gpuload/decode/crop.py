@@ -69,7 +69,7 @@ class CenterCrop:
             raise ValueError(f"fraction must be in (0, 1], not {self.fraction!r}")
 
     def draw(self, uniforms: Doubles) -> Doubles:
-        """Return [B, 1]: the fraction."""
+        """Return [B, 1]: the fraction, for `uniforms` [B, DRAWS]."""
         return np.full((len(uniforms), 1), self.fraction)
 
     def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:

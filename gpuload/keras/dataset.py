@@ -105,7 +105,7 @@ class LoaderDataset(PrefetchedDataset):
         return len(self.loader)
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
-        """Return the loader's figures, see `gpuload.Loader.stats`."""
+        """Return the loader's figures; `last` as of `gpuload.Loader.stats`."""
         return self.loader.stats(last)
 
     def state_dict(self) -> dict[str, Any]:

@@ -33,6 +33,13 @@ class WindowDataset(PrefetchedDataset):
 
     `len` is the number of batches. With `shuffle`, each iteration and each epoch of `fit` shuffles the windows anew.
     `state_dict()` tells how far the iteration begun last, or `fit`, has come, and `load_state_dict` goes on there.
+
+    Args:
+        open_pool: Makes the pool that cuts the windows, for `framework=`. None: there are no windows.
+        targets: [rows, ...] the target of the window that begins at that row of the pool's series. None: no targets.
+        batch_size: Windows in a batch. None: they come one by one, without an axis for the batch.
+        seed: Seed of the shuffles. None: windows come in the order of their rows.
+        seed_drawn: Whether the seed was drawn and not given: a state may then bring another.
     """
 
     _places = ("batch", "shuffles", "seed")
@@ -45,14 +52,6 @@ class WindowDataset(PrefetchedDataset):
         seed: int | None,
         seed_drawn: bool = False,
     ):
-        """
-        Args:
-            open_pool: Makes the pool that cuts the windows, for `framework=`. None: there are no windows.
-            targets: [rows, ...] the target of the window that begins at that row of the pool's series, or None.
-            batch_size: Windows in a batch. None: they come one by one, without an axis for the batch.
-            seed: Seed of the shuffles. None: windows come in the order of their rows.
-            seed_drawn: Whether the seed was drawn and not given: a state may then bring another.
-        """
         super().__init__()
         self._open_pool = open_pool
         self._first: WindowPool | None = None

@@ -127,8 +127,10 @@ class ImageTransforms:
         )
 
     def get_random_transform(self, img_shape: Sequence[int], seed: int | None = None) -> Parameters:
-        """Return the parameters of one random transform, drawn from NumPy's global generator, which `seed` seeds
-        first."""
+        """Return the parameters of one random transform of an image of shape `img_shape`.
+
+        NumPy's global generator draws them. `seed` seeds it first.
+        """
         if seed is not None:
             np.random.seed(seed)  # noqa: NPY002 - Keras' own contract
         height, width = img_shape[self.row_axis - 1], img_shape[self.col_axis - 1]
@@ -136,8 +138,7 @@ class ImageTransforms:
         return NEUTRAL | {name: column[0] for name, column in drawn.items()}
 
     def apply_transform(self, x: Any, transform_parameters: Parameters) -> Any:
-        """Return the image [H, W, C] (or [C, H, W]) moved and recoloured. Parameters that are missing change
-        nothing."""
+        """Return the image `x`, [H, W, C] or [C, H, W], under `transform_parameters`; missing ones change nothing."""
         image = np.moveaxis(np.asarray(x), self.channel_axis - 1, 2)
         parameters = NEUTRAL | transform_parameters
         columns = {name: np.array([value], float) for name, value in parameters.items() if value is not None}
@@ -149,11 +150,11 @@ class ImageTransforms:
         return np.moveaxis(image, 2, self.channel_axis - 1)
 
     def random_transform(self, x: Any, seed: int | None = None) -> Any:
-        """Return the image under a random transform."""
+        """Return the image `x` under a random transform. `seed` seeds NumPy's global generator first."""
         return self.apply_transform(x, self.get_random_transform(x.shape, seed))
 
     def standardize(self, x: Any) -> Any:
-        """Return the image or batch scaled and normalized, in place if possible."""
+        """Return the image or batch `x` scaled and normalized, in place if possible."""
         if self.preprocessing_function:
             x = self.preprocessing_function(x)
         if self.rescale:

@@ -233,7 +233,7 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         return None if generator is torch.default_generator else generator
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
-        """Where the time goes: see `gpuload.Loader.stats`."""
+        """Return where the time goes; `last` as of `gpuload.Loader.stats`."""
         return self.pool.stats(self.meter, last)
 
     def close(self) -> None:
