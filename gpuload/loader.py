@@ -150,7 +150,7 @@ class Loader:
             "progress": progress,
         }
         """The arguments that the loader was made with, by name; short forms as the options that they stand for."""
-        self.seed: int = secrets.randbits(32) if seed is None else seed
+        self.seed: int = secrets.randbits(32) if seed is None else checked_int("seed", seed, 0)
         self.meter = Meter()
         """Counts the delivered batches and their time."""
         self._shown: weakref.WeakSet[Progress] = weakref.WeakSet()  # Progress bars.
