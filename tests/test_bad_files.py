@@ -366,7 +366,8 @@ LEASED = """
             print(threads[11] - threads[1] < 10, sorted((bad.index, bad.reason) for bad in loader.errors))
     from gpuload.reading import files as reading
     reading.MOST_BLOCKED = 2
-    with gpuload.Loader(source, transform, errors=gpuload.Errors(on_error="skip", timeout=0.5), seed=0, **options) as loader:
+    options["errors"] = gpuload.Errors(on_error="skip", timeout=0.5)
+    with gpuload.Loader(source, transform, seed=0, **options) as loader:
         print(set(outcomes(loader)))
 """
 

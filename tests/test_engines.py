@@ -1096,11 +1096,11 @@ def test_decoders_and_engines_cross(gpus, monkeypatch):
     monkeypatch.setattr(available, "numba_installed", lambda: False)
     assert chosen() == ("cpu", "numpy")
     with pytest.raises(
-        ImportError, match="engine='numba' needs numba, which is not installed: pip install 'gpuload.cpu."
+        ImportError, match=r"engine='numba' needs numba, which is not installed: pip install 'gpuload\[cpu\]'"
     ):
         chosen(engine="numba")
     with pytest.raises(
-        ImportError, match="engine='cupy' needs CuPy, which is not installed: pip install 'gpuload.cuda13"
+        ImportError, match=r"engine='cupy' needs CuPy, which is not installed: pip install 'gpuload\[cuda13\]'"
     ):
         chosen(engine="cupy")
 

@@ -2,7 +2,9 @@
 
 import gc
 import itertools
+import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -450,3 +452,87 @@ def test_steps_read_no_file() -> None:
     loader = gpuload.Loader(source, gpuload.Augment(size=(8, 8), shear=9), batch_size=4, shuffle=True, device="cpu")
     steps = list(loader.steps(epoch=5))
     assert sorted(itertools.chain.from_iterable(step.indices for step in steps)) == list(range(9))
+
+
+def joined(batches) -> list[np.ndarray]:
+    return [np.asarray(batch[0]) for batch in batches]
+
+
+SERIES = gpuload.Series(np.arange(60.0), targets=np.arange(60))
+
+
+@pytest.mark.parametrize("kind", ["images", "files", "windows"])
+@pytest.mark.parametrize("taken", [0, 1, 2, "all"])
+def test_a_loader_pickles_with_its_place(photos: Path, kind: str, taken: int | str) -> None:
+    """What is left of the epoch, or the next one, is the same in the copy; its threads are its own."""
+    source, transform = {
+        "images": (gpuload.ImageArray(np.arange(7 * 48, dtype=np.uint8).reshape(7, 4, 4, 3), np.arange(7)), None),
+        "files": (gpuload.ImageFolder(photos), gpuload.Augment(size=(8, 8), rotation=9)),
+        "windows": (SERIES, gpuload.Window(5, jitter=0.5)),
+    }[kind]
+    transform = transform or gpuload.Augment(hflip=0.5)
+    with gpuload.Loader(source, transform, batch_size=3, shuffle=True, device="cpu", framework="numpy") as loader:
+        batches = iter(loader)
+        list(itertools.islice(batches, None if taken == "all" else taken))
+        data = pickle.dumps(loader)
+        rest = joined(batches) or joined(loader)
+        with pickle.loads(data) as copy:
+            assert (copy.seed, copy.arguments["seed"], len(copy)) == (loader.seed, None, len(loader))
+            for one, other in zip(joined(copy), rest, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+def test_a_loader_that_cannot_be_pickled_says_why() -> None:
+    transform = gpuload.Augment(function=lambda image: image)
+    loader = gpuload.Loader(gpuload.ImageArray(np.zeros((2, 4, 4, 3), np.uint8)), transform, batch_size=1, device="cpu")
+    with pytest.raises((AttributeError, pickle.PicklingError), match="lambda"):
+        pickle.dumps(loader)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        ({"drop_last": True}, "Loader has no argument 'drop_last': pass last_batch='drop'"),
+        ({"num_workers": 8}, "Loader has no argument 'num_workers': leave it out: batches are made by threads"),
+        ({"cache_limit": 5}, r"'cache_limit': pass cache=gpuload.Cache\(limit=SIZE\)"),
+        ({"shufle": True}, r"Loader has no argument 'shufle': did you mean 'shuffle'\?"),
+        ({"nonsense": 1}, r"Loader has no argument 'nonsense': see help\(gpuload.Loader\)"),
+    ],
+)
+def test_unknown_arguments_are_answered(arguments: dict, answer: str) -> None:
+    with pytest.raises(TypeError, match=answer):
+        gpuload.Loader(SERIES, gpuload.Window(5), batch_size=2, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "answer"),
+    [
+        (lambda: gpuload.Augment(horizontal_flip=True), "Augment has no argument 'horizontal_flip': pass hflip=0.5"),
+        (lambda: gpuload.Augment(horisontal_flip=True), "Augment has no argument 'horisontal_flip': pass hflip=0.5"),
+        (lambda: gpuload.Window(5, sampling_rate=2), "Window has no argument 'sampling_rate': pass dilation=ROWS"),
+        (lambda: gpuload.Cache(cache_limit=2), "Cache has no argument 'cache_limit': pass limit=SIZE"),
+        (lambda: gpuload.Errors(errors_log="a"), "Errors has no argument 'errors_log': pass log=PATH"),
+    ],
+)
+def test_options_answer_too(make, answer: str) -> None:
+    with pytest.raises(TypeError, match=answer):
+        make()
+
+
+def test_words_of_other_libraries_for_values() -> None:
+    with pytest.raises(ValueError, match=r"device must be .*, not 'gpu': pass device='cuda'"):
+        gpuload.Loader(SERIES, gpuload.Window(5), batch_size=2, device="gpu")
+    with pytest.raises(ValueError, match=r"framework must be one of .*, not 'pytorch': pass framework='torch'"):
+        gpuload.Loader(SERIES, gpuload.Window(5), batch_size=2, device="cpu", framework="pytorch")
+
+
+def test_devices_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    with gpuload.Loader(SERIES, gpuload.Window(5), batch_size=2, device=torch.device("cpu")) as loader:
+        assert loader.device == "cpu"
+
+
+def test_numpys_integers() -> None:
+    """A state of them is plain JSON."""
+    loader = gpuload.Loader(SERIES, gpuload.Window(5), batch_size=np.int64(4), seed=np.int32(3), device="cpu")
+    assert json.loads(json.dumps(loader.state_dict()))["seed"] == 3

@@ -453,3 +453,36 @@ def test_ranks_see_what_one_rank_would_see(photos: Path, place: Place):
     for (images, labels), *ranks in zip(whole, *parts, strict=True):
         np.testing.assert_array_equal(np.concatenate([part[1] for part in ranks]), labels)
         np.testing.assert_array_equal(np.concatenate([part[0] for part in ranks]), images)
+
+
+# States of version 0.1.0, as it was before loaders had courses, and the sums of the batches that were left.
+EARLIER = {
+    "images": (
+        {"version": 1, "epoch": 0, "seen": 4, "seed": 7, "samples": 7, "batch_size": 2, "shuffle": True}
+        | {"last_batch": "keep", "source": "4bd234b429249569", "transform": "rotation=20; hflip=0.5"}
+        | {"cache_size": None},
+        [18618.338, 13369.0],
+    ),
+    "windows": (
+        {"version": 1, "epoch": 0, "seen": 8, "seed": 3, "samples": 36, "batch_size": 4, "shuffle": True}
+        | {"last_batch": "keep", "source": "1ad51ba087e7b435", "cache_size": None}
+        | {"transform": "length=5; per_sample='standardize'; jitter=0.1"},
+        [95.054, 95.201, 99.024, 76.298, 80.676, 85.293, 42.868],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", EARLIER)
+def test_states_of_an_earlier_version(kind):
+    """Same seed, same batches: they load, and what was left comes."""
+    state, sums = EARLIER[kind]
+    if kind == "images":
+        pixels = np.arange(7 * 6 * 5 * 3, dtype=np.uint8).reshape(7, 6, 5, 3)
+        source, transform = gpuload.ImageArray(pixels, np.arange(7)), gpuload.Augment(hflip=0.5, rotation=20)
+    else:
+        source = gpuload.Series(np.arange(40.0), targets=np.arange(40))
+        transform = gpuload.Window(5, jitter=0.1, per_sample="standardize")
+    with gpuload.Loader(source, transform, batch_size=state["batch_size"], shuffle=True, device="cpu") as loader:
+        loader.load_state_dict(state)
+        found = [sum(np.asarray(part, np.float64).sum() for part in batch) for batch in loader]
+    np.testing.assert_allclose(found, sums, atol=0.01)

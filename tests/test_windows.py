@@ -209,7 +209,7 @@ def test_too_short_series_are_counted_and_said(caplog: pytest.LogCaptureFixture)
         assert len(list(loader)) == len(list(loader)) == 3
     (record,) = caplog.records
     assert record.getMessage() == (
-        "2 of 5 series or stretches are shorter than the 5 rows that a window takes, and have none"
+        "2 of 5 series or segments are shorter than the 5 rows that a window takes, and have no window"
     )
     caplog.clear()
     gpuload.Loader(Series([np.zeros(5), np.zeros(9)]), Window(5), batch_size=2, device="cpu")

@@ -171,7 +171,7 @@ def windows_of(job: WindowJob) -> Windows:
     windows = Windows(window, series.segments, bounds=series.bounds, has_targets=job.has_targets)
     if windows.too_short:
         log.warning(
-            "%d of %d series or stretches are shorter than the %d rows that a window takes, and have none",
+            "%d of %d series or segments are shorter than the %d rows that a window takes, and have no window",
             windows.too_short,
             len(series.segments),
             windows.extent,
