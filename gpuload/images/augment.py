@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpuload.core.checks import Range, checked_int, checked_size, choice, interval, number, numbers, probability
+from gpuload.core.codes import EPSILON as EPSILON
+from gpuload.core.codes import PerSample
 from gpuload.decode.crop import DRAWS, CenterCrop, RandomResizedCrop
 from gpuload.images.affine import affine, flipped
 from gpuload.images.step import Doubles, Step
@@ -20,13 +22,10 @@ from gpuload.plan.streams import philox
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 Color = Literal["rgb", "grayscale", "rgba"]
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
-PerSample = Literal["center", "standardize"]
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["HWC", "CHW"]
 
 CHANNELS = {"rgb": 3, "grayscale": 1, "rgba": 4}
-EPSILON = 1e-6
-"""Added to the standard deviation of a sample, as in Keras."""
 
 # Each sample owns as many uniform numbers, used or not, so that one option never moves the draws of another.
 _GEOMETRY = ("rotation", "width_shift", "height_shift", "shear")

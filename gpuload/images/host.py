@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.core.codes import BORDERS, EPSILON, PER_SAMPLE
 from gpuload.core.memory import empty
 from gpuload.decode.pillow import recut
-from gpuload.images.augment import EPSILON, Augment
-from gpuload.images.compiled import FILL_MODES, PER_SAMPLE, Constants, Drawn, kernel
+from gpuload.images.augment import Augment
+from gpuload.images.compiled import Constants, Drawn, kernel
 from gpuload.images.step import Step
 
 
@@ -45,7 +46,7 @@ class NumbaAugmenter:
         # bfloat16 is for delivery to make: NumPy has none.
         self._dtype = np.dtype({"float16": "float16", "uint8": "uint8"}.get(transform.dtype, "float32"))
         self._constants = Constants(
-            fill_mode=FILL_MODES[transform.fill_mode],
+            fill_mode=BORDERS[transform.fill_mode],
             order=transform.warp_order if transform.warps else 1,
             fill_value=np.float32(transform.fill_value),
             rescale=np.float32(transform.rescale or 1.0),

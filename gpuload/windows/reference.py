@@ -12,8 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from gpuload.core.codes import EPSILON
 from gpuload.core.memory import aligned
-from gpuload.images.augment import EPSILON
 from gpuload.plan.noise import normal
 from gpuload.windows.job import AXES, Cut, WindowJob
 from gpuload.windows.step import Floats, Rows, WindowStep

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gpuload.core.checks import Range, checked_int, choice, interval, number, numbers, probability
-from gpuload.images.augment import PerSample
+from gpuload.core.codes import PerSample
 
 Target = Literal["start", "end", "after"]
 Missing = Literal["keep", "zero", "forward", "omit"]

@@ -1,5 +1,6 @@
-// The part of CUDA C++ that a kernel of this repository uses, on the host: a thread of the host for each CUDA thread of
-// a block, one block after another. Shared memory is a block of the heap, of exactly the size that the launch asks for.
+// The part of CUDA C++ that kernels of this repository use, on the host. One thread of the host stands for each CUDA
+// thread of a block, and blocks run one after another. Shared memory is a piece of the heap, of the exact size that the
+// launch asks for.
 #pragma once
 
 #include <cmath>
@@ -28,7 +29,7 @@ inline int floor_of(double value) {
     return whole >= 2147483647.0 ? 2147483647 : whole > -2147483648.0 ? int(whole) : -2147483647 - 1;  // NaN too.
 }
 
-// Rounded once, to the nearest, by the compiler.
+// Rounded once, to the nearest, by the compiler's own type.
 inline float f32_of_half(unsigned short bits) {
     _Float16 value;
     __builtin_memcpy(&value, &bits, 2);
