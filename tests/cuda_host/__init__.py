@@ -33,7 +33,7 @@ SANITIZER = os.environ.get("GPULOAD_TEST_SANITIZER", "")
 PATTERN = 0xA5
 """Each byte of an array before a kernel has written it."""
 
-FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing"]
+FLAGS = ["-std=c++20", "-O0", "-g1", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing"]
 WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
 BARRIERS = {"window_cut", "warp_pixels", "warp_images"}
 """Kernels that call `__syncthreads`."""

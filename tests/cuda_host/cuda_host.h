@@ -3,8 +3,13 @@
 // launch asks for.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
+
+// Declared here because <cmath> takes as long to compile as a kernel.
+extern "C" {
+float floorf(float) noexcept, logf(float) noexcept, rintf(float) noexcept, sqrtf(float) noexcept, truncf(float) noexcept;
+double cos(double) noexcept, floor(double) noexcept, sin(double) noexcept, sqrt(double) noexcept;
+}
 
 struct Index {
     unsigned x = 0, y = 0, z = 0;
@@ -20,12 +25,13 @@ void __syncthreads();
 #define INLINE inline
 
 inline void sincospif(float turns, float *sine, float *cosine) {
-    *sine = float(std::sin(M_PI * turns));
-    *cosine = float(std::cos(M_PI * turns));
+    constexpr double pi = 3.14159265358979323846;
+    *sine = float(sin(pi * turns));
+    *cosine = float(cos(pi * turns));
 }
 
 inline int floor_of(double value) {
-    const double whole = std::floor(value);
+    const double whole = floor(value);
     return whole >= 2147483647.0 ? 2147483647 : whole > -2147483648.0 ? int(whole) : -2147483647 - 1;  // NaN too.
 }
 
