@@ -111,7 +111,7 @@ def test_both_sides_lay_out_the_parameters_alike():
 
 
 def numpy_of(array):
-    """What an engine delivers, in NumPy."""
+    """Return an array of an engine in NumPy."""
     if array is None or isinstance(array, np.ndarray):
         return array
     return array.numpy() if isinstance(array, cuda_host.HostArray) else array.get()
@@ -122,7 +122,7 @@ def bits(array):
 
 
 def assert_equal(found, wanted, *, nan_is_nan):
-    """Bit by bit; but where a number was computed, NaN may have any bits."""
+    """Compare bit by bit, but let NaN have any bits if numbers were computed."""
     same = (bits(found) == bits(wanted)).all(axis=1)
     if nan_is_nan and wanted.dtype.kind not in "biu":
         same |= np.isnan(found.ravel()) & np.isnan(wanted.ravel())
@@ -132,8 +132,8 @@ def assert_equal(found, wanted, *, nan_is_nan):
 
 
 def assert_cut(found, wanted, job, step):
-    """Numbers made one by one are equal; statistics and noise within what the order of a sum and the last digits of a
-    logarithm and a cosine make."""
+    """Numbers made one by one are equal. Statistics differ by the order of a sum, and noise by the last digits of a
+    logarithm and a cosine."""
     window = job.window
     exact = window.per_sample is None and not window.jitter
     largest = 1.0
@@ -176,7 +176,7 @@ def assert_cut(found, wanted, job, step):
 
 
 def steps_of(job, *, batch, seed=0, position=2**33):
-    """A step of windows anywhere in the series, its last among them: behind that lies memory of somebody else."""
+    """Return a step of random windows of the series and its last one, behind which other memory lies."""
     windows = Windows(job.window, job.series.segments, bounds=job.series.bounds, has_targets=job.has_targets)
     indices = np.random.default_rng(seed).integers(0, len(windows), batch)
     indices[seed % batch] = len(windows) - 1
@@ -184,7 +184,7 @@ def steps_of(job, *, batch, seed=0, position=2**33):
 
 
 def engine_for(device, job, *, residency="device", threads=16, skew=0):
-    """The engine on the host or on a GPU, and what closes both it and its device."""
+    """Return the engine, on the host or on a GPU, and a function that closes it and its device."""
     if device == "cpu":
         runtime = cuda_host.HostRuntime(threads)
         engine = WindowCupyEngine(
@@ -253,7 +253,7 @@ def values_of(rng, dtype, shape, *, missing=0.0, infinite=False):
 
 @st.composite
 def jobs(draw):
-    """Any job that there can be, small."""
+    """Any small job."""
     few = bool(cuda_host.SANITIZER)  # Variants take long to build then. All entry points occur.
     kinds = ["float32", "float16", "float64", "int16"] if few else FLOATING * 3 + WHOLE
     dtype = draw(st.sampled_from(kinds))
@@ -342,7 +342,7 @@ def test_any_job_is_what_the_reference_makes(where, job, batch, seed, threads, r
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="each variant is built when it is first met")
 @pytest.mark.parametrize("name", WHOLE + FLOATING)
 def test_every_dtype_becomes_every_other_as_numpy_casts(where, name):
-    """Values of all sizes, so that float16 overflows; halfway between two, so that rounding twice shows."""
+    """Values overflow float16, and lie halfway between two numbers, so that two roundings show."""
     rng = np.random.default_rng(0)
     values = values_of(rng, name, (400, 3), missing=0.1, infinite=True)
     if name in ("float32", "float64"):
@@ -393,7 +393,7 @@ def test_large_windows_are_shared_out_among_blocks(where, name):
 @pytest.mark.parametrize("length", [1, 20, 200])
 @pytest.mark.parametrize("batch", [1, 33])
 def test_blocks_of_full_size(where, length, batch):
-    """As many threads as a GPU is given, and several windows in a block."""
+    """Blocks have as many threads as on a GPU, and several windows."""
     rng = np.random.default_rng(2)
     values = values_of(rng, "float32", (400, 3), missing=0.2)
     for window in (
@@ -406,7 +406,7 @@ def test_blocks_of_full_size(where, length, batch):
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="a sanitizer keeps a shadow of all of it")
 def test_rows_beyond_two_to_the_31st_element(where, tmp_path):
-    """A sparse file, of which the host keeps only what was read, and a window at its end."""
+    """Windows at the end of a sparse file, of which the host keeps only the pages that are read."""
     rows, channels = 2**31 // 4 + 1000, 4
     values = np.memmap(tmp_path / "large", np.int8, "w+", shape=(rows, channels))
     values[-200:] = np.arange(800).reshape(200, 4) % 127
@@ -496,7 +496,7 @@ def test_a_step_is_one_copy_and_one_launch(series):
 @pytest.mark.parametrize("residency", ["device", "host"])
 @pytest.mark.usefixtures("builds")
 def test_buffers_are_used_again_only_when_they_were_read(series, residency):
-    """The device stands still while steps are queued on a stream of the caller's; then all of them come out right."""
+    """Steps queued on a stream of the caller while the device stands still come out right."""
     job = WindowJob(series, Window(24, target="end", extras=("start",)))
     runtime = cuda_host.HostRuntime(16)
     engine = WindowCupyEngine(
@@ -561,7 +561,7 @@ def test_discarded_steps_leave_no_trace(where, series):
 
 @pytest.mark.parametrize("residency", ["device", "host"])
 def test_mapped_files(where, tmp_path, residency):
-    """Of the other byte order, too; a file that was cut short raises."""
+    """Files of the other byte order work too; a file that was cut short raises."""
     values = values_of(np.random.default_rng(5), "float32", (300, 3))
     for order in ("<f4", ">f4"):
         np.save(tmp_path / "values.npy", values.astype(order))

@@ -103,7 +103,7 @@ class Rig(NamedTuple):
         )
 
     def augmented(self, transform, images, step):
-        """What becomes of images of the host, in NumPy."""
+        """Return the batch of images of the host, in NumPy."""
         augmenter = self.augmenter(transform, images)
         upload = Uploader(images.shape[1:], images.dtype.name, self.runtime).upload(images)
         found = numpy_of(augmenter.augment(upload.address(), step, (upload,)))
@@ -241,7 +241,7 @@ def matrices_of(rng, kind, count, height, width):
 
 @st.composite
 def cases(draw):
-    """Any transform, images and step that there can be, small."""
+    """Any transform, and small images with a step."""
     few = bool(cuda_host.SANITIZER)  # Each variant is built when it is first met.
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     length = st.one_of(st.integers(1, 5), st.integers(6, 40))
@@ -321,7 +321,7 @@ def test_large_images_are_cut_into_tiles(rig, name, per_sample):
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="a block of 512 threads takes a sanitizer long")
 def test_blocks_of_full_size(rig):
-    """As many threads as a GPU is given."""
+    """Blocks have as many threads as on a GPU."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (2, 70, 50, 3)).astype(np.uint8)
     transform = Augment(size=(70, 50), rotation=30, shear=10, zoom=0.3, hflip=0.5, channel_shift=30.0)
@@ -356,7 +356,7 @@ def test_small_differences_of_large_levels_have_their_deviation(rig):
 
 
 def test_images_of_one_batch_lie_anywhere(rig):
-    """In a store, in two uploads, and one of them twice."""
+    """Images lie in a store and in two uploads, and one is used twice."""
     found = rig()
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (6, 9, 7, 3)).astype(np.uint8)
@@ -375,7 +375,7 @@ def test_images_of_one_batch_lie_anywhere(rig):
 
 
 def test_positions_that_are_no_numbers_stay_inside_the_image(rig):
-    """Whatever a matrix holds, no byte beside the image is read: a sanitizer looks on."""
+    """No matrix lets the kernel read beside the image: a sanitizer would see it."""
     images = np.full((4, 5, 6, 3), 7, np.uint8)
     matrices = np.zeros((4, 2, 3))
     for row, value in enumerate((np.nan, np.inf, -np.inf, 1e300)):
@@ -415,7 +415,7 @@ def test_placements_are_scipys_sums():
 
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 100, 4096, 70_000, 70_001])
 def test_copied_images_are_those_that_were_there(rig, size):
-    """From any address; and no byte beside them is written."""
+    """Copies begin at any address, and no byte beside them is written."""
     found = rig(8)
     rng = np.random.default_rng(size)
     images = rng.integers(0, 256, (4, 1, size, 1)).astype(np.uint8)
@@ -453,7 +453,7 @@ PLAIN = Augment(size=(8, 8), dtype="uint8")
 
 
 def given_time():
-    """Whoever does not wait goes on meanwhile, and is found out."""
+    """Let code that fails to wait go on, and be seen."""
     time.sleep(0.05)
 
 
@@ -514,11 +514,11 @@ def test_uploads_are_read_when_they_are_there(host, images):
 
 
 class Owner:
-    """Of anybody's memory."""
+    """An owner of memory."""
 
 
 def test_memory_is_kept_until_it_was_read(host, images):
-    """And no longer than until the next batch, or until asked."""
+    """Memory is kept until a launch has read it, and dropped at the next batch or at `release`."""
     store = DeviceStore(4, images[0].nbytes, host.runtime)
     store.upload(np.arange(4), images)
     augmenter = host.augmenter(PLAIN, images)
@@ -551,7 +551,7 @@ def test_memory_is_kept_until_it_was_read(host, images):
 
 
 def test_an_uploads_memory_is_used_again_only_when_it_was_read(host, images):
-    """Many batches are asked for while the device stands still, each of an upload that is kept by nobody else."""
+    """Many batches are queued while the device stands still, each from an upload that only the launch keeps."""
     uploader = Uploader((8, 8, 3), "uint8", host.runtime)
     augmenter = host.augmenter(PLAIN, images)
     host.runtime.gate.clear()
@@ -561,7 +561,7 @@ def test_an_uploads_memory_is_used_again_only_when_it_was_read(host, images):
         upload = uploader.upload(images + np.uint8(n))
         batches.append(augmenter.augment(upload.address(7), step_of(4), (upload,), 7))
         del upload
-    # Those of launches that are waited for, and as many small buffers for addresses.
+    # Buffers of launches that wait, and as many small ones for addresses.
     assert host.runtime.pinned_buffers <= 2 * (SPARE + 2)
     host.runtime.finish(7)
     for n, batch in enumerate(batches):
@@ -571,7 +571,7 @@ def test_an_uploads_memory_is_used_again_only_when_it_was_read(host, images):
 
 
 def test_uploads_that_nobody_reads_do_not_fill_the_memory(host, images):
-    """While the device stands still."""
+    """Uploads reuse buffers even while the device stands still."""
     uploader = Uploader((8, 8, 3), "uint8", host.runtime)
     host.runtime.gate.clear()
     threading.Timer(0.3, host.runtime.gate.set).start()

@@ -73,7 +73,7 @@ def version() -> str:
         return subprocess.run(["nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     major, minor = ctypes.c_int(), ctypes.c_int()
     found.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
-    return f"nvrtc {major.value}.{minor.value} {found._name}"
+    return f"nvrtc {major.value}.{minor.value}"
 
 
 def available() -> bool:
