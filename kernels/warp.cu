@@ -1,191 +1,77 @@
 // Images: warped, flipped, recoloured, normalized, cast and laid out, a batch in one launch.
 //
-// Three entry points. `warp_pixels` makes each pixel by itself; `warp_images` is for what looks at a whole image first,
-// its least and greatest level, its mean and standard deviation: a block makes an image, and reads it again in place of
-// keeping it. `copy_images` moves images as they are. Where an image lies is an address in a table, so that images of
-// one batch may come from anywhere.
+// `warp_pixels` makes each pixel by itself. `warp_images` first looks at the whole image, for its least and greatest
+// level, its mean and its standard deviation: one block makes an image, and reads it again for each pass. An image is
+// given by its address, so that images of one batch may come from anywhere.
 //
-// Elements are -DIN (of the images, u8 or f32) and -DOUT (delivered: f32, f16, bf16 or u8), and -DCHANNELS is how many
-// an image has, or 0: the launch says it. Without them the file holds `copy_images` alone. To be compiled with
-// --fmad=false: a position is SciPy's bit by bit only where each product and sum is rounded by itself. See warp.md.
+// Compiled with -DIN (type of the images: u8 or f32), -DOUT (type of the batch: f32, f16, bf16 or u8), -DCHANNELS
+// (channels of an image; 0: `channels` of the launch) and --fmad=false: a position equals SciPy's bit by bit only if
+// each product and each sum is rounded by itself. See warp.md.
 //
 // Positions and borders are those of SciPy's `ndimage.affine_transform`.
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef int i32;
-typedef unsigned long long u64;
-typedef long long i64;
-typedef float f32;
-typedef double f64;
-
-struct f16 {
-    u16 bits;
-};
-struct bf16 {
-    u16 bits;
-};
+#include "common.cuh"
+#include "codes.h"
 
 // Parameters ----------------------------------------------------------------------------------------------------------
 
 struct Warp {
-    // Of the step, [batch]; null: there is none.
-    const u64 *images;      // Where the levels of an image begin, [height, width, channels] of IN.
-    const f64 *placements;  // [6]: x and y of an output pixel (row, column) are, in turn, [1] row + [0] column + [2].
-    const f32 *shifts;
-    const f32 *factors;
+    // Numbers of the step, [batch] each; null: the step has none.
+    const u64 *images;      // Address of each image, [height, width, channels] of IN.
+    const f64 *placements;  // [6]: an output pixel (row, column) is read at x = [1] row + [0] column + [2],
+                            // y = [4] row + [3] column + [5].
+    const f32 *shifts;      // Levels added to all channels.
+    const f32 *factors;     // Brightness.
     u8 *out;
 
     i32 batch;
     i32 height;
     i32 width;
     i32 channels;
-    i32 order;   // 0: the nearest pixel, 1: between four.
-    i32 border;  // 0: nearest, 1: constant, 2: reflect, 3: wrap.
-    f32 fill;
+    i32 order;       // 0: the nearest pixel; 1: linear between four pixels.
+    i32 border;      // BORDER_...
+    f32 fill;        // Level outside, for BORDER_CONSTANT.
     f32 rescale;     // 0: none.
-    i32 per_sample;  // 0: no, 1: center, 2: standardize.
-    f32 epsilon;
-    i32 centers;  // Whether `mean` is subtracted, and whether `std` is divided by.
-    i32 scales;
-    f32 mean[4];  // Of channels; the last is that of all that follow.
+    i32 per_sample;  // PER_SAMPLE_...
+    i32 centers;     // Whether `mean` is subtracted.
+    i32 scales;      // Whether `std` is divided by.
+    f32 mean[4];     // One a channel; the last number holds for all channels that follow.
     f32 std[4];
-    i32 planar;  // Whether an output is [channels, height, width].
-    i32 staged;  // Whether a tile is put together in shared memory, and written from there as one run.
+    i32 planar;  // Whether the output is [channels, height, width].
+    i32 staged;  // Whether a tile is put together in shared memory and written from there as one run.
 
-    // A tile is `rows` whole rows of an image, or `columns` columns of one row: in any case one run of pixels. Threads
-    // are laid out in powers of two, given as logarithms: x along columns, y over rows.
+    // A tile is `rows` whole rows of an image, or `columns` columns of one row: one run of pixels. A block has
+    // 2 ** x threads along columns times 2 ** y threads over rows.
     i32 rows;
     i32 columns;
-    i32 across;  // Tiles side by side,
-    i32 tiles;   // and of an image.
+    i32 across;  // Tiles side by side.
+    i32 tiles;   // Tiles of an image.
     i32 x;
     i32 y;
 };
 
-struct Transfer {
-    const u64 *from;  // [count]
-    const u64 *to;
-    u64 size;   // Bytes of an image, and of a block's share.
-    u64 share;
-    i32 shares;
-    i32 threads;  // Of a block.
-};
-
 #ifdef __CUDACC__
-extern __shared__ __align__(16) u64 pool[];
-#define INLINE __device__ __forceinline__
+// The nearest i32 where the number is beyond all of them.
+INLINE i32 floor_of(f64 value) { return __double2int_rd(value); }
 #endif
 
-template <class T>
-INLINE T smaller(T a, T b) {
-    return a < b ? a : b;
-}
-template <class T>
-INLINE T larger(T a, T b) {
-    return a > b ? a : b;
-}
-
-struct alignas(16) Sixteen {
-    u32 word[4];
-};
-
-#ifndef IN
-
-// Copies --------------------------------------------------------------------------------------------------------------
-
-template <class Unit>
-INLINE void move(const u8 *from, u8 *to, u64 size, int threads) {
-    constexpr int AT_ONCE = 4;  // Loads that wait for memory together.
-    const Unit *source = reinterpret_cast<const Unit *>(from);
-    Unit *out = reinterpret_cast<Unit *>(to);
-    const u64 count = size / sizeof(Unit);
-    for (u64 n = threadIdx.x; n < count; n += AT_ONCE * threads) {
-        Unit held[AT_ONCE];
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; ++k) {
-            if (n + k * threads < count) held[k] = source[n + k * threads];
-        }
-#pragma unroll
-        for (int k = 0; k < AT_ONCE; ++k) {
-            if (n + k * threads < count) out[n + k * threads] = held[k];
-        }
-    }
-    for (u64 n = count * sizeof(Unit) + threadIdx.x; n < size; n += threads) to[n] = from[n];
-}
-
-extern "C" __global__ void __launch_bounds__(256, 4) copy_images(const Transfer p) {
-    const int image = blockIdx.x / p.shares;
-    const u64 begin = u64(blockIdx.x % p.shares) * p.share;
-    const u8 *from = reinterpret_cast<const u8 *>(p.from[image]) + begin;
-    u8 *to = reinterpret_cast<u8 *>(p.to[image]) + begin;
-    const u64 size = smaller(p.share, p.size - begin);
-    const u64 both = reinterpret_cast<u64>(from) | reinterpret_cast<u64>(to);
-    if (both % 16 == 0) return move<Sixteen>(from, to, size, p.threads);
-    if (both % 4 == 0) return move<u32>(from, to, size, p.threads);
-    move<u8>(from, to, size, p.threads);
-}
-
-#else
-
-// Numbers -------------------------------------------------------------------------------------------------------------
-
-#ifdef __CUDACC__
-INLINE i32 floor_of(f64 value) { return __double2int_rd(value); }  // The nearest there is, of what i32 does not hold.
-INLINE u16 half_of_f32(f32 value) {
-    u16 bits;
-    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-}
-#endif
-
-INLINE u16 brain_of_f32(f32 value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-    u16 bits;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-    return bits;
-#else
-    union {
-        f32 from;
-        u32 to;
-    } both;
-    both.from = value;
-    const u32 bits = both.to;
-    if (value != value) return u16(bits >> 16 | 0x40);
-    return u16((bits + 0x7fff + (bits >> 16 & 1)) >> 16);  // To the nearest, ties to even.
-#endif
-}
-
+// A level of the output: of whole numbers the nearest one, within their range.
 template <class To>
-INLINE To cast(f32 value);
-template <>
-INLINE f32 cast<f32>(f32 value) {
-    return value;
+INLINE To rounded(f32 value) {
+    return Cast<To>::of(value);
 }
 template <>
-INLINE f16 cast<f16>(f32 value) {
-    return {half_of_f32(value)};
-}
-template <>
-INLINE bf16 cast<bf16>(f32 value) {
-    return {brain_of_f32(value)};
-}
-template <>
-INLINE u8 cast<u8>(f32 value) {
+INLINE u8 rounded<u8>(f32 value) {
     return u8(smaller(larger(rintf(value), 0.0f), 255.0f));
 }
 
 // Positions -----------------------------------------------------------------------------------------------------------
 
-enum { NEAREST, CONSTANT, REFLECT, WRAP };
-
-// A position beyond the centres of the outermost of n pixels, brought back: SciPy's `map_coordinate`.
+// A position beyond the centres of the outermost of n pixels, brought back inside: SciPy's `map_coordinate`.
 INLINE f64 brought_back(f64 at, i32 n, i32 border) {
     const bool before = at < 0;
-    if (border == NEAREST) return before ? 0 : n - 1;
+    if (border == BORDER_NEAREST) return before ? 0 : n - 1;
     if (n == 1) return 0;
-    if (border == REFLECT) {
+    if (border == BORDER_REFLECT) {
         const f64 period = 2.0 * n;
         if (before) {
             if (at < -period) at += period * f64(i64(-at / period));
@@ -198,17 +84,18 @@ INLINE f64 brought_back(f64 at, i32 n, i32 border) {
     return before ? at + period * f64(i64(-at / period) + 1) : at - period * f64(i64(at / period));
 }
 
-// The pixels to both sides of a position on an axis, as offsets, and how far it is from the first to the second.
+// The two pixels beside a position on an axis, as offsets, and the share of the second.
 struct Between {
     i32 first, second;
     f32 part;
 };
 
-// Whether a position of an axis of n pixels, `pitch` elements apart, has a level: always, but for a constant border.
+// Finds the two pixels beside a position on an axis of n pixels, `pitch` elements apart. Returns false if the level
+// there is the fill.
 INLINE bool find(const Warp &p, f64 at, i32 n, i32 pitch, Between &found) {
     bool inside = true;
     if (at < 0 || at > n - 1) {
-        inside = p.border != CONSTANT;
+        inside = p.border != BORDER_CONSTANT;
         at = inside ? brought_back(at, n, p.border) : 0;
     }
     const i32 whole = larger(-1, smaller(n, floor_of(p.order ? at : at + 0.5)));
@@ -221,14 +108,14 @@ INLINE bool find(const Warp &p, f64 at, i32 n, i32 pitch, Between &found) {
 // Pixels --------------------------------------------------------------------------------------------------------------
 
 #if CHANNELS
-#define TOGETHER CHANNELS  // Channels that are read together.
+#define TOGETHER CHANNELS  // Channels read at once.
 #else
 #define TOGETHER 1
 #endif
 
 INLINE int channels_of(const Warp &p) { return CHANNELS ? CHANNELS : p.channels; }
 
-// A part of an image, for all threads of a block.
+// The part of an image that a block makes at once.
 struct Tile {
     int row, row_stop, column, column_stop;
 
@@ -240,7 +127,7 @@ struct Tile {
     }
 };
 
-// Calls use(row, column, channel, level) for each number of a warped tile; this thread's share of them.
+// Calls use(row, column, channel, level) for this thread's numbers of a warped tile.
 template <class Use>
 INLINE void warp(const Warp &p, int b, const Tile &tile, Use use) {
     const int channels = channels_of(p), x = threadIdx.x & ((1 << p.x) - 1), y = threadIdx.x >> p.x;
@@ -251,7 +138,7 @@ INLINE void warp(const Warp &p, int b, const Tile &tile, Use use) {
 #pragma unroll
         for (int k = 0; k < 6; ++k) place[k] = p.placements[6 * i64(b) + k];
     }
-    const bool level = place[3] == 0;  // A row of the output is read along one line of the image.
+    const bool level = place[3] == 0;  // y is the same for a whole row of the output.
     const bool linear = p.order && p.placements;
     for (int row = tile.row + y; row < tile.row_stop; row += 1 << p.y) {
         Between down = {row * pitch, 0, 0}, across;
@@ -270,7 +157,8 @@ INLINE void warp(const Warp &p, int b, const Tile &tile, Use use) {
                 across = {column * channels, 0, 0};
             }
             for (int c = 0; c < channels; c += TOGETHER) {
-                f32 held[TOGETHER];  // All are read before any is used: a use writes, and no read moves past a write.
+                // All are read before any is used, because the compiler moves no read past the write of a use.
+                f32 held[TOGETHER];
                 const IN *from = levels + c;
                 if (linear) {
 #pragma unroll
@@ -294,7 +182,7 @@ INLINE void warp(const Warp &p, int b, const Tile &tile, Use use) {
     }
 }
 
-// What an image is recoloured and normalized by.
+// The numbers that one image is recoloured and normalized by.
 struct Own {
     f32 shift = 0, low = 0, high = 0, factor = 0, center = 0, spread = 0;
 };
@@ -309,19 +197,19 @@ INLINE f32 recoloured(const Warp &p, const Own &own, f32 value) {
 INLINE OUT finished(const Warp &p, const Own &own, int channel, f32 value) {
     value = recoloured(p, own, value);
     if (p.per_sample) value -= own.center;
-    if (p.per_sample == 2) value /= own.spread;
+    if (p.per_sample == PER_SAMPLE_STANDARDIZE) value /= own.spread;
     const int which = CHANNELS ? channel : smaller(channel, 3);
     if (p.centers) value -= p.mean[which];
     if (p.scales) value /= p.std[which];
-    return cast<OUT>(value);
+    return rounded<OUT>(value);
 }
 
-// A tile of the output. Where it is staged, every thread of the block has to come along.
+// Writes a tile of the output. All threads of the block must call it if the tile is staged.
 INLINE void write(const Warp &p, int b, const Tile &tile, const Own &own) {
     const int channels = channels_of(p), pixels = p.height * p.width, columns = tile.column_stop - tile.column;
     const int first = tile.row * p.width + tile.column;
     OUT *out = reinterpret_cast<OUT *>(p.out) + i64(b) * pixels * channels + first * (p.planar ? 1 : channels);
-    // In shared memory the tile is as far from a multiple of 16 bytes as it is in the output.
+    // In shared memory the tile is as far from a multiple of 16 bytes as in the output, so both take wide accesses.
     constexpr int WIDE = 16 / sizeof(OUT);
     const int beyond = int(reinterpret_cast<u64>(out) % 16 / sizeof(OUT));
     OUT *held = reinterpret_cast<OUT *>(pool) + beyond;
@@ -357,7 +245,7 @@ extern "C" __global__ void __launch_bounds__(256, CHANNELS ? 3 : 2) warp_pixels(
 
 // Image by image ------------------------------------------------------------------------------------------------------
 
-// Sums, or the least, of two numbers over all threads of the block.
+// The sums, or the least, of two numbers over all threads of the block.
 INLINE void join(f64 &one, f64 &two, bool least, int threads) {
     f64 *ones = reinterpret_cast<f64 *>(pool), *twos = ones + threads;
     const int thread = threadIdx.x;
@@ -374,7 +262,7 @@ INLINE void join(f64 &one, f64 &two, bool least, int threads) {
     }
     one = ones[0];
     two = twos[0];
-    __syncthreads();  // The memory will be used again.
+    __syncthreads();  // The caller uses the memory again.
 }
 
 extern "C" __global__ void __launch_bounds__(512, 1) warp_images(const Warp p) {
@@ -382,7 +270,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) warp_images(const Warp p) {
     const int b = blockIdx.x;
     Own own = own_of(p, b);
     f64 about = 0;
-    // A loop, so that there is one copy of the warp for all passes.
+    // A loop that is not unrolled: one copy of the warp serves all passes.
 #pragma unroll 1
     for (int pass = p.shifts ? EXTREMES : FIRST; pass < (p.per_sample ? END : FIRST); ++pass) {
         f64 one = pass == EXTREMES ? 1e300 : 0, two = one;
@@ -408,11 +296,11 @@ extern "C" __global__ void __launch_bounds__(512, 1) warp_images(const Warp p) {
             own.low = f32(one);
             own.high = f32(-two);
         } else if (pass == FIRST) {
-            about = one;  // Sums are taken from the first number on: no more cancels in them than what they hold.
+            about = one;  // Sums of differences from the first number lose fewer digits than sums of the numbers.
         } else {
             const f64 count = f64(p.height) * p.width * channels_of(p), away = one / count;
             own.center = f32(about + away);
-            own.spread = f32(sqrt(larger(two / count - away * away, 0.0))) + p.epsilon;
+            own.spread = f32(sqrt(larger(two / count - away * away, 0.0))) + f32(EPSILON);
         }
     }
     for (int number = 0; number < p.tiles; ++number) {
@@ -420,4 +308,3 @@ extern "C" __global__ void __launch_bounds__(512, 1) warp_images(const Warp p) {
         if (p.staged) __syncthreads();
     }
 }
-#endif

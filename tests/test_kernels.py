@@ -1,14 +1,11 @@
 """The kernels of windows: they compile for every GPU, and the engine gives what the reference gives.
 
-The host runs the same source, compiled by g++, behind the engine's own seam (tests/cuda_host), and once more under that
-compiler's sanitizers.
+g++ compiles the same source for the host, where it runs behind the runtime that engines use (tests/cuda_host), and once
+more under that compiler's sanitizers.
 """
 
-import concurrent.futures
-import functools
 import gc
 import itertools
-import multiprocessing
 import os
 import re
 import subprocess
@@ -20,29 +17,31 @@ from pathlib import Path
 import cuda_host
 import numpy as np
 import pytest
-from cuda_host import nvrtc
+from cuda_host import nvrtc, sanitizers
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from gpuload.core import device as cuda
+from gpuload.core.codes import TYPES
 from gpuload.delivery import CUPY_ALLOCATOR
 from gpuload.gpu import compile as compiling
-from gpuload.gpu import runtime as cupy_runtime
+from gpuload.gpu import launch as gpu_launch
+from gpuload.gpu.staging import SPARE
 from gpuload.sources import Series
-from gpuload.windows import device as window_cupy
-from gpuload.windows import launch as window_kernel
+from gpuload.windows import resident
 from gpuload.windows.device import WindowCupyEngine
 from gpuload.windows.index import Windows
 from gpuload.windows.job import WindowJob
-from gpuload.windows.launch import COPY, WINDOW, Launcher
+from gpuload.windows.kernel import COPY, WINDOW, kernel_of
+from gpuload.windows.launch import Launcher
 from gpuload.windows.reference import Cutter, WindowNumpyEngine
 from gpuload.windows.window import Window
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 WHOLE = ["bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))]
 FLOATING = ["float16", "bfloat16", "float32", "float64"]
+KERNELS = Path(__file__).parents[1] / "kernels"
 SEED = 2**40 + 5  # Both words of the key of the noise are used.
 
 needs_compiler = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is not installed")
@@ -52,36 +51,37 @@ def dtype_named(name):
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-@functools.cache
 def variants():
-    """Every set of options that the launcher can ask for, with a job that does."""
-    found = {}
+    """Return every source and set of options that the launcher can ask for."""
+    found = set()
     windows = [{"mean": 1.0}, {}, {"extras": ("mask",)}, {"layout": "BCL"}, {"layout": "BCL", "extras": ("mask",)}]
     for name, window, out in itertools.product(WHOLE + FLOATING, windows, [None, "float32", "float16", "bfloat16"]):
         series = Series(np.zeros((6, 2), dtype_named(name)))
-        job = WindowJob(series, Window(2, dtype=out, **window))
-        found.setdefault(window_kernel.options(job), job)
-    return found
+        kernel = kernel_of(WindowJob(series, Window(2, dtype=out, **window)))
+        found.add((kernel.source, kernel.options))
+    return sorted(found)
 
 
 # Compiling ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="the sanitizer is for what runs on the host")
-def test_every_variant_compiles_for_every_architecture_and_spills_nothing():
-    """CuPy compiles in the user's process: what does not compile, or keeps registers in memory, is to be seen here."""
-    if not nvrtc.available():
-        pytest.skip("neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
-    assert len(variants()) > 40
-    # CuPy adds an option of its own.
-    options = [(*options, "-ftz=true") for options in variants()]
-    jobs = [("window.cu", *pair) for pair in itertools.product(ARCHITECTURES, options)]
-    # Processes, since NVRTC compiles one program at a time.
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        logs = list(pool.map(nvrtc.compiled, *zip(*jobs, strict=True), chunksize=4))
-    for job, log in zip(jobs, logs, strict=True):
-        assert "warning" not in log.lower(), (job, log)
-        assert set(re.findall(r"(\d+) bytes spill", log)) <= {"0"}, (job, log)
+@pytest.mark.skipif(not nvrtc.available(), reason="neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
+@pytest.mark.parametrize("jobs", [nvrtc.spread, pytest.param(nvrtc.every, marks=pytest.mark.slow)])
+def test_every_variant_compiles_and_spills_nothing(jobs):
+    """CuPy compiles in the user's process: errors, and registers kept in memory, must show here.
+
+    Every variant is compiled for one architecture, and a type for as many architectures as it has variants. The slow
+    test compiles every variant for every architecture.
+    """
+    made = [options for source, options in variants() if source == "window.cu"]
+    assert len(made) > 40
+    found = jobs("window.cu", made)
+    for macro, kinds in (("IN", FLOATING + WHOLE), ("OUT", ["float16", "bfloat16", "float32"])):
+        for option in {f"-D{macro}={TYPES[kind]}" for kind in kinds}:
+            seen = [job.architecture for job in found if option in job.options]
+            assert len(set(seen)) == min(len(seen), len(nvrtc.ARCHITECTURES)), option
+    nvrtc.assert_clean([*found, *nvrtc.every("window_copy.cu", [gpu_launch.options()])])
 
 
 def fields(dtype, prefix=""):
@@ -93,15 +93,14 @@ def fields(dtype, prefix=""):
 
 
 @needs_compiler
-def test_both_sides_lay_out_the_parameters_alike(tmp_path):
+def test_both_sides_lay_out_the_parameters_alike():
+    source = compiling.kernel_source("window_copy.cu")
     checks = [f"static_assert(sizeof(Window) == {WINDOW.itemsize} && sizeof(Copy) == {COPY.itemsize});"]
     checks += [f'static_assert(offsetof(Window, {name}) == {offset}, "{name}");' for name, offset in fields(WINDOW)]
     assert len(checks) > 100
-    test = tmp_path / "check.cpp"
-    test.write_text('#include "cuda_host.h"\n#include "window.cu"\n' + "\n".join(checks))
-    cuda_host.compile_host("-c", test, "-o", tmp_path / "check.o")
+    code = cuda_host.host_source("window_copy.cu") + "\n".join(checks)
+    cuda_host.compile_host("-fsyntax-only", "-x", "c++", "-", code=code)
     # As many members as fields: none is left out.
-    source = compiling.kernel_source("window.cu").read_text()
     for structure, dtype in (("Window", WINDOW), ("Copy", COPY)):
         body = re.search(rf"^struct {structure} {{(.*?)^}};", source, re.M | re.S)[1]
         members = re.findall(r"(\w+);", re.sub("//.*", "", body))
@@ -112,7 +111,7 @@ def test_both_sides_lay_out_the_parameters_alike(tmp_path):
 
 
 def numpy_of(array):
-    """What an engine delivers, in NumPy."""
+    """Return an array of an engine in NumPy."""
     if array is None or isinstance(array, np.ndarray):
         return array
     return array.numpy() if isinstance(array, cuda_host.HostArray) else array.get()
@@ -123,7 +122,7 @@ def bits(array):
 
 
 def assert_equal(found, wanted, *, nan_is_nan):
-    """Bit by bit; but where a number was computed, NaN may have any bits."""
+    """Compare bit by bit, but let NaN have any bits if numbers were computed."""
     same = (bits(found) == bits(wanted)).all(axis=1)
     if nan_is_nan and wanted.dtype.kind not in "biu":
         same |= np.isnan(found.ravel()) & np.isnan(wanted.ravel())
@@ -133,8 +132,8 @@ def assert_equal(found, wanted, *, nan_is_nan):
 
 
 def assert_cut(found, wanted, job, step):
-    """Numbers made one by one are equal; statistics and noise within what the order of a sum and the last digits of a
-    logarithm and a cosine make."""
+    """Numbers made one by one are equal. Statistics differ by the order of a sum, and noise by the last digits of a
+    logarithm and a cosine."""
     window = job.window
     exact = window.per_sample is None and not window.jitter
     largest = 1.0
@@ -177,7 +176,7 @@ def assert_cut(found, wanted, job, step):
 
 
 def steps_of(job, *, batch, seed=0, position=2**33):
-    """A step of windows anywhere in the series, its last among them: behind that lies memory of somebody else."""
+    """Return a step of random windows of the series and its last one, behind which other memory lies."""
     windows = Windows(job.window, job.series.segments, bounds=job.series.bounds, has_targets=job.has_targets)
     indices = np.random.default_rng(seed).integers(0, len(windows), batch)
     indices[seed % batch] = len(windows) - 1
@@ -185,7 +184,7 @@ def steps_of(job, *, batch, seed=0, position=2**33):
 
 
 def engine_for(device, job, *, residency="device", threads=16, skew=0):
-    """The engine on the host or on a GPU, and what closes both it and its device."""
+    """Return the engine, on the host or on a GPU, and a function that closes it and its device."""
     if device == "cpu":
         runtime = cuda_host.HostRuntime(threads)
         engine = WindowCupyEngine(
@@ -222,8 +221,7 @@ def builds():
     if cuda_host.COMPILER is None:
         pytest.skip("g++ is not installed")
     if not cuda_host.SANITIZER:
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(functools.partial(cuda_host.built, "window.cu"), variants()))
+        cuda_host.build_all(variants())
 
 
 @pytest.fixture
@@ -255,8 +253,8 @@ def values_of(rng, dtype, shape, *, missing=0.0, infinite=False):
 
 @st.composite
 def jobs(draw):
-    """Any job that there can be, small."""
-    few = bool(cuda_host.SANITIZER)  # Each variant is built when it is first met.
+    """Any small job."""
+    few = bool(cuda_host.SANITIZER)  # Variants take long to build then. All entry points occur.
     kinds = ["float32", "float16", "float64", "int16"] if few else FLOATING * 3 + WHOLE
     dtype = draw(st.sampled_from(kinds))
     item = draw(st.sampled_from([(), (1,), (2,), (3,), (4,), (7,), (2, 4), (33,), (40,)]))
@@ -279,7 +277,7 @@ def jobs(draw):
         window["jitter"] = draw(st.sampled_from([0.0, 0.5]))
         window["reverse"] = draw(st.sampled_from([0.0, 0.5]))
         window["zoom"] = draw(st.sampled_from([0.0, 0.4]))
-    window["dtype"] = draw(st.sampled_from([None, None, "float32"] + ([] if few else ["float16", "bfloat16"])))
+    window["dtype"] = None if few else draw(st.sampled_from([None, None, "float32", "float16", "bfloat16"]))
     extras = ["mask", "start"] + (["mean", "scale"] if "per_sample" in window else [])
     window["extras"] = draw(st.lists(st.sampled_from(extras), unique=True))
     if not horizon:
@@ -308,7 +306,7 @@ def jobs(draw):
     if draw(st.booleans()):
         bounds["segments"] = [(3, rows - 2)]
     job = WindowJob(Series(values, targets, **bounds), Window(length, **window))
-    event(window_kernel.entry(job))
+    event(kernel_of(job).name)
     return job
 
 
@@ -344,7 +342,7 @@ def test_any_job_is_what_the_reference_makes(where, job, batch, seed, threads, r
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="each variant is built when it is first met")
 @pytest.mark.parametrize("name", WHOLE + FLOATING)
 def test_every_dtype_becomes_every_other_as_numpy_casts(where, name):
-    """Values of all sizes, so that float16 overflows; halfway between two, so that rounding twice shows."""
+    """Values overflow float16, and lie halfway between two numbers, so that two roundings show."""
     rng = np.random.default_rng(0)
     values = values_of(rng, name, (400, 3), missing=0.1, infinite=True)
     if name in ("float32", "float64"):
@@ -395,7 +393,7 @@ def test_large_windows_are_shared_out_among_blocks(where, name):
 @pytest.mark.parametrize("length", [1, 20, 200])
 @pytest.mark.parametrize("batch", [1, 33])
 def test_blocks_of_full_size(where, length, batch):
-    """As many threads as a GPU is given, and several windows in a block."""
+    """Blocks have as many threads as on a GPU, and several windows."""
     rng = np.random.default_rng(2)
     values = values_of(rng, "float32", (400, 3), missing=0.2)
     for window in (
@@ -408,7 +406,7 @@ def test_blocks_of_full_size(where, length, batch):
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="a sanitizer keeps a shadow of all of it")
 def test_rows_beyond_two_to_the_31st_element(where, tmp_path):
-    """A sparse file, of which the host keeps only what was read, and a window at its end."""
+    """Windows at the end of a sparse file, of which the host keeps only the pages that are read."""
     rows, channels = 2**31 // 4 + 1000, 4
     values = np.memmap(tmp_path / "large", np.int8, "w+", shape=(rows, channels))
     values[-200:] = np.arange(800).reshape(200, 4) % 127
@@ -419,8 +417,8 @@ def test_rows_beyond_two_to_the_31st_element(where, tmp_path):
         step = windows.step(np.arange(len(windows) - 5, len(windows)), seed=0, epoch=0, first=0)
         if where == "cpu":  # The address of the map itself, in place of a copy of it.
             runtime = cuda_host.HostRuntime(16)
-            held = window_cupy._Resident(values, values.ctypes.data, channels)
-            window_cupy._resident.setdefault(series, {})[runtime.name, "values"] = held
+            held = resident.Resident(values, values.ctypes.data, channels)
+            resident.residents.setdefault(series, {})[runtime.name, "values"] = held
             engine = WindowCupyEngine(
                 job, device=cuda.CPU, allocator=cuda_host.allocator(), residency="device", threads=1, runtime=runtime
             )
@@ -498,7 +496,7 @@ def test_a_step_is_one_copy_and_one_launch(series):
 @pytest.mark.parametrize("residency", ["device", "host"])
 @pytest.mark.usefixtures("builds")
 def test_buffers_are_used_again_only_when_they_were_read(series, residency):
-    """The device stands still while steps are queued on a stream of the caller's; then all of them come out right."""
+    """Steps queued on a stream of the caller while the device stands still come out right."""
     job = WindowJob(series, Window(24, target="end", extras=("start",)))
     runtime = cuda_host.HostRuntime(16)
     engine = WindowCupyEngine(
@@ -538,7 +536,7 @@ def test_no_more_buffers_than_a_few_wait_for_the_device(series, residency):
     for n in range(60):
         engine.submit(steps_of(job, batch=4, seed=n))
         cuts.append(engine.result(7))
-    assert runtime.pinned_buffers <= 1 + cupy_runtime.SPARE
+    assert runtime.pinned_buffers <= 1 + SPARE
     runtime.finish(7)
     for n, cut in enumerate(cuts):
         step = steps_of(job, batch=4, seed=n)
@@ -563,7 +561,7 @@ def test_discarded_steps_leave_no_trace(where, series):
 
 @pytest.mark.parametrize("residency", ["device", "host"])
 def test_mapped_files(where, tmp_path, residency):
-    """Of the other byte order, too; a file that was cut short raises."""
+    """Files of the other byte order work too; a file that was cut short raises."""
     values = values_of(np.random.default_rng(5), "float32", (300, 3))
     for order in ("<f4", ">f4"):
         np.save(tmp_path / "values.npy", values.astype(order))
@@ -601,11 +599,11 @@ def test_a_series_is_uploaded_once_and_freed_with_it():
 
     engines = [engine(series, Window(10)), engine(series, Window(20, layout="LBC"))]
     assert runtime.uploads == 2
-    before = len(window_cupy._resident)
+    before = len(resident.residents)
     engines.clear()
     del series
     gc.collect()
-    assert len(window_cupy._resident) == before - 1
+    assert len(resident.residents) == before - 1
     runtime.close()
 
 
@@ -622,16 +620,9 @@ def test_a_series_that_is_too_large_for_the_device_stays_on_the_host(series):
 
 
 def test_what_no_gpu_can_do_raises():
-    def engine(series, window, **options):
-        return WindowCupyEngine(
-            WindowJob(series, window), device=cuda.CPU, allocator=cuda_host.allocator(), threads=1, **options
-        )
-
     named = Series(np.zeros((20, 2), np.float32), targets=np.array(["a", "b"] * 10))
     with pytest.raises(ValueError, match=r"targets must be numbers of at most 16 bytes .* are <U1: .*np\.unique"):
-        engine(named, Window(3))
-    with pytest.raises(ValueError, match="residency must be one of auto, device, host, not 'gpu'"):
-        engine(Series(np.zeros((20, 2), np.float32)), Window(3), residency="gpu")
+        engine_for("cpu", WindowJob(named, Window(3)))
     wide = Series(np.broadcast_to(np.zeros((1, 1), np.int8), (2**20, 1000)))
     with pytest.raises(ValueError, match=r"length=1000000 and horizon=0 are too large for engine='cupy': .*1000 chan"):
         Launcher(WindowJob(wide, Window(1_000_000)))
@@ -640,44 +631,18 @@ def test_what_no_gpu_can_do_raises():
 # Sanitizers -----------------------------------------------------------------------------------------------------------
 
 
-def sanitizer_library(name):
-    found = subprocess.run(
-        [str(cuda_host.COMPILER), f"-print-file-name={name}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return found if os.path.isabs(found) else None
-
-
 @needs_compiler
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="runs under a sanitizer already")
 @pytest.mark.parametrize(
-    ("sanitizer", "library", "tests"),
+    ("sanitizer", "tests"),
     [
-        ("address,undefined", "libasan.so", "any_job or large_windows or noise or many_steps"),
-        ("thread", "libtsan.so", "any_job or large_windows"),
+        ("address,undefined", "any_job or large_windows or noise or many_steps"),
+        ("thread", "any_job or large_windows"),
     ],
-    ids=["address", "thread"],
 )
-def test_nothing_is_read_or_written_astray_and_no_threads_race(sanitizer, library, tests):
-    """The tests above once more, in a process that has the sanitizer's library loaded before all others."""
-    path = sanitizer_library(library)
-    if path is None:
-        pytest.skip(f"{library} is not installed")
-    environment = os.environ | {
-        "LD_PRELOAD": path,
-        "GPULOAD_TEST_SANITIZER": sanitizer,
-        # Python itself leaves memory behind.
-        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "TSAN_OPTIONS": "halt_on_error=1:exitcode=66",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu", "-k", tests, __file__]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=False, cwd=Path(__file__).parents[1]
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-    assert re.search(r"\d+ passed", done.stdout)
+def test_nothing_is_read_or_written_astray_and_no_threads_race(sanitizer, tests):
+    """The tests above once more, in a process that has the sanitizer's library loaded."""
+    sanitizers.run_under(sanitizer, __file__, tests)
 
 
 # Finding devices and kernels ------------------------------------------------------------------------------------------
@@ -744,6 +709,21 @@ def test_a_kernel_without_cupy_names_the_extra(monkeypatch):
         compiling.kernel("window.cu", "window_copy", ("-DNOT_COMPILED_YET",), cuda.Device(0))
 
 
+@needs_compiler
+def test_a_source_is_one_text_whose_lines_keep_their_places():
+    """Each file stands in it once, and a compiler's message names the file and line of an error."""
+    text = compiling.kernel_source("window.cu")
+    assert "#include" not in text
+    assert text.count("typedef unsigned char u8;") == text.count("MISSING_FORWARD = 2") == 1
+    options = [option for option in gpu_launch.options(IN="none", OUT="f32", COMPUTE="f32") if "-D" in option]
+    with pytest.raises(RuntimeError) as raised:
+        cuda_host.compile_host("-fsyntax-only", *options, "-x", "c++", "-", code=cuda_host.host_source("window.cu"))
+    places = set(re.findall(r"^(\S+):(\d+):\d+: note: in expansion of macro .IN.", str(raised.value), re.M))
+    assert {"window.cu", "window/element.cuh", "window/tile.cuh"} <= {file for file, _ in places}
+    for file, line in places:
+        assert re.search(r"\bIN\b", (KERNELS / file).read_text().splitlines()[int(line) - 1]), (file, line)
+
+
 def test_a_missing_source_says_so():
     with pytest.raises(FileNotFoundError, match=r"kernels/none\.cu is neither beside nor in .*: install gpuload again"):
         compiling.kernel_source("none.cu")
@@ -754,4 +734,4 @@ def test_a_source_that_does_not_compile_names_the_line(device):
     if device == "cpu":
         pytest.skip("only CuPy compiles")
     with pytest.raises(RuntimeError, match=r"kernels/window\.cu does not compile for cuda:0 with .*-DIN=none.*error"):
-        compiling.kernel("window.cu", "window_map", (*window_kernel.OPTIONS, "-DIN=none"), cuda.resolve(device))
+        compiling.kernel("window.cu", "window_map", gpu_launch.options(IN="none"), cuda.resolve(device))

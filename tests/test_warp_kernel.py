@@ -1,27 +1,21 @@
 """The kernels of images: they compile for every GPU, and make what SciPy, Pillow and NumPy make.
 
-As in `test_kernels`, the host runs the same source, compiled by g++, behind the seam of what runs on a GPU, and once
-more under that compiler's sanitizers.
+As in `test_kernels`, g++ compiles the same source for the host, where it runs behind the runtime that the augmenter
+uses, and once more under that compiler's sanitizers.
 """
 
-import concurrent.futures
 import gc
 import itertools
-import multiprocessing
-import os
 import re
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from pathlib import Path
 from typing import NamedTuple
 
 import cuda_host
 import numpy as np
 import pytest
-from cuda_host import nvrtc
+from cuda_host import nvrtc, sanitizers
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -29,17 +23,17 @@ from gpuload.core import device as cuda
 from gpuload.delivery import CUPY_ALLOCATOR, Allocator
 from gpuload.gpu import compile as compiling
 from gpuload.gpu import runtime as cupy_runtime
-from gpuload.gpu.launch import OPTIONS
+from gpuload.gpu.launch import options
+from gpuload.gpu.staging import SPARE
 from gpuload.gpu.store import TRANSFER, DeviceStore, Uploader, pitch
 from gpuload.images import reference as image_numpy
 from gpuload.images.augment import Augment
 from gpuload.images.device import CupyAugmenter
 from gpuload.images.step import Step
-from gpuload.images.warp import SOURCE, WARP, Warper, placements
+from gpuload.images.warp import WARP, Warper, placements
 
 ml_dtypes = pytest.importorskip("ml_dtypes")
 
-ARCHITECTURES = ("sm_75", "sm_80", "sm_90", "sm_100")
 DTYPES = ("float32", "float16", "bfloat16", "uint8")
 COLORS = {1: "grayscale", 3: "rgb", 4: "rgba"}
 
@@ -47,51 +41,50 @@ needs_compiler = pytest.mark.skipif(cuda_host.COMPILER is None, reason="g++ is n
 
 
 def variants():
-    """Every set of options that there can be."""
+    """Return every set of options of warp.cu."""
     made = (
         Warper(Augment(dtype=dtype), (2, 2, channels), source).options
         for source, dtype, channels in itertools.product(("uint8", "float32"), DTYPES, (1, 2, 3, 4, 7))
     )
-    return [OPTIONS, *dict.fromkeys(made)]
+    return list(dict.fromkeys(made))
 
 
 # Compiling ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="the sanitizer is for what runs on the host")
-def test_every_variant_compiles_for_every_architecture_and_spills_nothing():
-    """CuPy compiles in the user's process: what does not compile, or keeps registers in memory, is to be seen here."""
-    if not nvrtc.available():
-        pytest.skip("neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
-    assert len(variants()) == 1 + 2 * 4 * 3
-    # CuPy adds an option of its own.
-    options = [(*options, "-ftz=true") for options in variants()]
-    jobs = [(SOURCE, *pair) for pair in itertools.product(ARCHITECTURES, options)]
-    # Processes, since NVRTC compiles one program at a time.
-    with concurrent.futures.ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
-        logs = list(pool.map(nvrtc.compiled, *zip(*jobs, strict=True), chunksize=4))
-    for job, log in zip(jobs, logs, strict=True):
-        assert "warning" not in log.lower(), (job, log)
-        assert set(re.findall(r"(\d+) bytes (?:spill|stack)", log)) <= {"0"}, (job, log)
+@pytest.mark.skipif(not nvrtc.available(), reason="neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
+@pytest.mark.parametrize("jobs", [nvrtc.spread, pytest.param(nvrtc.every, marks=pytest.mark.slow)])
+def test_every_variant_compiles_and_spills_nothing(jobs):
+    """CuPy compiles in the user's process: errors, and registers kept in memory, must show here.
+
+    Every variant is compiled for one architecture, and every option for every architecture. The slow test compiles
+    every variant for every architecture.
+    """
+    assert len(variants()) == 2 * 4 * 3
+    found = jobs("warp.cu", variants())
+    for architecture in nvrtc.ARCHITECTURES:
+        seen = {option for job in found if job.architecture == architecture for option in job.options}
+        assert seen == {option for made in variants() for option in made}
+    nvrtc.assert_clean([*found, *nvrtc.every("copy.cu", [options()])])
 
 
 @needs_compiler
-def test_both_sides_lay_out_the_parameters_alike(tmp_path):
-    source = compiling.kernel_source(SOURCE).read_text()
-    checks = []
-    for structure, dtype in (("Warp", WARP), ("Transfer", TRANSFER)):
-        checks.append(f"static_assert(sizeof({structure}) == {dtype.itemsize});")
-        checks += [
-            f'static_assert(offsetof({structure}, {name}) == {offset} && sizeof({structure}::{name}) == {size}, "");'
-            for name, (field, offset) in dtype.fields.items()
-            for size in [field.itemsize]
-        ]
-        # As many members as fields, in their order: none is left out.
-        body = re.search(rf"^struct {structure} {{(.*?)^}};", source, re.M | re.S)[1]
-        assert re.findall(r"(\w+)(?:\[\d+\])?;", re.sub("//.*", "", body)) == list(dtype.names)
-    test = tmp_path / "check.cpp"
-    test.write_text('#include "cuda_host.h"\n#include "warp.cu"\n' + "\n".join(checks))
-    cuda_host.compile_host("-c", test, "-o", tmp_path / "check.o")
+@pytest.mark.parametrize(("file", "structure", "dtype"), [("warp.cu", "Warp", WARP), ("copy.cu", "Transfer", TRANSFER)])
+def test_both_sides_lay_out_the_parameters_alike(file, structure, dtype):
+    source = compiling.kernel_source(file)
+    checks = [f"static_assert(sizeof({structure}) == {dtype.itemsize});"]
+    checks += [
+        f'static_assert(offsetof({structure}, {name}) == {offset} && sizeof({structure}::{name}) == {size}, "");'
+        for name, (field, offset) in dtype.fields.items()
+        for size in [field.itemsize]
+    ]
+    # As many members as fields, in their order: none is left out.
+    body = re.search(rf"^struct {structure} {{(.*?)^}};", source, re.M | re.S)[1]
+    assert re.findall(r"(\w+)(?:\[\d+\])?;", re.sub("//.*", "", body)) == list(dtype.names)
+    code = cuda_host.host_source(file) + "\n".join(checks)
+    macros = ("-DIN=u8", "-DOUT=f32", "-DCHANNELS=3")
+    cuda_host.compile_host("-fsyntax-only", *macros, "-x", "c++", "-", code=code)
 
 
 # Images against the reference -----------------------------------------------------------------------------------------
@@ -110,7 +103,7 @@ class Rig(NamedTuple):
         )
 
     def augmented(self, transform, images, step):
-        """What becomes of images of the host, in NumPy."""
+        """Return the batch of images of the host, in NumPy."""
         augmenter = self.augmenter(transform, images)
         upload = Uploader(images.shape[1:], images.dtype.name, self.runtime).upload(images)
         found = numpy_of(augmenter.augment(upload.address(), step, (upload,)))
@@ -129,8 +122,7 @@ def builds():
     if cuda_host.COMPILER is None:
         pytest.skip("g++ is not installed")
     if not cuda_host.SANITIZER:
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            list(pool.map(lambda options: cuda_host.built(SOURCE, options), variants()))
+        cuda_host.build_all([("copy.cu", options()), *(("warp.cu", made) for made in variants())])
 
 
 @pytest.fixture
@@ -249,7 +241,7 @@ def matrices_of(rng, kind, count, height, width):
 
 @st.composite
 def cases(draw):
-    """Any transform, images and step that there can be, small."""
+    """Any transform, and small images with a step."""
     few = bool(cuda_host.SANITIZER)  # Each variant is built when it is first met.
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     length = st.one_of(st.integers(1, 5), st.integers(6, 40))
@@ -329,7 +321,7 @@ def test_large_images_are_cut_into_tiles(rig, name, per_sample):
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="a block of 512 threads takes a sanitizer long")
 def test_blocks_of_full_size(rig):
-    """As many threads as a GPU is given."""
+    """Blocks have as many threads as on a GPU."""
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (2, 70, 50, 3)).astype(np.uint8)
     transform = Augment(size=(70, 50), rotation=30, shear=10, zoom=0.3, hflip=0.5, channel_shift=30.0)
@@ -364,7 +356,7 @@ def test_small_differences_of_large_levels_have_their_deviation(rig):
 
 
 def test_images_of_one_batch_lie_anywhere(rig):
-    """In a store, in two uploads, and one of them twice."""
+    """Images lie in a store and in two uploads, and one is used twice."""
     found = rig()
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (6, 9, 7, 3)).astype(np.uint8)
@@ -383,7 +375,7 @@ def test_images_of_one_batch_lie_anywhere(rig):
 
 
 def test_positions_that_are_no_numbers_stay_inside_the_image(rig):
-    """Whatever a matrix holds, no byte beside the image is read: a sanitizer looks on."""
+    """No matrix lets the kernel read beside the image: a sanitizer would see it."""
     images = np.full((4, 5, 6, 3), 7, np.uint8)
     matrices = np.zeros((4, 2, 3))
     for row, value in enumerate((np.nan, np.inf, -np.inf, 1e300)):
@@ -400,13 +392,6 @@ def test_what_no_gpu_does_raises():
     def warper(shape=(4, 4, 3), source="uint8", **options):
         return Warper(Augment(**options), shape, source)
 
-    with pytest.raises(ValueError, match=r"warp_order must be 0 or 1 on a GPU, not 3: pass warp_order=1 or engine="):
-        warper(rotation=1, warp_order=3)
-    warper(hflip=0.5, warp_order=3)  # Flips need no spline.
-    with pytest.raises(ValueError, match="function must be None on a GPU: leave it out or pass engine='numpy'"):
-        warper(function=abs)
-    with pytest.raises(ValueError, match="zca must be None on a GPU"):
-        warper(size=(1, 1), color="grayscale", zca=np.eye(1))
     with pytest.raises(ValueError, match="images on a GPU must be uint8 or float32, not float64"):
         warper(source="float64")
     with pytest.raises(
@@ -430,7 +415,7 @@ def test_placements_are_scipys_sums():
 
 @pytest.mark.parametrize("size", [1, 2, 15, 16, 100, 4096, 70_000, 70_001])
 def test_copied_images_are_those_that_were_there(rig, size):
-    """From any address; and no byte beside them is written."""
+    """Copies begin at any address, and no byte beside them is written."""
     found = rig(8)
     rng = np.random.default_rng(size)
     images = rng.integers(0, 256, (4, 1, size, 1)).astype(np.uint8)
@@ -468,7 +453,7 @@ PLAIN = Augment(size=(8, 8), dtype="uint8")
 
 
 def given_time():
-    """Whoever does not wait goes on meanwhile, and is found out."""
+    """Let code that fails to wait go on, and be seen."""
     time.sleep(0.05)
 
 
@@ -529,11 +514,11 @@ def test_uploads_are_read_when_they_are_there(host, images):
 
 
 class Owner:
-    """Of anybody's memory."""
+    """An owner of memory."""
 
 
 def test_memory_is_kept_until_it_was_read(host, images):
-    """And no longer than until the next batch, or until asked."""
+    """Memory is kept until a launch has read it, and dropped at the next batch or at `release`."""
     store = DeviceStore(4, images[0].nbytes, host.runtime)
     store.upload(np.arange(4), images)
     augmenter = host.augmenter(PLAIN, images)
@@ -566,7 +551,7 @@ def test_memory_is_kept_until_it_was_read(host, images):
 
 
 def test_an_uploads_memory_is_used_again_only_when_it_was_read(host, images):
-    """Many batches are asked for while the device stands still, each of an upload that is kept by nobody else."""
+    """Many batches are queued while the device stands still, each from an upload that only the launch keeps."""
     uploader = Uploader((8, 8, 3), "uint8", host.runtime)
     augmenter = host.augmenter(PLAIN, images)
     host.runtime.gate.clear()
@@ -576,8 +561,8 @@ def test_an_uploads_memory_is_used_again_only_when_it_was_read(host, images):
         upload = uploader.upload(images + np.uint8(n))
         batches.append(augmenter.augment(upload.address(7), step_of(4), (upload,), 7))
         del upload
-    # Those of launches that are waited for, and as many small buffers for addresses.
-    assert host.runtime.pinned_buffers <= 2 * (cupy_runtime.SPARE + 2)
+    # Buffers of launches that wait, and as many small ones for addresses.
+    assert host.runtime.pinned_buffers <= 2 * (SPARE + 2)
     host.runtime.finish(7)
     for n, batch in enumerate(batches):
         np.testing.assert_array_equal(batch.numpy(), images + np.uint8(n))
@@ -586,13 +571,13 @@ def test_an_uploads_memory_is_used_again_only_when_it_was_read(host, images):
 
 
 def test_uploads_that_nobody_reads_do_not_fill_the_memory(host, images):
-    """While the device stands still."""
+    """Uploads reuse buffers even while the device stands still."""
     uploader = Uploader((8, 8, 3), "uint8", host.runtime)
     host.runtime.gate.clear()
     threading.Timer(0.3, host.runtime.gate.set).start()
     for _ in range(40):
         uploader.upload(images)
-    assert host.runtime.pinned_buffers <= cupy_runtime.SPARE + 1
+    assert host.runtime.pinned_buffers <= SPARE + 1
     uploader.close()
 
 
@@ -602,33 +587,12 @@ def test_uploads_that_nobody_reads_do_not_fill_the_memory(host, images):
 @needs_compiler
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="runs under a sanitizer already")
 @pytest.mark.parametrize(
-    ("sanitizer", "library", "tests"),
+    ("sanitizer", "tests"),
     [
-        ("address,undefined", "libasan.so", "any_batch or tiles or no_numbers or copied or stream or memory"),
-        ("thread", "libtsan.so", "any_batch or tiles or copied"),
+        ("address,undefined", "any_batch or tiles or no_numbers or copied or stream or memory"),
+        ("thread", "any_batch or tiles or copied"),
     ],
-    ids=["address", "thread"],
 )
-def test_nothing_is_read_or_written_astray_and_no_threads_race(sanitizer, library, tests):
-    """The tests above once more, in a process that has the sanitizer's library loaded before all others."""
-    found = subprocess.run(
-        [str(cuda_host.COMPILER), f"-print-file-name={library}"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    if not os.path.isabs(found):
-        pytest.skip(f"{library} is not installed")
-    environment = os.environ | {
-        "LD_PRELOAD": found,
-        "GPULOAD_TEST_SANITIZER": sanitizer,
-        # Python itself leaves memory behind.
-        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",
-        "UBSAN_OPTIONS": "print_stacktrace=1",
-        "TSAN_OPTIONS": "halt_on_error=1:exitcode=66",
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not gpu", "-k", tests, __file__]
-    done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=False, cwd=Path(__file__).parents[1]
-    )
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
-    assert re.search(r"\d+ passed", done.stdout)
+def test_nothing_is_read_or_written_astray_and_no_threads_race(sanitizer, tests):
+    """The tests above once more, in a process that has the sanitizer's library loaded."""
+    sanitizers.run_under(sanitizer, __file__, tests)

@@ -1,37 +1,77 @@
-"""Kernels: their sources, compiled for a device once in a process."""
+"""Sources of kernels, put together and compiled for a device once in a process."""
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
 
+from gpuload.core.codes import codes_header
 from gpuload.core.device import Device
 
+_INCLUDE = re.compile(r'#include "([^"]+)"')
+_GENERATED = {"codes.h": codes_header}
+"""Functions that return the text of headers that are not files."""
+
 _kernels: dict[tuple[str, str, tuple[str, ...], int], Any] = {}
-
-
 _compiling = threading.Lock()
 
 
-def kernel_source(file: str) -> Path:
-    """The path of a kernel's source: in the folder `kernels` beside the package, or in the installed package."""
+def kernel_source(file: str) -> str:
+    """Return the text of a kernel's source, with each file that it includes in place of the `#include`, once.
+
+    The text is complete because CuPy's cache on disk is keyed by it: a change in an included file must change the text.
+    `#line` directives keep the names and lines of files in the compiler's messages. Includes stand outside of `#if`.
+
+    Args:
+        file: A path within the folder `kernels`, such as "window.cu".
+
+    Raises:
+        FileNotFoundError: If a file is not there.
+    """
+    return "\n".join(_assembled(file, set())) + "\n"
+
+
+def _assembled(file: str, included: set[str]) -> list[str]:
+    included.add(file)
+    lines = [f'#line 1 "{file}"']
+    for number, line in enumerate(_text(file).splitlines(), 1):
+        found = _INCLUDE.match(line)
+        if not found:
+            lines.append(line)
+        elif found[1] not in included:
+            lines += [*_assembled(found[1], included), f'#line {number + 1} "{file}"']
+        else:
+            lines.append("")
+    return lines
+
+
+def _text(file: str) -> str:
+    """Return the text of one file: generated, beside the package (a checkout), or in the package (a wheel)."""
+    if file in _GENERATED:
+        return _GENERATED[file]()
     package = Path(__file__).parents[1]
     for folder in (package.parent / "kernels", package / "kernels"):
         if (folder / file).is_file():
-            return folder / file
+            return (folder / file).read_text()
     raise FileNotFoundError(
         f"kernels/{file} is neither beside nor in {package}: install gpuload again, with the files of its wheel"
     )
 
 
 def kernel(file: str, name: str, options: tuple[str, ...], device: Device) -> Any:
-    """The function `name` of a CUDA source, compiled for a device: a `cupy.RawKernel`.
+    """Return a function of a CUDA source, compiled for a device, once in a process: a `cupy.RawKernel`.
 
-    Compiled once for each (file, options, device) in a process; CuPy keeps what was compiled on disk as well.
+    Args:
+        file: The source, such as "window.cu".
+        name: The function, such as "window_copy".
+        options: Options of the compiler.
+        device: The GPU.
 
-    Raises ImportError where CuPy or NVIDIA's compiler library (NVRTC) is missing, RuntimeError where the source does
-    not compile.
+    Raises:
+        ImportError: If CuPy or NVIDIA's compiler library (NVRTC) is missing.
+        RuntimeError: If the source does not compile.
     """
     key = (file, name, options, int(device.index or 0))
     with _compiling:
@@ -45,7 +85,7 @@ def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) ->
         import cupy
     except ImportError:
         raise ImportError("kernels on a GPU need CuPy, which is not installed: pip install 'gpuload[cuda13]'") from None
-    code = kernel_source(file).read_text()
+    code = kernel_source(file)
     try:
         with cupy.cuda.Device(device.index):
             function = cupy.RawModule(code=code, options=options).get_function(name)
@@ -65,7 +105,7 @@ def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) ->
 
 
 def _first_error(log: str) -> str:
-    """The line of a compiler's output that says what is wrong.
+    """Return the line of a compiler's output that tells the first error.
 
     >>> _first_error("window.cu(3): warning: unused\\nwindow.cu(7): error: no such type\\n1 error detected")
     'window.cu(7): error: no such type'

@@ -1,42 +1,76 @@
-"""What a launch of any kernel is."""
+"""Kernels, their parameters and their launches, as plain data.
+
+NumPy only. Addresses are plain numbers, so that the same launch runs on a GPU and, in tests, on the host.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-OPTIONS = ("-std=c++17", "--fmad=false")
-
-
 THREADS = 256
-"""Of a block, at most: what `__launch_bounds__` in the source says."""
+"""Threads of a block, at most: the `__launch_bounds__` of the sources."""
+LARGEST = 2**31 - 2**16
+"""Numbers of an image, and bytes of a window, at most: inside of one, kernels count in 32 bits."""
 
 
-def fields_of(*lines: str) -> list[tuple[str, str]]:
-    return [(name, kind) for line in lines for kind, *names in [line.split()] for name in names]
+class Kernel(NamedTuple):
+    """A function of a CUDA source."""
 
-
-def log2(number: int) -> int:
-    """Of the least power of two that is at least `number`."""
-    return max(0, int(number) - 1).bit_length()
-
-
-def ceil_div(number: int, divisor: int) -> int:
-    return -(-number // divisor)
+    source: str
+    """File in the folder `kernels`."""
+    name: str
+    options: tuple[str, ...]
+    """Options of the compiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One launch."""
+    """One launch of a kernel."""
 
-    kernel: str
+    kernel: Kernel
     parameters: NDArray[np.void]
-    """[] `WINDOW`: the only argument, by value."""
+    """[] structure: the only argument, by value."""
     grid: int
-    """Blocks."""
+    """Number of blocks."""
     block: int
     """Threads of a block."""
-    shared: int
+    shared: int = 0
     """Bytes of dynamic shared memory of a block."""
+
+
+def options(**macros: object) -> tuple[str, ...]:
+    """Return the compiler's options for a source with these macros.
+
+    >>> options(IN="u8", CHANNELS=3)
+    ('-std=c++17', '--fmad=false', '-DIN=u8', '-DCHANNELS=3')
+    """
+    return ("-std=c++17", "--fmad=false", *(f"-D{name}={value}" for name, value in macros.items()))
+
+
+def fields_of(*lines: str) -> list[tuple[str, str]]:
+    """Return fields for `np.dtype`, given as lines of a type and the names that have it.
+
+    >>> fields_of("u8 from to", "i4 count")
+    [('from', 'u8'), ('to', 'u8'), ('count', 'i4')]
+    """
+    return [(name, kind) for line in lines for kind, *names in [line.split()] for name in names]
+
+
+def fill(structure: Any, **fields: Any) -> None:
+    """Set fields of a structure."""
+    for name, value in fields.items():
+        structure[name] = value
+
+
+def log2(number: int) -> int:
+    """Return the logarithm of the least power of two that is at least `number`."""
+    return max(0, int(number) - 1).bit_length()
+
+
+def ceil_div(number: int, divisor: int) -> int:
+    """Return a quotient, rounded up."""
+    return -(-number // divisor)

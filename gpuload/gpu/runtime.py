@@ -1,4 +1,4 @@
-"""What engines ask of a device, CuPy's answers, and buffers on the way there."""
+"""A device as engines see it, and CuPy's implementation of it."""
 
 from __future__ import annotations
 
@@ -9,76 +9,76 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.device import Device
-from gpuload.gpu.compile import kernel as compiled
-from gpuload.gpu.launch import THREADS, Launch
+from gpuload.gpu import compile as compiling
+from gpuload.gpu.launch import THREADS, Kernel, Launch
 
 Bytes = NDArray[np.uint8]
 
 
 class Memory(Protocol):
-    """Memory on the device; freed with the last reference to it."""
+    """Memory on the device, freed with the last reference to it."""
 
     pointer: int
 
 
 class Pinned(Memory, Protocol):
-    """Memory of the host that the device reads by itself."""
+    """Memory of the host that the device reads directly."""
 
     array: Bytes
 
 
 class Runtime(Protocol):
-    """What the engine asks of a device. Streams are `cudaStream_t` as numbers; errors are raised."""
+    """A device. Streams are `cudaStream_t` as numbers. All methods raise the device's errors."""
 
     name: str
-    """Tells one device's memory from another's."""
+    """Tells the memory of one device from that of another."""
     threads: int
-    """Of a block, at most; a power of two."""
+    """Threads of a block, at most; a power of two."""
 
     def stream(self) -> int:
-        """A stream of the runtime's own."""
+        """Return the stream that the runtime owns."""
 
     def allocating(self, stream: int) -> contextlib.AbstractContextManager[Any]:
-        """While it lasts, CuPy hands out memory for work on that stream of the runtime's own."""
+        """Return a context in which CuPy allocates memory for work on the runtime's own stream."""
 
     def free_bytes(self) -> int:
-        """Memory of the device that is free."""
+        """Return the bytes of the device's memory that are free."""
 
     def memory(self, size: int) -> Memory:
-        """`size` bytes on the device."""
+        """Allocate bytes on the device."""
 
     def pinned(self, size: int) -> Pinned:
-        """`size` bytes on the host."""
+        """Allocate pinned bytes on the host."""
 
     def upload(self, to: int, data: NDArray[Any]) -> None:
-        """Copy an array in one piece to an address on the device; returns when that is done."""
+        """Copy a contiguous array to an address on the device, and wait for the copy."""
 
     def copy(self, to: int, source: Pinned, size: int, stream: int) -> None:
         """Queue a copy of the first `size` bytes to an address on the device."""
 
     def event(self) -> Any:
-        """A new event."""
+        """Return a new event."""
 
     def record(self, event: Any, stream: int) -> None:
-        """Let the event happen when all that is queued on the stream is done."""
+        """Queue the event on a stream: it happens when all earlier work of the stream is done."""
 
     def happened(self, event: Any) -> bool:
-        """Whether the event has happened, or was never recorded."""
+        """Return whether the event has happened, or was never recorded."""
 
     def wait(self, event: Any) -> None:
-        """Return when the event has happened."""
+        """Block until the event has happened."""
 
     def follow(self, stream: int, event: Any) -> None:
-        """What is queued on the stream from now on waits for the event, as it was recorded last."""
+        """Let later work of the stream wait for the latest record of the event."""
 
-    def kernel(self, file: str, name: str, options: tuple[str, ...]) -> Any:
-        """The kernel `name` of `kernels/file`, compiled."""
+    def kernel(self, kernel: Kernel) -> Any:
+        """Return a compiled kernel, for `launch`."""
 
-    def launch(self, kernel: Any, launch: Launch, stream: int) -> None:
+    def launch(self, compiled: Any, launch: Launch, stream: int) -> None:
         """Queue a launch."""
 
     def finish(self, stream: int) -> None:
-        """Return when all that is queued on the stream is done."""
+        """Block until all work of the stream is done."""
 
 
 class _CupyMemory:
@@ -94,7 +94,7 @@ class _CupyPinned(_CupyMemory):
 
 
 class _Stream(NamedTuple):
-    """A stream that somebody else made, as CuPy's launches want it: all that they look at is `ptr`."""
+    """A stream of another owner, for CuPy's launches, which read `ptr` only."""
 
     ptr: int
 
@@ -128,11 +128,11 @@ class CupyRuntime:
     def free_bytes(self) -> int:
         with self._here():
             free, _ = self._runtime.memGetInfo()
-            # What CuPy's pool holds and does not use is free for us as well.
+            # Memory that CuPy's pool holds and does not use is free for us too.
             return int(free) + int(self._cupy.get_default_memory_pool().free_bytes())
 
     def memory(self, size: int) -> Memory:
-        # CuPy keeps what is freed for the stream that was current: no work of other streams waits for this memory.
+        # CuPy reuses freed memory on the stream that was current at its allocation, so that must be our own stream.
         with self._here(), self._own:
             return _CupyMemory(self._cupy.cuda.alloc(size))
 
@@ -168,19 +168,14 @@ class CupyRuntime:
         with self._here():
             self._runtime.streamWaitEvent(stream, event.ptr)
 
-    def kernel(self, file: str, name: str, options: tuple[str, ...]) -> Any:
-        return compiled(file, name, options, self._device)
+    def kernel(self, kernel: Kernel) -> Any:
+        return compiling.kernel(kernel.source, kernel.name, kernel.options, self._device)
 
-    def launch(self, kernel: Any, launch: Launch, stream: int) -> None:
+    def launch(self, compiled: Any, launch: Launch, stream: int) -> None:
+        # CuPy passes a NumPy array of one element by value.
+        arguments, shared = (launch.parameters,), launch.shared
         with self._here():
-            # CuPy passes a NumPy array of one element by value.
-            kernel(
-                (launch.grid,),
-                (launch.block,),
-                (launch.parameters,),
-                shared_mem=launch.shared,
-                stream=_Stream(stream),
-            )
+            compiled((launch.grid,), (launch.block,), arguments, shared_mem=shared, stream=_Stream(stream))
 
     def finish(self, stream: int) -> None:
         with self._here():

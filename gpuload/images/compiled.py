@@ -9,6 +9,12 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.core.codes import BORDERS, PER_SAMPLE
+
+# To numba, globals are constants.
+NEAREST, CONSTANT, REFLECT = (BORDERS[name] for name in ("nearest", "constant", "reflect"))
+STANDARDIZE = PER_SAMPLE["standardize"]
+
 
 class Constants(NamedTuple):
     """Values that are the same for all images of a job."""
@@ -49,11 +55,11 @@ compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 @compiled(inline="always")
 def folded(p, n, mode):
     """Return the position inside the image, by SciPy's arithmetic. The caller handles `constant` before."""
-    if mode <= 1:
+    if mode in (NEAREST, CONSTANT):
         return min(max(p, 0.0), n - 1.0)
     if n == 1:
         return 0.0
-    if mode == 2:
+    if mode == REFLECT:
         if p < 0:
             if p < -2.0 * n:
                 p += 2.0 * n * int(-p / (2.0 * n))
@@ -99,7 +105,7 @@ def read_row(image, matrix, y, job, blend, line):
     if matrix[1, 0] == 0.0:
         # The whole row lies between two rows of the image: they are blended first.
         p = y_of_row + y0
-        if mode == 1 and (p < 0.0 or p > height - 1.0):
+        if mode == CONSTANT and (p < 0.0 or p > height - 1.0):
             for x in range(width):
                 for c in range(channels):
                     line[x, c] = job.fill_value
@@ -111,7 +117,7 @@ def read_row(image, matrix, y, job, blend, line):
                 blend[x, c] = level + (np.float32(image[below, x, c]) - level) * share
         for x in range(width):
             p = x_of_row + matrix[0, 0] * x + x0
-            if mode == 1 and (p < 0.0 or p > width - 1.0):
+            if mode == CONSTANT and (p < 0.0 or p > width - 1.0):
                 for c in range(channels):
                     line[x, c] = job.fill_value
                 continue
@@ -121,7 +127,7 @@ def read_row(image, matrix, y, job, blend, line):
         return
     for x in range(width):
         px, py = x_of_row + matrix[0, 0] * x + x0, y_of_row + matrix[1, 0] * x + y0
-        if mode == 1 and (px < 0.0 or px > width - 1.0 or py < 0.0 or py > height - 1.0):
+        if mode == CONSTANT and (px < 0.0 or px > width - 1.0 or py < 0.0 or py > height - 1.0):
             for c in range(channels):
                 line[x, c] = job.fill_value
             continue
@@ -222,7 +228,7 @@ def augment_image(image, n, drawn, job, out):
                 for c in range(channels):
                     total += lines[y, x, c]
         center = np.float32(total / lines.size)
-    if job.per_sample == 2:
+    if job.per_sample == STANDARDIZE:
         squares = 0.0
         for y in range(height):
             for x in range(width):

@@ -1,7 +1,6 @@
-"""The second half of an image's way on a GPU: levels of one size, wherever they lie, to the batch that is delivered.
+"""Augmentation on a GPU: from decoded images of one size, anywhere in its memory, to the batch that is delivered.
 
-`kernels/warp.cu` does the work in one launch a step; CuPy holds the memory. Each object is for one thread at a time,
-but not all of them for the same one; into `Upload.pixels` several threads may write.
+One launch of `kernels/warp.cu` a step does the work; CuPy holds the memory. An object is used by one thread at a time.
 """
 
 from __future__ import annotations
@@ -14,26 +13,29 @@ from numpy.typing import NDArray
 
 from gpuload.core.device import Device
 from gpuload.delivery import Allocator
+from gpuload.gpu.launch import Kernel
 from gpuload.gpu.runtime import CupyRuntime, Runtime
 from gpuload.gpu.staging import Staging
-from gpuload.gpu.store import Addresses, staged
+from gpuload.gpu.store import Addresses
 from gpuload.images.augment import Augment
 from gpuload.images.step import Step
-from gpuload.images.warp import SOURCE, Drawn, Warper, placements
+from gpuload.images.warp import Drawn, Warper, placements
 
 
 class CupyAugmenter:
     """Warps, recolours, normalizes, casts and lays out batches on a GPU, each with one small copy and one launch.
 
     Args:
-        transform: What is done. What it says of decoding and resizing is not looked at.
-        shape: [H, W, C] of an image.
-        source_dtype: Of the images, "uint8" or "float32".
-        device: Where.
-        allocator: Makes the arrays that are filled.
-        runtime: What runs copies and launches; None: CuPy on `device`.
+        transform: A transform that `unsupported` of the fast engine lets pass. Decoding, size and crop are ignored.
+        shape: (H, W, C) of an image.
+        source_dtype: Dtype of the images: "uint8" or "float32".
+        device: The GPU.
+        allocator: Makes the arrays of batches.
+        runtime: Runs copies and launches. None: CuPy on `device`.
 
-    Raises ValueError for a transform that no GPU does, ImportError where CuPy or NVRTC is missing.
+    Raises:
+        ValueError: If images are of another dtype or too large.
+        ImportError: If CuPy or NVRTC is missing.
     """
 
     def __init__(
@@ -45,30 +47,32 @@ class CupyAugmenter:
         allocator: Allocator,
         runtime: Runtime | None = None,
     ):
-        self.runtime = runtime = runtime or CupyRuntime(device)
-        """For stores and uploads of the same device, too."""
+        self._runtime = runtime = runtime or CupyRuntime(device)
         self._transform = transform
         self._device = device
         self._allocator = allocator
         self._warper = Warper(transform, shape, source_dtype, threads=runtime.threads)
-        self._kernels = {self._warper.kernel: self._compiled(self._warper.kernel)}
+        # Compiled now, so that a missing compiler is reported at the start.
+        self._kernels: dict[Kernel, Any] = {}
+        self._compiled(self._warper.kernel(transform.draws_channel_shift))
         self._staging = Staging(runtime)
 
-    def _compiled(self, kernel: str) -> Any:
-        return self.runtime.kernel(SOURCE, kernel, self._warper.options)
+    def _compiled(self, kernel: Kernel) -> Any:
+        if kernel not in self._kernels:
+            self._kernels[kernel] = self._runtime.kernel(kernel)
+        return self._kernels[kernel]
 
     def augment(self, addresses: Addresses, step: Step, keep: tuple[Any, ...] = (), stream: int | None = None) -> Any:
-        """A batch: [B, H, W, C] or [B, C, H, W] of the transform's dtype, of the allocator.
+        """Return a batch, [B, H, W, C] or [B, C, H, W] of the transform's dtype, made by the allocator.
 
         Args:
-            addresses: [B] where the levels of each image begin on the device, [H, W, C] in one piece. What writes them
-                must be queued on `stream` already, or be done: `DeviceStore.address` and `Upload.address` see to it.
-            step: What was drawn, [B] each.
-            keep: Whatever owns that memory; it is kept until the launch has run.
-            stream: The CUDA stream on which the batch will be read. None: the runtime's own; then the batch is there
-                on return.
+            addresses: [B] addresses of the images on the device, each [H, W, C] in one piece. The work that writes the
+                images must be done or precede on `stream`, as `DeviceStore.address` and `Upload.address` provide.
+            step: The numbers that were drawn, [B] each.
+            keep: The owners of that memory, kept until the launch has run.
+            stream: The CUDA stream that reads the batch. None: the runtime's own; the batch is complete on return.
         """
-        runtime, batch = self.runtime, len(addresses)
+        runtime, batch = self._runtime, len(addresses)
         if batch != step.batch_size:
             raise ValueError(f"addresses must be as many as the step has samples, {step.batch_size}, not {batch}")
         own = runtime.stream() if stream is None else stream
@@ -83,14 +87,12 @@ class CupyAugmenter:
             arrays["shifts"] = step.channel_shift.astype(np.float32)
         if step.brightness is not None:
             arrays["factors"] = step.brightness.astype(np.float32)
-        slot, places, size = staged(runtime, self._staging, arrays)
+        slot, places, size = self._staging.filled(arrays)
         try:
             launch = self._warper.launch(batch, Drawn(**places), self._allocator.pointer(out))
-            if launch.kernel not in self._kernels:
-                self._kernels[launch.kernel] = self._compiled(launch.kernel)
             slot.keep = keep
             runtime.copy(slot.device.pointer, slot.host, size, own)
-            runtime.launch(self._kernels[launch.kernel], launch, own)
+            runtime.launch(self._compiled(launch.kernel), launch, own)
         finally:
             runtime.record(slot.read, own)
             self._staging.give(slot)
@@ -100,9 +102,9 @@ class CupyAugmenter:
         return out
 
     def release(self) -> None:
-        """Let go of what launches that have run were to keep."""
+        """Drop the objects kept for launches that have run."""
         self._staging.release()
 
     def close(self) -> None:
-        """Free all memory, when the launches have run."""
+        """Wait for all launches, and free the memory."""
         self._staging.close()

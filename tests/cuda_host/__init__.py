@@ -1,18 +1,19 @@
-"""Kernels on the host: the same sources, compiled by g++, behind the engine's own seam."""
+"""Kernels on the host: the same sources, compiled by g++, behind the runtime that engines use."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import ctypes
 import functools
 import os
 import queue
+import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +22,23 @@ import numpy as np
 from gpuload.core.device import Device
 from gpuload.delivery import Allocator
 from gpuload.gpu.compile import kernel_source
+from gpuload.gpu.launch import Kernel
+
+from .kept import kept
 
 HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
 SANITIZER = os.environ.get("GPULOAD_TEST_SANITIZER", "")
-"""Of g++'s `-fsanitize=`; the process has to have its library loaded first."""
+"""For g++'s `-fsanitize=`. The process must have its library loaded first."""
 PATTERN = 0xA5
 """Each byte of an array before a kernel has written it."""
 
-FLAGS = ["-std=c++20", "-O1", "-g1", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing"]
+FLAGS = ["-std=c++20", "-O0", "-g1", "-fPIC", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing"]
 WARNINGS = ["-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-unused-function"]
+BARRIERS = {"window_cut", "warp_pixels", "warp_images"}
+"""Kernels that call `__syncthreads`."""
+
+_ENTRY = re.compile(r'^extern "C" __global__ void __launch_bounds__\(.*\) (\w+)\(const (\w+) p\)', re.M)
 
 _libc = ctypes.CDLL(None)
 _libc.malloc.restype = ctypes.c_void_p
@@ -38,47 +46,60 @@ _libc.malloc.argtypes = [ctypes.c_size_t]
 _libc.free.argtypes = [ctypes.c_void_p]
 
 
-@functools.cache
-def folder() -> Path:
-    """Where this run's builds are."""
-    path = tempfile.mkdtemp(prefix="gpuload-kernels-")
-    weakref.finalize(folder, shutil.rmtree, path, ignore_errors=True)
-    return Path(path)
-
-
-def compile_host(*arguments: str | Path) -> None:
-    """Run g++; raises RuntimeError with what it says."""
+def _command(*arguments: str | Path) -> list[str]:
     sanitize = [f"-fsanitize={SANITIZER}", "-fno-sanitize-recover=all"] if SANITIZER else []
-    command = [str(COMPILER), *FLAGS, *WARNINGS, *sanitize, f"-I{HERE}", f"-I{kernel_source('window.cu').parent}"]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return [str(COMPILER), *FLAGS, *WARNINGS, *sanitize, f"-I{HERE}", *map(str, arguments)]
+
+
+def compile_host(*arguments: str | Path, code: str | None = None) -> None:
+    """Run g++, on `code` if the arguments end in `-`. Raise RuntimeError with its output if it fails."""
+    done = subprocess.run(_command(*arguments), input=code, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
 
 
-_building = threading.Lock()
-
-
 @functools.cache
-def _runner() -> Path:
-    out = folder() / "run.o"
-    compile_host("-c", HERE / "run.cpp", "-o", out)
-    return out
+def _version() -> str:
+    return subprocess.run([str(COMPILER), "--version"], capture_output=True, text=True, check=True).stdout
+
+
+def _compiled(suffix: str, code: str, *arguments: str | Path) -> Path:
+    """Compile a text, or find what an earlier run has made of it."""
+    arguments = (*arguments, "-x", "c++", "-")
+    header = (HERE / "cuda_host.h").read_text()
+
+    def make(out: Path) -> None:
+        compile_host(*arguments, "-o", out, code=code)
+
+    return kept(suffix, make, _version(), *_command(*arguments), header, code)
+
+
+def host_source(file: str) -> str:
+    """Return the text of a source for g++, where `call_name` calls each kernel `name` with its parameters' address."""
+    source = kernel_source(file)
+    calls = (
+        f'extern "C" void call_{name}(const void *p) {{ {name}(*static_cast<const {structure} *>(p)); }}\n'
+        for name, structure in _ENTRY.findall(source)
+    )
+    return '#include "cuda_host.h"\n' + source + "".join(calls)
 
 
 @functools.cache
 def built(file: str, options: tuple[str, ...]) -> ctypes.CDLL:
-    """The library of one source and one set of options, as the launcher gives them to NVRTC."""
-    with _building:
-        runner = _runner()
+    """Return the library of a source with the macros of a compiler's options."""
+    runner = _compiled(".o", (HERE / "run.cpp").read_text(), "-c")
     defines = [option for option in options if option.startswith("-D")]
-    name = Path(file).stem
-    out = folder() / f"{name}{''.join(defines)}.so"
-    compile_host("-shared", *defines, HERE / f"{name}.cpp", runner, "-o", out)
-    return ctypes.CDLL(str(out))
+    return ctypes.CDLL(str(_compiled(".so", host_source(file), "-shared", *defines, runner)))
+
+
+def build_all(kernels: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+    """Build many libraries at once."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda pair: built(*pair), kernels))
 
 
 class Block:
-    """Memory of the heap, of exactly that size, so that a sanitizer sees whatever leaves it."""
+    """Memory of the heap, of the exact size, so that a sanitizer sees every access beyond it."""
 
     def __init__(self, size: int):
         self.size = size
@@ -89,7 +110,7 @@ class Block:
 
 
 class HostArray:
-    """What a framework's array is to the engine: memory, a shape and a dtype."""
+    """An array as engines see those of frameworks: memory, a shape and a dtype."""
 
     def __init__(self, shape: tuple[int, ...], dtype: str, skew: int):
         import ml_dtypes
@@ -102,13 +123,13 @@ class HostArray:
         self._numbers = (offset, found, shape)
 
     def numpy(self) -> np.ndarray:
-        """A view, which needs this object to stay."""
+        """Return a view, valid as long as this object."""
         offset, dtype, shape = self._numbers
         return self.block.array[offset:].view(dtype).reshape(shape)
 
 
 def allocator(skew: int = 0) -> Allocator:
-    """Arrays that begin `skew` elements into their memory."""
+    """Return an allocator of arrays that begin `skew` elements into their memory."""
 
     def empty(shape: tuple[int, ...], dtype: str, device: Device) -> HostArray:
         return HostArray(shape, dtype, skew)
@@ -117,7 +138,7 @@ def allocator(skew: int = 0) -> Allocator:
 
 
 class Event:
-    """Of a stream: recorded again and again, and whoever waits waits for what was recorded last by then."""
+    """An event of a stream. A wait is for the latest record."""
 
     def __init__(self) -> None:
         self.happened = threading.Event()
@@ -125,11 +146,11 @@ class Event:
 
 
 class HostRuntime:
-    """A device that is the host: streams are threads that do what was queued, late.
+    """The host as a device. A stream is a thread that does the queued work.
 
     Args:
-        threads: Of a block, at most.
-        free: Bytes that are said to be free.
+        threads: Threads of a block, at most.
+        free: Bytes that `free_bytes` returns.
     """
 
     def __init__(self, threads: int = 256, free: int = 2**40):
@@ -143,12 +164,12 @@ class HostRuntime:
         self._queues: dict[int, queue.SimpleQueue[Callable[[], None] | None]] = {}
         self._errors: list[BaseException] = []
         self.gate = threading.Event()
-        """Cleared: nothing that is queued is done."""
+        """Cleared, it stops all streams."""
         self.gate.set()
         self._held: dict[int, threading.Event] = {}
 
     def hold(self, stream: int) -> threading.Event:
-        """Until the event is set, nothing is done that is queued on that stream."""
+        """Stop a stream until the event that is returned is set."""
         self._held[stream] = threading.Event()
         return self._held[stream]
 
@@ -162,7 +183,7 @@ class HostRuntime:
             if stream in self._held:
                 assert self._held[stream].wait(60)
             task()
-            del task  # With all that it refers to.
+            del task  # Nothing that the task refers to may live longer.
 
     def _put(self, stream: int, task: Callable[[], None]) -> None:
         if stream not in self._queues:
@@ -213,14 +234,14 @@ class HostRuntime:
         happened = event.happened
         self._put(stream, lambda: happened.wait(60) and None)
 
-    def kernel(self, file: str, name: str, options: tuple[str, ...]) -> tuple[ctypes.CDLL, Any, bool]:
-        library = built(file, options)
-        return library, getattr(library, f"call_{name}"), name in ("window_cut", "warp_pixels", "warp_images")
+    def kernel(self, kernel: Kernel) -> tuple[ctypes.CDLL, Any, bool]:
+        library = built(kernel.source, kernel.options)
+        return library, getattr(library, f"call_{kernel.name}"), kernel.name in BARRIERS
 
-    def launch(self, kernel: tuple[ctypes.CDLL, Any, bool], launch: Any, stream: int) -> None:
-        library, function, barriers = kernel
+    def launch(self, compiled: tuple[ctypes.CDLL, Any, bool], launch: Any, stream: int) -> None:
+        library, function, barriers = compiled
         parameters = launch.parameters.tobytes()
-        assert launch.block <= self.threads * (2 if launch.kernel == "warp_images" else 1)
+        assert launch.block <= self.threads * (2 if launch.kernel.name == "warp_images" else 1)
         assert launch.shared <= 48 * 1024
         self.launches += 1
         self._put(

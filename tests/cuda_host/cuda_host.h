@@ -1,9 +1,15 @@
-// The part of CUDA C++ that a kernel of this repository uses, on the host: a thread of the host for each CUDA thread of
-// a block, one block after another. Shared memory is a block of the heap, of exactly the size that the launch asks for.
+// The part of CUDA C++ that kernels of this repository use, on the host. One thread of the host stands for each CUDA
+// thread of a block, and blocks run one after another. Shared memory is a piece of the heap, of the exact size that the
+// launch asks for.
 #pragma once
 
-#include <cmath>
 #include <cstddef>
+
+// Declared here because <cmath> takes as long to compile as a kernel.
+extern "C" {
+float floorf(float) noexcept, logf(float) noexcept, rintf(float) noexcept, sqrtf(float) noexcept, truncf(float) noexcept;
+double cos(double) noexcept, floor(double) noexcept, sin(double) noexcept, sqrt(double) noexcept;
+}
 
 struct Index {
     unsigned x = 0, y = 0, z = 0;
@@ -19,16 +25,17 @@ void __syncthreads();
 #define INLINE inline
 
 inline void sincospif(float turns, float *sine, float *cosine) {
-    *sine = float(std::sin(M_PI * turns));
-    *cosine = float(std::cos(M_PI * turns));
+    constexpr double pi = 3.14159265358979323846;
+    *sine = float(sin(pi * turns));
+    *cosine = float(cos(pi * turns));
 }
 
 inline int floor_of(double value) {
-    const double whole = std::floor(value);
+    const double whole = floor(value);
     return whole >= 2147483647.0 ? 2147483647 : whole > -2147483648.0 ? int(whole) : -2147483647 - 1;  // NaN too.
 }
 
-// Rounded once, to the nearest, by the compiler.
+// Rounded once, to the nearest, by the compiler's own type.
 inline float f32_of_half(unsigned short bits) {
     _Float16 value;
     __builtin_memcpy(&value, &bits, 2);

@@ -1,4 +1,4 @@
-// Runs a launch on the host.
+// Runs launches of kernels on the host.
 #include "cuda_host.h"
 
 #include <barrier>
@@ -15,7 +15,7 @@ static std::optional<std::barrier<>> together;
 
 void __syncthreads() { together->arrive_and_wait(); }
 
-// One launch. Where `barriers` is false the threads of a block run one after another: no barrier may be met then.
+// Runs one launch. Without `barriers`, the threads of a block run one after another, and the kernel must have none.
 extern "C" void run(void (*kernel)(const void *), const void *parameters, unsigned grid, unsigned block, size_t shared,
                     int barriers) {
     if (!barriers) {
