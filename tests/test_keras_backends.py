@@ -1,6 +1,7 @@
 """Keras' `fit`, `evaluate` and `predict` on gpuload's data sets, with each of Keras' backends.
 
-The backend of this process is `KERAS_BACKEND`, or PyTorch; `test_other_backends` runs this file again with the others.
+The backend of this process is `KERAS_BACKEND`, or PyTorch; `test_other_backends` runs this file again with the others,
+and with it the tests of `fit` in test_keras_state.py: a process for each backend, since starting one takes long.
 """
 
 import importlib.util
@@ -30,13 +31,25 @@ by_number = pytest.mark.skipif(
 )
 
 
+# JAX compiles each operation for each shape, and again for each new model, which takes most of its time. Small programs
+# compile twice as fast without these passes, and the same ones are compiled once a run.
+QUICK_JAX = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="the run with PyTorch starts the others")
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_other_backends(backend: str) -> None:
+def test_other_backends(backend: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
+    if backend == "jax":
+        environment |= {**QUICK_JAX, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    files = [Path(__file__), Path(__file__).with_name("test_keras_state.py")]
+    command = [sys.executable, "-m", "pytest", *files, "-k", f"{files[0].stem} or fit", "-q", "-p", "no:cacheprovider"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-8000:]
 
