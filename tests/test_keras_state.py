@@ -1,6 +1,6 @@
 """Keras' doors broken off and taken up again: the same batches as without the break; and files that cannot be read.
 
-The backend of this process is `KERAS_BACKEND`, or PyTorch. test_keras_backends.py runs the tests of `fit` with the rest.
+The backend of this process is `KERAS_BACKEND`, or PyTorch; test_keras_backends.py tests `fit` with the others as well.
 """
 
 import functools
