@@ -45,7 +45,7 @@ demo: $(STAMP)-demo  ## train a small network on augmented digits
 	$(BIN)/gpuload demo $(ARGS)
 
 test: $(STAMP)-test  ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP)-test  ## check style, format and types
 	$(BIN)/python -m ruff check .

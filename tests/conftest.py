@@ -31,6 +31,25 @@ settings.register_profile(
 settings.load_profile("gpuload")
 
 
+# Files of more than half a minute, the longest first.
+LONG = [
+    "test_kernels",
+    "test_benchmarks",
+    "test_keras_backends",
+    "test_warp_kernel",
+    "test_programs",
+    "test_demo",
+    "test_keras_state",
+    "test_ranks",
+    "test_engines",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long files first. `make test` gives a process one file after another: the short ones even out the end."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 class Place(NamedTuple):
     """Where a job runs, in the words of `gpuload.Loader`: `Loader(..., **place._asdict())`."""
 

@@ -41,6 +41,18 @@ def gpuload_command(*arguments: str, first: str = "", **environment: str) -> sub
     )
 
 
+def said_by_main(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the program in this process, which has imported what takes longest."""
+    from gpuload.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["gpuload", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code, *capfd.readouterr()
+
+
 def without(module: str) -> str:
     """Python statements after which importing the module fails as it does where it is not installed."""
     return f"import sys; sys.modules[{module!r}] = None"
@@ -285,48 +297,75 @@ def test_training_does_not_see_what_is_held_out_and_repeats_itself() -> None:
         assert losses[0][-1] < losses[0][0]
 
 
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    ended = gpuload_command("demo", "--out", str(tmp_path), "--device", "cuda", CUDA_VISIBLE_DEVICES="")
+    message = (
+        "device='cuda' needs NVIDIA GPU number 0, but the driver shows none: "
+        "pass device='cpu', or device='auto' to take what is there"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"gpuload: {message}\n")
+
+
 @pytest.mark.parametrize(
-    ("arguments", "environment", "message"),
+    ("arguments", "message"),
     [
-        (
-            ["--device", "cuda"],
-            {"CUDA_VISIBLE_DEVICES": ""},
-            "device='cuda' needs NVIDIA GPU number 0, but the driver shows none: "
-            "pass device='cpu', or device='auto' to take what is there",
-        ),
-        (["--epochs", "0"], {}, "epochs must be an integer of at least 1, not 0"),
-        (["--series", "--epochs", "0"], {}, "epochs must be an integer of at least 1, not 0"),
+        (["--epochs", "0"], "epochs must be an integer of at least 1, not 0"),
+        (["--series", "--epochs", "0"], "epochs must be an integer of at least 1, not 0"),
         (
             ["--series", "--engine", "dali"],
-            {},
             "engine must be one of auto, cupy, numpy for windows, not 'dali': DALI decodes images, a Series needs no "
             "decoder; leave engine out",
         ),
     ],
 )
-@pytest.mark.usefixtures("finished")
-def test_a_mistake_is_one_line(out: Path, arguments: list[str], environment: dict[str, str], message: str) -> None:
-    ended = gpuload_command("demo", "--out", str(out), *arguments, **environment)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"gpuload: {message}\n")
+def test_other_mistakes(
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    said = said_by_main(monkeypatch, capfd, "demo", "--out", str(tmp_path), *arguments)
+    assert said == (1, "", f"gpuload: {message}\n")
+
+
+def missing(name: str) -> str:
+    return f"gpuload: this needs {name}, which is not installed: pip install 'gpuload[demo]'\n"
+
+
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_a_missing_package_is_named_with_what_to_install(tmp_path: Path, module: str) -> None:
+    """Before anything that takes long is imported."""
+    ended = gpuload_command("demo", "--out", str(tmp_path), first=without(module))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", missing(module))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     ("module", "name", "arguments"),
     [
-        ("typer", "typer", []),
         ("rich", "rich", []),
-        ("torch", "torch", []),
         ("sklearn", "scikit-learn", []),
         ("matplotlib", "matplotlib", []),
         ("statsmodels", "statsmodels", ["--series"]),
     ],
 )
-def test_a_missing_package_is_named_with_what_to_install(
-    tmp_path: Path, module: str, name: str, arguments: list[str]
+def test_other_missing_packages(
+    tmp_path: Path,
+    module: str,
+    name: str,
+    arguments: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    ended = gpuload_command("demo", "--out", str(tmp_path), *arguments, first=without(module))
-    message = f"gpuload: this needs {name}, which is not installed: pip install 'gpuload[demo]'\n"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", message)
+    # Neither what belongs to the package nor the demo, which imports it, may be there from before.
+    for there in [*sys.modules]:
+        if there.startswith((f"{module}.", "gpuload.demo")):
+            monkeypatch.delitem(sys.modules, there)
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delattr(gpuload, "demo", raising=False)
+    said = said_by_main(monkeypatch, capfd, "demo", "--out", str(tmp_path), *arguments)
+    assert said == (1, "", missing(name))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,10 +1,6 @@
 """The Keras door against Keras itself: order, labels, pixels, state, attributes, statistics, training."""
 
-import os
 import random
-import subprocess
-import sys
-import textwrap
 import warnings
 from pathlib import Path
 
@@ -408,46 +404,6 @@ def test_save_to_dir(photos: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "keras").iterdir()) == sorted(
         p.name for p in (tmp_path / "gpuload").iterdir()
     )
-
-
-MODEL = """
-    import os, sys, random, warnings
-    import numpy as np, keras
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator as KerasGenerator
-    from gpuload.keras import ImageDataGenerator
-    warnings.simplefilter("ignore")
-    results = []
-    for make in (KerasGenerator, lambda **o: ImageDataGenerator(**o, device="cpu", engine="numpy")):
-        generator = make(rescale=1 / 255, shear_range=5, zoom_range=0.2, horizontal_flip=True, validation_split=0.25)
-        flow = {"target_size": (16, 16), "batch_size": 4, "seed": 7}
-        train = generator.flow_from_directory(sys.argv[1], subset="training", **flow)
-        held_out = generator.flow_from_directory(sys.argv[1], subset="validation", shuffle=False, **flow)
-        keras.utils.set_random_seed(3)
-        layers = [keras.layers.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
-        model = keras.Sequential(layers)
-        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
-        weights = {0: 1.0, 1: 2.0, 2: 0.5}
-        history = model.fit(train, epochs=3, validation_data=held_out, class_weight=weights, verbose=0).history
-        # TensorFlow's trainer reads ahead across the ends of epochs, so that Keras itself is left to chance there.
-        model.fit(train, epochs=2, steps_per_epoch=None if keras.backend.backend() == "tensorflow" else 2, verbose=0)
-        losses = [x for name in sorted(history) for x in history[name]]
-        scores = model.evaluate(held_out, verbose=0)
-        results.append(losses + scores + model.predict(held_out, verbose=0).ravel().tolist())
-    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
-    print("same", len(results[0]))
-"""
-
-
-@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
-def test_training_is_the_same(photos: Path, backend: str) -> None:
-    """fit (with validation, class weights, fewer steps than batches), evaluate and predict give Keras' numbers."""
-    pytest.importorskip(backend)
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MODEL), str(photos)], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "same" in run.stdout
 
 
 def test_fit_is_foreseen(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

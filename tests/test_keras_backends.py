@@ -1,8 +1,10 @@
 """Keras' `fit`, `evaluate` and `predict` on gpuload's data sets, with each of Keras' backends.
 
-The backend of this process is `KERAS_BACKEND`, or PyTorch; `test_other_backends` runs this file again with the others.
+The backend of this process is `KERAS_BACKEND`, or PyTorch; `test_other_backends` runs this file again with the others,
+and with it the tests of `fit` in test_keras_state.py: a process for each backend, since starting one takes long.
 """
 
+import functools
 import importlib.util
 import itertools
 import os
@@ -30,13 +32,25 @@ by_number = pytest.mark.skipif(
 )
 
 
+# JAX compiles each operation for each shape, and again for each new model, which takes most of its time. Small programs
+# compile twice as fast without these passes, and the same ones are compiled once a run.
+QUICK_JAX = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
+
 @pytest.mark.skipif(BACKEND != "torch", reason="the run with PyTorch starts the others")
 @pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_other_backends(backend: str) -> None:
+def test_other_backends(backend: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider"]
+    if backend == "jax":
+        environment |= {**QUICK_JAX, "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
+    files = [Path(__file__), Path(__file__).with_name("test_keras_state.py")]
+    command = [sys.executable, "-m", "pytest", *files, "-k", f"{files[0].stem} or fit", "-q", "-p", "no:cacheprovider"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-8000:]
 
@@ -467,6 +481,28 @@ def test_fit_equals_a_loop_by_hand(class_weight: dict[int, float] | None, device
     held_out.set_epoch(0)
     predicted = ours.predict(dataset(held_out), verbose=0)
     np.testing.assert_allclose(predicted, ours.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+def test_fit_gives_the_numbers_of_keras(photos: Path) -> None:
+    """With validation, class weights and fewer steps than batches; evaluate and predict too."""
+    results = []
+    for generator in (KerasGenerator, functools.partial(ImageDataGenerator, device="cpu", engine="numpy")):
+        made = generator(rescale=1 / 255, shear_range=5, zoom_range=0.2, horizontal_flip=True, validation_split=0.25)
+        flow = {"target_size": (16, 16), "batch_size": 4, "seed": 7}
+        train = made.flow_from_directory(photos, subset="training", **flow)
+        held_out = made.flow_from_directory(photos, subset="validation", shuffle=False, **flow)
+        keras.utils.set_random_seed(3)
+        layers = [keras.layers.Input((16, 16, 3)), keras.layers.Flatten(), keras.layers.Dense(3, activation="softmax")]
+        model = keras.Sequential(layers)
+        model.compile("sgd", "categorical_crossentropy", metrics=["accuracy"])
+        weights = {0: 1.0, 1: 2.0, 2: 0.5}
+        history = model.fit(train, epochs=3, validation_data=held_out, class_weight=weights, verbose=0).history
+        # TensorFlow's trainer reads ahead across the ends of epochs, so that Keras itself is left to chance there.
+        model.fit(train, epochs=2, steps_per_epoch=None if BACKEND == "tensorflow" else 2, verbose=0)
+        losses = [x for name in sorted(history) for x in history[name]]
+        scores = model.evaluate(held_out, verbose=0)
+        results.append(losses + scores + model.predict(held_out, verbose=0).ravel().tolist())
+    np.testing.assert_allclose(*results, rtol=1e-4, atol=1e-5)
 
 
 def weighted(x: Any, y: Any) -> Any:

@@ -1,9 +1,9 @@
 """Keras' doors broken off and taken up again: the same batches as without the break; and files that cannot be read.
 
-The backend of this process is `KERAS_BACKEND`, or PyTorch; `test_other_backends` runs what tests `fit` with the others.
+The backend of this process is `KERAS_BACKEND`, or PyTorch; test_keras_backends.py tests `fit` with the others as well.
 """
 
-import importlib.util
+import functools
 import itertools
 import json
 import os
@@ -33,17 +33,6 @@ BACKEND = keras.backend.backend()
 counted = pytest.mark.skipif(BACKEND == "tensorflow", reason="tf.data asks ahead: within an epoch nobody counts")
 # Of the rest of an epoch; test_fit_has_the_rest_of_an_epoch_first sees that it does.
 pytestmark = pytest.mark.filterwarnings("ignore:Your input ran out of data:UserWarning")
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="the run with PyTorch starts the others")
-@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
-def test_other_backends(backend: str) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    environment = {**os.environ, "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", "pytest", __file__, "-q", "-p", "no:cacheprovider", "-k", "fit"]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stdout[-8000:]
 
 
 COUNT, BATCH, BATCHES = 22, 4, 6  # Samples; the last batch is short.
@@ -388,15 +377,22 @@ def test_what_fit_asks() -> None:
         assert re.fullmatch(f"(?:{before}|n+)" + epoch, data.events)
 
 
+@functools.cache
+def unbroken(name: str, photos: Path) -> tuple[int, list[list[np.ndarray]]]:
+    """The number of batches in an epoch, and those of four epochs of `fit`."""
+    data, model = DATASETS[name](photos), recorder()
+    model.fit(data, epochs=4, shuffle=False, verbose=0)
+    return len(data), model.taken
+
+
 @counted
 @settings(max_examples=8 if BACKEND == "torch" else 3)
 @given(epoch=st.integers(0, 2), batch=st.integers(1, BATCHES), built=st.booleans())
 @pytest.mark.parametrize("name", IN_FIT)
 def test_fit_goes_on(name: str, photos: Path, epoch: int, batch: int, built: bool) -> None:
     """Broken off after a batch of an epoch: with the same samples, in this and in later epochs."""
-    whole, model = DATASETS[name](photos), recorder()
-    batch = min(batch, len(whole))
-    model.fit(whole, epochs=4, shuffle=False, verbose=0)
+    batches, expected = unbroken(name, photos)
+    batch = min(batch, batches)
     data, first = DATASETS[name](photos), recorder()
     saving = Saving(data, stop=(epoch, batch))
     with pytest.raises(Killed):
@@ -404,8 +400,8 @@ def test_fit_goes_on(name: str, photos: Path, epoch: int, batch: int, built: boo
     state = saving.states[epoch, batch]
     again, second = DATASETS[name](photos), recorder(DATASETS[name](photos) if built else None)
     again.load_state_dict(state)
-    second.fit(again, initial_epoch=epoch + batch // len(whole), epochs=4, shuffle=False, verbose=0)
-    same(first.taken + second.taken, model.taken)
+    second.fit(again, initial_epoch=epoch + batch // batches, epochs=4, shuffle=False, verbose=0)
+    same(first.taken + second.taken, expected)
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
