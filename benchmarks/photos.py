@@ -11,8 +11,6 @@ reason the smooth ones (retina, rocket, flower) are left out; colour wheels and 
     python -m benchmarks.photos --count 1000
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path
@@ -24,15 +22,7 @@ from PIL import Image
 
 RECIPE = 1
 """Part of the folder's name; a change to how photographs are made needs a new number."""
-SKIMAGE = (
-    "astronaut.png",
-    "chelsea.png",
-    "coffee.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-)
+SKIMAGE = "astronaut.png chelsea.png coffee.png hubble_deep_field.jpg ihc.png motorcycle_left.png motorcycle_right.png"
 SKLEARN = ("china.jpg",)
 
 
@@ -42,14 +32,14 @@ def originals() -> dict[str, Image.Image]:
     from sklearn.datasets import load_sample_image
 
     shipped = Path(skimage.__file__).parent / "data"
-    images = {Path(name).stem: Image.open(shipped / name).convert("RGB") for name in SKIMAGE}
+    images = {Path(name).stem: Image.open(shipped / name).convert("RGB") for name in SKIMAGE.split()}
     return images | {Path(name).stem: Image.fromarray(load_sample_image(name)) for name in SKLEARN}
 
 
 def crop(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """A random part of the image, of the aspect ratio of `size` (width, height), scaled to it and perhaps mirrored.
 
-    Where the original allows it, the part is larger than `size`, else 85 to 100 % of what fits.
+    The part is larger than `size` where the original allows it, and otherwise 85 to 100 % of the original.
     """
     most = min(image.width / size[0], image.height / size[1])
     scale = rng.uniform(min(1.0, 0.85 * most), most)
@@ -70,8 +60,17 @@ def make(folder: Path, count: int, seed: int) -> None:
         crop(sources[name], size, rng).save(folder / name / f"{number:06}.jpg", quality=95, subsampling="4:2:0")
 
 
+def blurs(folder: Path, count: int, sides: tuple[int, ...]) -> list[Path]:
+    """Write small JPEGs, each of random colours and as high and wide as the next of `sides`; return their paths."""
+    rng, paths = np.random.default_rng(0), [folder / f"{number:05}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        side, coarse = sides[number % len(sides)], rng.integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(path)
+    return paths
+
+
 def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
-    """The folder that holds them, made first if it is not there. It comes into being whole or not at all."""
+    """Return the folder of the photographs, which is made first if it is not there, and then whole or not at all."""
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpuload-benchmarks"
     folder = cache / f"photos-{RECIPE}-{count}-{seed}"
     if folder.is_dir():
@@ -91,7 +90,7 @@ def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
 
 def main(
     count: Annotated[int, typer.Option(min=1, help="how many")] = 1000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="photographs depend on it alone")] = 0,
     cache: Annotated[Path | None, typer.Option(help="where to keep them; default: the user's cache folder")] = None,
 ) -> Path:
     """Make the photographs and say where they are and how large."""

@@ -1,0 +1,250 @@
+"""Parts that all benchmarks share: options, rounds, processes of their own, and the report at the end."""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import psutil
+import typer
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = [
+    "numpy",
+    "numba",
+    "scipy",
+    "pillow",
+    "nvidia-dali-cuda120",
+    "nvidia-dali-cuda130",
+    "nvidia-nvimgcodec-cu12",
+    "nvidia-nvimgcodec-cu13",
+    "cupy-cuda12x",
+    "cupy-cuda13x",
+    "keras",
+    "tensorflow",
+    "tensorflow-cpu",
+    "jax",
+    "torch",
+    "torchvision",
+    "spdl",
+    "grain",
+]
+LOAD_AT_START = os.getloadavg()[0]  # Read on import, because later the benchmark itself is part of the load.
+
+Report = dict[str, Any]
+Result = TypeVar("Result")
+
+
+def _known_device(device: str) -> str:
+    if device not in ("cpu", "cuda"):
+        raise typer.BadParameter(f"{device}: it must be cpu or cuda")
+    return device
+
+
+Rounds = Annotated[int, typer.Option("--rounds", min=1, help="rounds, in each of which every contender runs once")]
+Seconds = Annotated[float, typer.Option(help="approximate time of each measurement")]
+Data = Annotated[Path | None, typer.Option(help="a folder of class folders; default: made by benchmarks.photos")]
+Count = Annotated[int, typer.Option(min=1, help="photographs to make where there is no --data")]
+Sizes = Annotated[str, typer.Option(help="side lengths in pixels, separated by commas")]
+Device = Annotated[str, typer.Option(help="cpu or cuda", callback=_known_device)]
+Only = Annotated[str | None, typer.Option(help="names to measure, separated by commas; default: all")]
+Out = Annotated[Path | None, typer.Option(help="the JSON file to write; default: in benchmarks/results/")]
+
+
+def chosen(names: str | None, known: Iterable[str], option: str, separator: str = ",") -> list[str]:
+    """Return the names listed in an option, or all known ones where it is None."""
+    known = list(known)
+    found = known if names is None else names.split(separator)
+    if unknown := [name for name in found if name not in known]:
+        allowed = f"{separator} ".join(known)
+        raise typer.BadParameter(f"{', '.join(unknown)}: not among {allowed}", param_hint=option)
+    return found
+
+
+def words(contenders: dict[str, Any], names: Iterable[str]) -> dict[str, str]:
+    """First line of each contender's docstring, for the tables."""
+    return {name: (contenders[name].__doc__ or "").split("\n")[0].rstrip(".") for name in names}
+
+
+def rounds(count: int, tasks: dict[str, Callable[[], Result]]) -> dict[str, list[Result]]:
+    """Return the results of `count` rounds. In each, every task runs once, and another one goes first.
+
+    A noisy machine then disturbs all of them alike, and the results of one round can be compared.
+    """
+    results: dict[str, list[Result]] = {name: [] for name in tasks}
+    names = list(tasks)
+    for number in range(count):
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            settle()
+            results[name].append(tasks[name]())
+    return results
+
+
+def cpu_time() -> float:
+    """Seconds that all CPUs together have spent on this process, its threads and its worker processes."""
+    workers = psutil.Process().children(recursive=True)
+    return time.process_time() + sum(sum(process.cpu_times()[:2]) for process in workers)
+
+
+def settle(longest: float = 3.0) -> None:
+    """Wait until threads and worker processes have filled their queues and stopped."""
+    pause = 0.1
+    before = cpu_time()
+    for _ in range(int(longest / pause)):
+        time.sleep(pause)
+        before, last = cpu_time(), before
+        if before - last < 0.1 * pause:
+            return
+
+
+def spread(values: Iterable[float]) -> dict[str, Any]:
+    """Median, least and greatest of the rounds, and the rounds."""
+    values = list(values)
+    return {"median": statistics.median(values), "least": min(values), "greatest": max(values), "rounds": values}
+
+
+def spreads(results: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
+    """Spread of each figure over the rounds."""
+    return {name: spread(result[name] for result in results) for name in results[0]}
+
+
+def ratio(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
+    """Spread of the quotients of two figures, each computed within one round."""
+    return spread(one / other for one, other in zip(above["rounds"], below["rounds"], strict=True))
+
+
+def in_processes(function: Callable[..., Result], *calls: tuple[Any, ...]) -> list[Result]:
+    """Return the results of calls that run side by side, each in a new process."""
+    with ProcessPoolExecutor(len(calls), mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(function, *arguments) for arguments in calls]
+        return [job.result() for job in jobs]
+
+
+def timed(task: Callable[[], Result]) -> tuple[float, Result]:
+    """Seconds that a call takes, and its result."""
+    start = time.perf_counter()
+    result = task()
+    return time.perf_counter() - start, result
+
+
+def peak_bytes() -> int:
+    """Largest resident memory that this process ever had."""
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return 1024 * int(kilobytes)
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
+    """The machine and the versions of the packages."""
+    import gpuload
+
+    versions = {"gpuload": gpuload.__version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    cpus = len(os.sched_getaffinity(0))
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        "device": device,
+        "device_name": _gpu_name() if device != "cpu" else f"CPU, {cpus} cores",
+        "cpu": _cpu_model(),
+        "cpus": cpus,
+        "load_average": LOAD_AT_START,
+        "system": platform.platform(),
+        "versions": versions,
+    }
+
+
+def _cpu_model() -> str:
+    try:
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor()
+
+
+def _gpu_name() -> str:
+    driver, name = ctypes.CDLL("libcuda.so.1"), ctypes.create_string_buffer(100)
+    driver.cuInit(0)
+    driver.cuDeviceGetName(name, len(name), 0)
+    return name.value.decode()
+
+
+def finish(benchmark: str, device: str, out: Path | None, columns: dict[str, str], **facts: Any) -> Report:
+    """Print, write and return the report of a benchmark.
+
+    Args:
+        benchmark: Name of the program, by which the tables find its file.
+        device: "cpu" or "cuda".
+        out: The file to write, or None for benchmarks/results, named after the benchmark and the device.
+        columns: Keys of the rows to print, each with its heading; "a.b" is the key b of the dict a.
+        facts: Contents of the report beside the environment; `rows` among them.
+    """
+    report = {"benchmark": benchmark, "environment": environment(device), **facts}
+    show(report, columns)
+    print(f"written to {save(report, out)}")
+    return report
+
+
+def show(report: Report, columns: dict[str, str]) -> None:
+    """Print the rows as a table; the first figure that has a spread is shown with it, of the others the median."""
+    rows = [[_value(row, key) for key in columns] for row in report["rows"]]
+    first = min((place for row in rows for place, value in enumerate(row) if _spread(value)), default=None)
+    table = Table(title=f"{report['benchmark']}, {report['environment']['device_name']}")
+    for place, heading in enumerate(columns.values()):
+        name = any(isinstance(row[place], str) and row[place] for row in rows)
+        table.add_column(heading, justify="left" if name else "right", no_wrap=name)
+    for row in rows:
+        table.add_row(*(_cell(value, with_spread=place == first) for place, value in enumerate(row)))
+    console = Console()
+    console.print(table)
+    for name, reason in report.get("skipped", {}).items():
+        console.print(f"{name} was left out: {reason}")
+
+
+def _value(row: Report, key: str) -> Any:
+    found: Any = row
+    for part in key.split("."):
+        found = found.get(part, "")
+    return found
+
+
+def _spread(value: Any) -> bool:
+    return isinstance(value, dict) and "median" in value
+
+
+def _cell(value: Any, with_spread: bool = False) -> str:
+    if _spread(value):
+        between = f" ({_cell(value['least'])} to {_cell(value['greatest'])})"
+        return _cell(value["median"]) + between * with_spread
+    if isinstance(value, dict):  # Counts by kind.
+        return f"{sum(value.values()):,}"
+    if isinstance(value, list):
+        return f"{_cell(min(value))} to {_cell(max(value))}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def save(report: Report, out: Path | None) -> Path:
+    """Write the report as JSON and return the path."""
+    if out is None:
+        slug = re.sub(r"[^a-z0-9]+", "-", report["environment"]["device_name"].lower()).strip("-")
+        out = RESULTS / f"{report['benchmark']}-{slug}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    return out
