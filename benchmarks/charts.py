@@ -7,7 +7,7 @@ The report of the first machine is drawn: medians, with thin lines from the leas
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from matplotlib.axes import Axes
@@ -217,10 +217,7 @@ CHARTS: dict[str, tuple[tuple[str, ...], Callable[..., Figure]]] = {
 """Charts, each with the benchmarks that it is drawn from and the function that draws it."""
 
 
-def main(
-    results: Annotated[Path, typer.Option(help="the folder of JSON files")] = RESULTS,
-    docs: Annotated[Path, typer.Option(help="the folder of PNG files")] = DOCS,
-) -> None:
+def main(results: Path = RESULTS, docs: Path = DOCS) -> None:
     """Draw all charts."""
     docs.mkdir(parents=True, exist_ok=True)
     for name, (sources, draw) in CHARTS.items():

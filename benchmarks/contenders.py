@@ -15,8 +15,7 @@ import numpy as np
 from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless, gpu_framework, warps
 from benchmarks.pillow_contenders import grain, spdl, torch
 
-FIRST_REPEATS = 10
-"""Names of each file in the first epoch of `gpuload first`, so that it lasts."""
+FIRST_REPEATS = 10  # Names of each file in the first epoch of `gpuload first`, so that it lasts.
 
 
 def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
@@ -53,12 +52,12 @@ def gpuload_keras(job: Job) -> Batches:
     """gpuload.keras.ImageDataGenerator without a cache, taken with next(); always NumPy arrays."""
     from gpuload.keras import ImageDataGenerator
 
-    return taken(flow(ImageDataGenerator, job, device=job.device, cache=None))
+    yield from flow(ImageDataGenerator, job, device=job.device, cache=None)
 
 
 def keras(job: Job) -> Batches:
     """Keras' own ImageDataGenerator, which keeps nothing, taken with next(): one thread, on the CPU."""
-    return taken(flow(keras_generator(), job))
+    yield from flow(keras_generator(), job)
 
 
 def keras_generator() -> Any:
@@ -71,18 +70,12 @@ def keras_generator() -> Any:
 
 
 def flow(generator: Any, job: Job, **options: Any) -> Any:
-    """Return the iterator of a class with the interface of Keras' generator."""
+    """Return the endless iterator of a class with the interface of Keras' generator."""
     from keras.config import disable_interactive_logging
 
     disable_interactive_logging()
     augment = generator(shear_range=SHEAR, zoom_range=ZOOM, horizontal_flip=True, rescale=1 / 255, **options)
     return augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
-
-
-def taken(batches: Any) -> Batches:
-    """Batch after batch of an iterator in Keras' style, by next()."""
-    while True:
-        yield next(batches)
 
 
 def dali_pipeline(job: Job, graph: Callable[[], Any]) -> Any:
@@ -211,12 +204,12 @@ def tf_data(job: Job) -> Batches:
 def torch_warped(levels: Any, rng: np.random.Generator) -> Any:
     """Images by PyTorch's affine_grid and grid_sample from levels [B, C, H, W], where the levels are."""
     import torch
-    import torch.nn.functional as F
+    from torch.nn.functional import affine_grid, grid_sample
 
-    matrices = np.concatenate([warps(len(levels), rng), np.zeros((len(levels), 2, 1))], axis=2).astype(np.float32)
+    matrices = np.pad(warps(len(levels), rng).astype(np.float32), ((0, 0), (0, 0), (0, 1)))
     theta = torch.from_numpy(matrices).to(levels.device, non_blocking=True)
-    grid = F.affine_grid(theta, list(levels.shape), align_corners=False)
-    return F.grid_sample(levels.float().div_(255), grid, padding_mode="border", align_corners=False)
+    grid = affine_grid(theta, list(levels.shape), align_corners=False)
+    return grid_sample(levels.float().div_(255), grid, padding_mode="border", align_corners=False)
 
 
 def torchvision(job: Job) -> Batches:

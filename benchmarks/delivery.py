@@ -26,8 +26,7 @@ from benchmarks.program import Device, Out, Report, Rounds, finish, rounds, spre
 from gpuload.delivery.base import EXTRAS, FRAMEWORKS
 
 BATCH_SIZE = 32
-IN_A_ROW = 50
-"""Steps that are made before they are delivered."""
+IN_A_ROW = 50  # Steps that are made before they are delivered.
 COLUMNS = {"job": "job", "framework": "framework", "in_a_row": "µs, in a row", "cold": "µs, cold"}
 
 

@@ -3,10 +3,9 @@
     python -m benchmarks.fit                        a small convolutional network on photographs of 64 x 64
     python -m benchmarks.fit --backends torch --device cuda
 
-Each backend has a process of its own. There the two take turns in training the same model, by the same operations: the
-loop is written as people write it for that backend (autograd; a jitted function of the state; a tf.function over the data
-set), without callbacks and without logs. A round is one call of fit and as many epochs of the loop; the ratio is the
-time of fit divided by the loop's in the same round.
+Each backend has a process of its own. There the two take turns in training the same model, by the same operations,
+without callbacks and logs; the loop is written as people write it for that backend. A round is one call of fit and as
+many epochs of the loop. The ratio is the time of fit divided by the loop's in the same round.
 """
 
 import importlib.util
@@ -17,24 +16,12 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.photos import photos
-from benchmarks.program import (
-    Count,
-    Data,
-    Device,
-    Out,
-    Report,
-    Rounds,
-    chosen,
-    finish,
-    in_processes,
-    ratio,
-    rounds,
-    spread,
-    timed,
-)
+from benchmarks import program
+from benchmarks.jobs import BATCH_SIZE
+from benchmarks.photos import data_folder
+from benchmarks.program import Report
 
-BATCH_SIZE, SIZE = 32, 64
+SIZE = 64
 COLUMNS = {"backend": "backend", "ratio": "time of fit relative to the loop"}
 COLUMNS |= {"batches": "batches", "seconds.loop": "seconds, loop", "seconds.fit": "seconds, fit"}
 
@@ -44,16 +31,9 @@ def make_model() -> Any:
     import keras
 
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.Input((SIZE, SIZE, 3)),
-            layers.Conv2D(16, 3, 2, activation="relu"),
-            layers.Conv2D(32, 3, 2, activation="relu"),
-            layers.Conv2D(64, 3, 2, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(8),
-        ]
-    )
+    convolutions = [layers.Conv2D(filters, 3, 2, activation="relu") for filters in (16, 32, 64)]
+    ends = [layers.GlobalAveragePooling2D(), layers.Dense(8)]
+    model = keras.Sequential([layers.Input((SIZE, SIZE, 3)), *convolutions, *ends])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -134,36 +114,35 @@ def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -
     fed = gpuload.keras.dataset(loader.replace()) if backend == "tensorflow" else loader
     loop = LOOPS[backend](by_hand, fed)
     tasks: dict[str, Callable[[], float]] = {
-        "loop": lambda: timed(lambda: [loop() for _ in range(epochs)])[0],
-        "fit": lambda: timed(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False))[0],
+        "loop": lambda: program.timed(lambda: [loop() for _ in range(epochs)])[0],
+        "fit": lambda: program.timed(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False))[0],
     }
     for task in tasks.values():
         task()
-    seconds = {name: spread(values) for name, values in rounds(number, tasks).items()}
+    seconds = {name: program.spread(values) for name, values in program.rounds(number, tasks).items()}
     row = {"backend": backend, "batches": epochs * len(loader), "seconds": seconds}
-    return row | {"ratio": ratio(seconds["fit"], seconds["loop"])}
+    return row | {"ratio": program.ratio(seconds["fit"], seconds["loop"])}
 
 
 def main(
-    number: Rounds = 9,
+    number: program.Rounds = 9,
     epochs: Annotated[int, typer.Option(min=1, help="in a round")] = 3,
-    count: Count = 1000,
-    data: Data = None,
-    device: Device = "cpu",
+    data: program.Data = "1000",
+    device: program.Device = "cpu",
     backends: Annotated[str | None, typer.Option(help=f"of {', '.join(LOOPS)}; default: all")] = None,
-    out: Out = None,
+    out: program.Out = None,
 ) -> Report:
     """Measure, print a table, write JSON."""
-    folder = data or photos(count)
+    folder = data_folder(data)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     rows = []
-    for name in chosen(backends, LOOPS, "--backends"):
+    for name in program.chosen(backends, LOOPS, "--backends"):
         if importlib.util.find_spec(name) is None:
             print(f"{name} is left out: it is not installed")
             continue
         os.environ["KERAS_BACKEND"] = name  # The new process inherits it.
-        rows += in_processes(measure, (name, folder, number, epochs, device))
-    return finish("fit", device, out, COLUMNS, batch_size=BATCH_SIZE, rounds=number, rows=rows)
+        rows += program.in_processes(measure, (name, folder, number, epochs, device))
+    return program.finish("fit", device, out, COLUMNS, batch_size=BATCH_SIZE, rounds=number, rows=rows)
 
 
 if __name__ == "__main__":

@@ -3,10 +3,9 @@
     python -m benchmarks.growth
     python -m benchmarks.growth --axes files,size --rounds 1
 
-One thing is changed at a time; everything else is as in `Case`. Each measurement is a process of its own, or several for
-ranks; those of a round come one after another, in an order that rotates. `cold` has no cache; `warm` has one in memory
-that a first epoch has filled, or for ranks one file for all. There are few photographs under many names, so that a
-million files need no disk: the system has all of them in memory.
+One thing is changed at a time; everything else is as in `Case`. Each measurement is a process of its own, or several
+for ranks. `cold` has no cache; `warm` has one in memory that a first epoch has filled, or for ranks one file for all.
+Few photographs have many names, so that even a million files are in the system's memory.
 """
 
 import functools
@@ -16,7 +15,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,7 +27,7 @@ from PIL import Image
 import gpuload
 from benchmarks.contenders import gpuload_loader
 from benchmarks.jobs import Job, endless
-from benchmarks.photos import photos
+from benchmarks.photos import data_folder
 from benchmarks.program import Data, Out, Report, Rounds, Seconds, chosen, finish, in_processes, rounds, spreads, timed
 
 ORIGINALS, MEGAPIXELS = 64, 0.1875
@@ -45,35 +44,29 @@ class Case:
     axis: str
     value: float
     files: int = 512
-    scale: float = 1.0
-    """Factor of the photographs' sides, which are 500 and 375 pixels at 1."""
+    scale: float = 1.0  # Factor of the photographs' sides, which are 500 and 375 pixels at 1.
     size: int = 64
     batch: int = 32
     threads: int = CPUS
-    ranks: int = 1
-    """Processes, each with its part of the samples and of the threads."""
-    kept: float = 1.0
-    """Share of the samples that the cache may hold; 0: there is none."""
-
-
-def _axis(name: str, values: list[Any], **fixed: Any) -> list[Case]:
-    return [Case(name, value, **{name: value, **fixed}) for value in values]
+    ranks: int = 1  # Processes, each with its part of the samples and of the threads.
+    kept: float = 1.0  # Share of the samples that the cache may hold; 0: there is none.
 
 
 def axes() -> dict[str, list[Case]]:
     """The cases by the name of the thing that is changed."""
-    found = [
-        _axis("files", [1000, 10_000, 100_000], scale=0.25, size=32),
-        _axis("scale", [0.25, 0.5, 1.0, 2.0, 4.0], files=128),
-        _axis("size", [32, 64, 128, 224, 384]),
-        _axis("batch", [1, 8, 32, 128, 512]),
-        _axis("threads", sorted({*(2**power for power in range(CPUS.bit_length())), CPUS, 2 * CPUS})),
-        _axis("ranks", sorted({1, 2, CPUS, 2 * CPUS})),
-        _axis("kept", [0.0, 0.25, 0.5, 0.75, 1.0]),
-    ]
+    powers = {2**power for power in range(CPUS.bit_length())}
+    values: dict[str, list[Any]] = {"files": [1000, 10_000, 100_000], "scale": [0.25, 0.5, 1.0, 2.0, 4.0]}
+    values |= {"size": [32, 64, 128, 224, 384], "batch": [1, 8, 32, 128, 512]}
+    values |= {"threads": sorted({*powers, CPUS, 2 * CPUS}), "ranks": sorted({1, 2, CPUS, 2 * CPUS})}
+    values |= {"kept": [0.0, 0.25, 0.5, 0.75, 1.0]}
+    fixed: dict[str, dict[str, Any]] = {"files": {"scale": 0.25, "size": 32}, "scale": {"files": 128}}
+    found = {
+        name: [Case(name, value, **{name: value}, **fixed.get(name, {})) for value in some]
+        for name, some in values.items()
+    }
     # A cache of a million would take a minute to fill.
-    found[0].append(replace(found[0][-1], value=1_000_000, files=1_000_000, kept=0.0))
-    return {cases[0].axis: cases for cases in found}
+    found["files"].append(replace(found["files"][-1], value=1_000_000, files=1_000_000, kept=0.0))
+    return found
 
 
 def pictures(originals: list[Path], folder: Path, scale: float) -> list[str]:
@@ -118,21 +111,25 @@ def measure(case: Case, paths: list[str], cache: str, seconds: float, barrier: A
     with gpuload_loader(job, source, seed=0, threads=threads, shard=shard, cache=None) as loader:
         result["cold"] = speed(loader, seconds, barrier)
         result["cold_bytes"] = resident()
-    if case.kept:
-        limit = math.ceil(case.kept * case.files * 3 * case.size**2)
-        shared = {"cache": cache} if case.ranks > 1 else {"cache": "host", "cache_limit": limit}
-        if rank == 0:
-            with loader.replace(**shared, shard=None, threads=case.threads, last_batch="keep") as first:
-                for _ in first:
-                    pass
-                if case.ranks == 1:
-                    result["warm"] = speed(first, seconds, barrier)
-                    result["warm_bytes"] = resident()
-        if case.ranks > 1:
-            barrier.wait()
-            with loader.replace(**shared) as rest:
-                result["warm"] = speed(rest, seconds, barrier)
-                result["warm_bytes"] = resident()
+    if not case.kept:
+        return result
+
+    def warm(loader: Any) -> None:
+        result["warm"] = speed(loader, seconds, barrier)
+        result["warm_bytes"] = resident()
+
+    limit = math.ceil(case.kept * case.files * 3 * case.size**2)
+    shared = {"cache": cache} if case.ranks > 1 else {"cache": "host", "cache_limit": limit}
+    if rank == 0:
+        with loader.replace(**shared, shard=None, threads=case.threads, last_batch="keep") as first:
+            for _ in first:
+                pass
+            if case.ranks == 1:
+                warm(first)
+    if case.ranks > 1:
+        barrier.wait()
+        with loader.replace(**shared) as rest:
+            warm(rest)
     return result
 
 
@@ -150,26 +147,23 @@ def main(
     number: Rounds = 3,
     seconds: Seconds = 0.7,
     most: Annotated[int, typer.Option(help="largest number of files")] = 1_000_000,
-    data: Data = None,
+    data: Data = "64",
     out: Out = None,
 ) -> Report:
     """Measure, print a table, write JSON."""
     cases = [case for name in chosen(names, axes(), "--axes") for case in axes()[name] if case.files <= most]
-    originals = sorted((data or photos(ORIGINALS)).rglob("*.jpg"))[:ORIGINALS]
+    originals = sorted(data_folder(data).rglob("*.jpg"))[:ORIGINALS]
     with tempfile.TemporaryDirectory() as temporary:
         scales = {case.scale for case in cases}
         paths = {scale: pictures(originals, Path(temporary, str(scale)), scale) for scale in scales}
         sizes = {scale: sum(map(os.path.getsize, files)) / len(files) for scale, files in paths.items()}
         tasks = {str(case): functools.partial(run, case, paths[case.scale], seconds) for case in cases}
         found = rounds(number, tasks)
-    rows = []
+    rows: list[Report] = []
     for case, results in zip(cases, found.values(), strict=True):
-        fixed = {
-            name: getattr(case, name)
-            for name in ("axis", "value", "files", "size", "batch", "threads", "ranks", "kept")
-        }
-        fixed |= {"megapixels": MEGAPIXELS * case.scale**2, "mean_bytes": sizes[case.scale]}
-        rows.append(fixed | spreads(results))
+        row = {key: value for key, value in asdict(case).items() if key != "scale"}
+        row |= {"megapixels": MEGAPIXELS * case.scale**2, "mean_bytes": sizes[case.scale]}
+        rows.append(row | spreads(results))
     return finish("growth", "cpu", out, COLUMNS, rounds=number, seconds=seconds, rows=rows)
 
 

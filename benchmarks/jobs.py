@@ -12,6 +12,7 @@ import numpy as np
 
 SHEAR = 0.2
 ZOOM = 0.2
+BATCH_SIZE = 32
 Batches = Iterator[Any]
 
 
@@ -19,12 +20,10 @@ Batches = Iterator[Any]
 class Job:
     """The images that every contender delivers."""
 
-    folder: Path
-    """Holds one folder of images for each class."""
+    folder: Path  # Holds one folder of images for each class.
     size: int
     batch_size: int
-    device: str = "cpu"
-    """ "cpu" or "cuda"."""
+    device: str = "cpu"  # "cpu" or "cuda".
 
     @cached_property
     def files(self) -> list[tuple[str, int]]:

@@ -3,9 +3,8 @@
     python -m benchmarks.memory
 
 A million small images, and a hundred thousand batches of windows, each in a process of its own. A thousand times it
-reads the resident memory, the threads and the open descriptors. The first tenth is the warm-up, in which DALI's memory
-grows to the largest batch so far, and the allocator's to its widest scatter. The rest is cut into ten parts, each of
-which has a median of its memory, and a least number of threads and descriptors. A run is flat if its medians lie within
+reads the resident memory, the threads and the open descriptors. The first tenth is the warm-up, in which the memory of
+DALI and of the allocator grows. The rest is cut into ten parts. A run is flat if their medians of the memory lie within
 1 % of each other. Ends with exit code 1 where a run is not flat, or where threads or descriptors change.
 """
 
@@ -28,30 +27,24 @@ from benchmarks.program import Device, Out, Report, finish, in_processes
 COLUMNS = {"job": "job", "samples": "samples", "seconds": "seconds", "resident_bytes": "resident bytes"}
 COLUMNS |= {"spread_percent": "spread, %", "threads": "threads", "descriptors": "descriptors"}
 LOOKS, PARTS = 1000, 10
-FILES, SIDE = 4096, 32
-"""Number of small images, and the height and width of their batches."""
+FILES, SIDE = 4096, 32  # Number of small images, and the height and width of their batches.
 
 
-def images(folder: Path, device: str) -> gpuload.Loader:
-    """Images that are decoded, resized, turned and flipped."""
-    source = gpuload.ImageList(sorted(folder.glob("*.jpg")))
-    transform = gpuload.Augment(size=(SIDE, SIDE), rotation=10, hflip=0.5)
-    return gpuload.Loader(source, transform, batch_size=64, shuffle=True, seed=0, device=device)
-
-
-def windows(folder: Path, device: str) -> gpuload.Loader:
-    """Plain windows and their labels."""
-    values, _ = series()
-    source = gpuload.Series(values, targets=values[:, 0])
-    return gpuload.Loader(source, gpuload.Window(96), batch_size=256, shuffle=True, seed=0, device=device)
-
-
-JOBS = {"images": images, "windows": windows}
+def loaders(folder: Path, device: str) -> dict[str, gpuload.Loader]:
+    """Loaders of images that are decoded, resized, turned and flipped, and of plain windows."""
+    images, (values, _) = gpuload.ImageList(sorted(folder.glob("*.jpg"))), series()
+    augment = gpuload.Augment(size=(SIDE, SIDE), rotation=10, hflip=0.5)
+    options: dict[str, Any] = {"shuffle": True, "seed": 0, "device": device}
+    rows = gpuload.Series(values, targets=values[:, 0])
+    return {
+        "images": gpuload.Loader(images, augment, batch_size=64, **options),
+        "windows": gpuload.Loader(rows, gpuload.Window(96), batch_size=256, **options),
+    }
 
 
 def soak(job: str, folder: Path, device: str, batches: int) -> dict[str, Any]:
     """Memory, threads and descriptors of this process while it takes that many batches."""
-    process, loader = psutil.Process(), JOBS[job](folder, device)
+    process, loader = psutil.Process(), loaders(folder, device)[job]
     pace, looks, samples = max(1, batches // LOOKS), [], 0
     began = time.perf_counter()
     with loader:
@@ -60,24 +53,17 @@ def soak(job: str, folder: Path, device: str, batches: int) -> dict[str, Any]:
             if number % pace == 0:
                 gc.collect()
                 looks.append((process.memory_info().rss, process.num_threads(), process.num_fds()))
-    resident, threads, descriptors = zip(*looks, strict=True)
-    settled = len(looks) // 10
-    parts = [float(np.median(part)) for part in np.array_split(resident[settled:], PARTS) if len(part)]
+
+    def parts(column: Any) -> list[Any]:
+        return [part for part in np.array_split(column[len(looks) // 10 :], PARTS) if len(part)]
+
+    resident, threads, descriptors = (parts(column) for column in zip(*looks, strict=True))
+    medians = [float(np.median(part)) for part in resident]
     # DALI has the files of a batch open while it reads them; the least number tells whether any stays open.
-    threads, descriptors = (
-        [int(part.min()) for part in np.array_split(column[settled:], PARTS) if len(part)]
-        for column in (threads, descriptors)
-    )
-    return {
-        "job": job,
-        "batches": batches,
-        "samples": samples,
-        "seconds": time.perf_counter() - began,
-        "resident_bytes": parts,
-        "spread_percent": 100 * (max(parts) / min(parts) - 1),
-        "threads": [min(threads), max(threads)],
-        "descriptors": [min(descriptors), max(descriptors)],
-    }
+    threads, descriptors = ([int(part.min()) for part in column] for column in (threads, descriptors))
+    row = {"job": job, "batches": batches, "samples": samples, "seconds": time.perf_counter() - began}
+    row |= {"resident_bytes": medians, "spread_percent": 100 * (max(medians) / min(medians) - 1)}
+    return row | {"threads": [min(threads), max(threads)], "descriptors": [min(descriptors), max(descriptors)]}
 
 
 def main(

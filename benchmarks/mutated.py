@@ -2,18 +2,16 @@
 
     python -m benchmarks.mutated --count 10000
 
-As many good files as damaged ones, mixed. The damaged ones are small JPEGs that were cut off, had bits flipped, headers
-forged, sizes made huge and so on (`DAMAGE`), files of other formats, and folders and broken links in a file's place.
-Each engine delivers them all, once with `on_error="replace"` and once with "skip", in a process of its own that has a
-time limit. Each good sample must be delivered as Pillow decodes it; each damaged one too, or be reported in
-`loader.errors`. The peak of memory may exceed that of a process that loads good files alone by no more than two batches
-of the largest images that `max_pixels` lets through: the one being made and one being made again. Ends with exit code 1
-where anything of this fails.
+As many good files as damaged ones, mixed. The damaged ones are small JPEGs with `DAMAGE`, files of other formats, and
+folders and broken links in a file's place. Each engine delivers them all, once with `on_error="replace"` and once with
+"skip", in a process of its own that has a time limit. Each good sample must be delivered as Pillow decodes it; each
+damaged one too, or be reported in `loader.errors`. The peak of memory may exceed that of a process that loads good files
+alone by no more than two batches of the largest images that `max_pixels` lets through: the one being made and one being
+made again. Ends with exit code 1 where anything of this fails.
 
-Three results are failures: `lost`, samples that were neither delivered nor reported, and good ones that were reported;
-`odd`, delivered with other pixels than Pillow's; `refused`, delivered though Pillow raises. Two are only counted:
-`lenient`, where Pillow raises, but has the same pixels with `ImageFile.LOAD_TRUNCATED_IMAGES`; and `strict`, reported
-though Pillow decodes it.
+Failures are samples that are `lost`: neither delivered nor reported, or good and reported; `odd`: delivered with other
+pixels than Pillow's; `refused`: delivered though Pillow raises. Only counted are `lenient`: Pillow raises, but has the
+same pixels with `ImageFile.LOAD_TRUNCATED_IMAGES`; and `strict`: reported though Pillow decodes it.
 """
 
 import functools
@@ -37,15 +35,13 @@ import gpuload
 from benchmarks.photos import crop, originals
 from benchmarks.program import Out, Report, finish, peak_bytes
 
-SEEDS = 48
-"""Number of small JPEGs, from which all files are made."""
+SEEDS = 48  # Number of small JPEGs, from which all files are made.
 SIDE, BATCH = 64, 32
 """Height and width of delivered images, and samples in a batch. All engines resize to powers of two with the same
 nearest pixels, so that only decoders can differ."""
 LEVELS, SHARE = 2, 0.995
 """Pixels are Pillow's where this share of all values is no more than so many levels off; see tests/test_engines.py."""
-WRONG = ("lost", "odd", "refused")
-"""Results that are failures."""
+WRONG = ("lost", "odd", "refused")  # Results that are failures.
 COLUMNS = {key: key for key in ("engine", "files", "on_error", "ended", "seconds", "reported", "delivered")}
 COLUMNS |= {**{key: key for key in (*WRONG, "lenient", "strict")}, "peak_bytes": "peak bytes"}
 
@@ -61,12 +57,16 @@ def jpegs(count: int) -> list[bytes]:
         image = crop(pictures[number % len(pictures)], (width, height), rng)
         image = image.convert({5: "L", 6: "CMYK"}.get(number % 8, "RGB"))
         options = {"progressive": number % 4 == 3, "restart_marker_blocks": 4 * (number % 5 == 0)}
-        if image.mode == "RGB":
-            options["subsampling"] = number % 3
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=(75, 90)[number % 2], **options)
-        found.append(file.getvalue())
+        options |= {"subsampling": number % 3} if image.mode == "RGB" else {}
+        found.append(encoded(image, "JPEG", quality=(75, 90)[number % 2], **options))
     return found
+
+
+def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
+    """The file of an image in a format."""
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
 
 
 def segments(data: bytes) -> list[int]:
@@ -93,17 +93,11 @@ def cut(data: bytes, rng: Random) -> bytes:
 
 def forged(data: bytes, rng: Random) -> bytes:
     """Give a segment another marker or length, or the file the beginning of another format."""
-    at, changed = int(rng.choice(segments(data))), bytearray(data)
+    at = int(rng.choice(segments(data)))
     beginnings = (b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"II*\0", b"RIFF\x10\0\0\0WEBP", b"%PDF", b"\0" * 8)
-    match rng.integers(3):
-        case 0:
-            changed[at + 1] = rng.integers(256)
-        case 1:
-            changed[at + 2 : at + 4] = rng.bytes(2)
-        case _:
-            beginning = beginnings[rng.integers(len(beginnings))]
-            changed[: len(beginning)] = beginning
-    return bytes(changed)
+    beginning = beginnings[rng.integers(len(beginnings))]
+    place, instead = ((at + 1, rng.bytes(1)), (at + 2, rng.bytes(2)), (0, beginning))[rng.integers(3)]
+    return data[:place] + instead + data[place + len(instead) :]
 
 
 def sized(data: bytes, rng: Random, low: float, high: float) -> bytes:
@@ -115,19 +109,16 @@ def sized(data: bytes, rng: Random, low: float, high: float) -> bytes:
 
 def blotted(data: bytes, rng: Random) -> bytes:
     """Make a stretch zeros, or noise, or remove or repeat it."""
-    start = int(rng.integers(len(data)))
-    stop = start + int(rng.integers(1, 200))
-    stretch = data[start:stop]
+    start, length = int(rng.integers(len(data))), int(rng.integers(1, 200))
+    stretch = data[start : start + length]
     instead = (bytes(len(stretch)), rng.bytes(len(stretch)), b"", stretch + stretch)[rng.integers(4)]
-    return data[:start] + instead + data[stop:]
+    return data[:start] + instead + data[start + length :]
 
 
 def converted(data: bytes, rng: Random) -> bytes:
     """Encode the picture in another format."""
     name = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")[rng.integers(7)]
-    file = io.BytesIO()
-    Image.open(io.BytesIO(data)).convert("RGB").save(file, name)
-    return file.getvalue()
+    return encoded(Image.open(io.BytesIO(data)).convert("RGB"), name)
 
 
 DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
@@ -146,8 +137,7 @@ DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
     "other format, bits flipped": lambda data, rng: flipped(converted(data, rng), rng),
 }
 """Kinds of damage to a JPEG."""
-PLACES = ("folder", "broken link", "link to itself", "nothing")
-"""Kinds of things in a file's place."""
+PLACES = ("folder", "broken link", "link to itself", "nothing")  # Kinds of things in a file's place.
 
 
 def write(folder: Path, count: int, seed: int, damaged: bool) -> list[str]:
@@ -161,10 +151,8 @@ def write(folder: Path, count: int, seed: int, damaged: bool) -> list[str]:
         data = seeds[rng.integers(SEEDS)]
         if kind == "folder":
             path.mkdir()
-        elif kind == "broken link":
-            path.symlink_to("nowhere")
-        elif kind == "link to itself":
-            path.symlink_to(path.name)
+        elif "link" in kind:
+            path.symlink_to("nowhere" if kind == "broken link" else path.name)
         elif kind != "nothing":
             path.write_bytes(DAMAGE[kind](data, rng) if kind in DAMAGE else data)
     return kinds
@@ -181,11 +169,10 @@ def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: in
     source = gpuload.ImageList([at(folder, number) for number in range(count)], labels=np.arange(count))
     transform = gpuload.Augment(size=(SIDE, SIDE), interpolation="nearest", dtype="uint8", layout="HWC")
     options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "engine": engine}
+    options |= {"batch_size": BATCH, "seed": 0, "device": "cpu", "framework": "numpy"}
     options["cache"] = None  # It takes memory for each sample, and is not compared here.
     with (
-        gpuload.Loader(
-            source, transform, batch_size=BATCH, seed=0, device="cpu", framework="numpy", **options
-        ) as loader,
+        gpuload.Loader(source, transform, **options) as loader,
         open(out / "images", "wb") as images,
         open(out / "labels", "wb") as labels,
     ):
@@ -239,7 +226,7 @@ def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: P
     images = np.fromfile(out / "images", np.uint8).reshape(len(labels), SIDE, SIDE, 3)
     places = list(range(len(kinds))) if on_error == "replace" else labels
     reported, lost = set(told["errors"]), set(range(len(kinds)))
-    odd, refused, lenient = dict[int, str](), dict[int, str](), dict[int, str]()
+    wrong: dict[str, dict[int, str]] = {"odd": {}, "refused": {}, "lenient": {}}
 
     def expected(number: int, lenient: bool = False) -> Pixels | str:
         path = at(folder, number)
@@ -249,25 +236,22 @@ def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: P
         pixels = expected(label)
         if not agree(image, pixels):
             if not isinstance(pixels, str):
-                odd[label] = f"{abs(image.astype(int) - pixels).mean():.1f} levels off"
-            elif agree(image, expected(label, lenient=True)):
-                lenient[label] = pixels
+                wrong["odd"][label] = f"{abs(image.astype(int) - pixels).mean():.1f} levels off"
             else:
-                refused[label] = pixels
+                wrong["lenient" if agree(image, expected(label, lenient=True)) else "refused"][label] = pixels
         # Each place has its own sample or, if that is bad, a good one.
         if label not in reported and (label == place or place in reported):
             lost.discard(place)
     if on_error == "skip":
         lost -= reported
+        if labels != sorted(labels):
+            raise RuntimeError("the samples that were not skipped came in another order")
     lost |= {number for number in reported if kinds[number] == "good"}
     strict = [number for number in reported if not isinstance(expected(number), str)]
-    found = {"odd": odd, "refused": refused, "lenient": lenient}
-    if labels != sorted(labels) and on_error == "skip":
-        raise RuntimeError("the samples that were not skipped came in another order")
-    results = {**found, "lost": lost, "strict": strict}
+    results = {**wrong, "lost": lost, "strict": strict}
     counts = {name: dict(Counter(kinds[number] for number in numbers)) for name, numbers in results.items()}
     row = {"reported": len(reported), "delivered": len(kinds) - len(reported | lost), **counts}
-    return row | {"peak_bytes": told["peak_bytes"], "words": found}
+    return row | {"peak_bytes": told["peak_bytes"], "words": wrong}
 
 
 def failures(rows: list[Report], allowed: int) -> Iterator[str]:
@@ -278,9 +262,7 @@ def failures(rows: list[Report], allowed: int) -> Iterator[str]:
         if row["ended"]:
             yield f"{name}: {row['ended']}"
             continue
-        for what in WRONG:
-            if row[what]:
-                yield f"{name}: {what} {row[what]}"
+        yield from (f"{name}: {what} {row[what]}" for what in WRONG if row[what])
         above = row["peak_bytes"] - peaks.get(row["engine"], 0)
         if above > allowed:
             yield f"{name}: {above / 1e6:.0f} MB more at the peak than with good files, above {allowed / 1e6:.0f}"

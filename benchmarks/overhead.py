@@ -3,9 +3,8 @@
     python -m benchmarks.overhead
 
 The same loader twice, in rounds, as in `benchmarks.images`: without error handling; and with `on_error="replace"`,
-though no file is bad, and `state_dict()` and `stats()` called after each batch. `extra time` is how much longer a sample
-takes, round by round. Windows are not read from files: for them there is no `on_error`, and a batch takes so little time
-that two calls in Python show.
+though no file is bad, and `state_dict()` and `stats()` called after each batch. `extra time` is how much longer a
+sample takes, round by round. Windows are not read from files: they have no `on_error`.
 """
 
 from pathlib import Path
@@ -16,8 +15,8 @@ import gpuload
 from benchmarks.contenders import gpuload_loader
 from benchmarks.images import Stopwatch
 from benchmarks.jobs import Batches, Job, endless, series
-from benchmarks.photos import photos
-from benchmarks.program import Count, Data, Device, Out, Report, Rounds, Seconds, finish, rounds, spread, spreads
+from benchmarks.photos import data_folder
+from benchmarks.program import Data, Device, Out, Report, Rounds, Seconds, finish, rounds, spread, spreads
 
 COLUMNS = {"job": "job", "extra_time_percent": "extra time, %", "extra_cpu_percent": "extra CPU time, %"}
 COLUMNS |= {"without": "samples per second without error handling", "with": "with error handling"}
@@ -48,16 +47,11 @@ def extra(with_: Report, without: Report) -> Report:
 
 
 def main(
-    number: Rounds = 9,
-    seconds: Seconds = 2.0,
-    data: Data = None,
-    count: Count = 1000,
-    device: Device = "cpu",
-    out: Out = None,
+    number: Rounds = 9, seconds: Seconds = 2.0, data: Data = "1000", device: Device = "cpu", out: Out = None
 ) -> Report:
     """Measure, print a table, write JSON."""
     rows: list[Report] = []
-    for name, loader in jobs(data or photos(count), device).items():
+    for name, loader in jobs(data_folder(data), device).items():
         options = {"on_error": "replace"} if name.startswith("images") else {}
         pair = {"without": endless(loader), "with": observed(loader.replace(**options))}
         tasks = {kind: Stopwatch(batches, seconds, device).slice for kind, batches in pair.items()}

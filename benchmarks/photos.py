@@ -7,21 +7,16 @@ are 83 kB each on average, from 48 to 107 (ImageNet: about 110).
 Quality is 95 throughout: the originals are hardly larger than the crops, so a pixel holds less detail than in a
 camera's picture scaled down, and with qualities from 75 to 95 and all the originals the mean was 42 kB. For the same
 reason the smooth ones (retina, rocket, flower) are left out; colour wheels and the like are no photographs.
-
-    python -m benchmarks.photos --count 1000
 """
 
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from PIL import Image
 
-RECIPE = 1
-"""Part of the folder's name; a change to how photographs are made needs a new number."""
+RECIPE = 1  # Part of the folder's name; a change to how photographs are made needs a new number.
 SKIMAGE = "astronaut.png chelsea.png coffee.png hubble_deep_field.jpg ihc.png motorcycle_left.png motorcycle_right.png"
 SKLEARN = ("china.jpg",)
 
@@ -88,17 +83,6 @@ def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
     return folder
 
 
-def main(
-    count: Annotated[int, typer.Option(min=1, help="how many")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="photographs depend on it alone")] = 0,
-    cache: Annotated[Path | None, typer.Option(help="where to keep them; default: the user's cache folder")] = None,
-) -> Path:
-    """Make the photographs and say where they are and how large."""
-    folder = photos(count, seed, cache)
-    sizes = [file.stat().st_size for file in folder.rglob("*.jpg")]
-    print(f"{folder}: {len(sizes)} photographs of {np.mean(sizes) / 1000:.0f} kB on average")
-    return folder
-
-
-if __name__ == "__main__":
-    typer.run(main)
+def data_folder(data: str) -> Path:
+    """Return the folder of an option `--data`: a path, or a number of photographs, which are made."""
+    return photos(int(data)) if data.isdigit() else Path(data)

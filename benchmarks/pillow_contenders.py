@@ -58,17 +58,10 @@ def torch(job: Job) -> Batches:
     """PyTorch's DataLoader with Pillow, one worker process for each CPU; CHW, copied to the GPU if there is one."""
     from torch.utils.data import DataLoader
 
-    loader = DataLoader(
-        PillowDataset(job.files, job.size),  # type: ignore[arg-type]
-        batch_size=job.batch_size,
-        shuffle=True,
-        drop_last=True,
-        num_workers=job.cpus,
-        persistent_workers=True,
-        pin_memory=job.gpu,
-        multiprocessing_context="spawn",  # A fork would copy the threads of other contenders in an unknown state.
-    )
-    for batch in endless(loader):
+    options = {"pin_memory": job.gpu, "num_workers": job.cpus, "persistent_workers": True}
+    options["multiprocessing_context"] = "spawn"  # A fork would copy threads of other contenders in an unknown state.
+    dataset: Any = PillowDataset(job.files, job.size)
+    for batch in endless(DataLoader(dataset, job.batch_size, shuffle=True, drop_last=True, **options)):
         yield [tensor.to("cuda", non_blocking=True) for tensor in batch] if job.gpu else batch
 
 

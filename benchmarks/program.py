@@ -21,26 +21,9 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = [
-    "numpy",
-    "numba",
-    "scipy",
-    "pillow",
-    "nvidia-dali-cuda120",
-    "nvidia-dali-cuda130",
-    "nvidia-nvimgcodec-cu12",
-    "nvidia-nvimgcodec-cu13",
-    "cupy-cuda12x",
-    "cupy-cuda13x",
-    "keras",
-    "tensorflow",
-    "tensorflow-cpu",
-    "jax",
-    "torch",
-    "torchvision",
-    "spdl",
-    "grain",
-]
+PACKAGES = ["numpy", "numba", "scipy", "pillow", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision"]
+PACKAGES += ["nvidia-dali-cuda120", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13"]
+PACKAGES += ["cupy-cuda12x", "cupy-cuda13x", "spdl", "grain"]
 LOAD_AT_START = os.getloadavg()[0]  # Read on import, because later the benchmark itself is part of the load.
 
 Report = dict[str, Any]
@@ -55,8 +38,7 @@ def _known_device(device: str) -> str:
 
 Rounds = Annotated[int, typer.Option("--rounds", min=1, help="rounds, in each of which every contender runs once")]
 Seconds = Annotated[float, typer.Option(help="approximate time of each measurement")]
-Data = Annotated[Path | None, typer.Option(help="a folder of class folders; default: made by benchmarks.photos")]
-Count = Annotated[int, typer.Option(min=1, help="photographs to make where there is no --data")]
+Data = Annotated[str, typer.Option(help="a folder of class folders, or a number of photographs to make")]
 Sizes = Annotated[str, typer.Option(help="side lengths in pixels, separated by commas")]
 Device = Annotated[str, typer.Option(help="cpu or cuda", callback=_known_device)]
 Only = Annotated[str | None, typer.Option(help="names to measure, separated by commas; default: all")]
@@ -126,6 +108,26 @@ def ratio(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
     return spread(one / other for one, other in zip(above["rounds"], below["rounds"], strict=True))
 
 
+def opened(names: Iterable[str], begin: Callable[[str], Result]) -> tuple[dict[str, Result], dict[str, str]]:
+    """Begin each contender; return those that run, and the reasons why others do not."""
+    running, skipped = {}, {}
+    for name in names:
+        try:
+            running[name] = begin(name)
+        except ImportError as error:
+            skipped[name] = str(error)
+    return running, skipped
+
+
+def relative(rows: list[Report], ours: str, figure: str) -> list[Report]:
+    """Add to each row its time relative to the row of `ours`, by a figure: "seconds", or a speed."""
+    base = next((row[figure] for row in rows if ours in row.values()), None)
+    if base is None:
+        return rows
+    pairs = ((row[figure], base) if figure == "seconds" else (base, row[figure]) for row in rows)
+    return [row | {"ratio": ratio(*pair)} for row, pair in zip(rows, pairs, strict=True)]
+
+
 def in_processes(function: Callable[..., Result], *calls: tuple[Any, ...]) -> list[Result]:
     """Return the results of calls that run side by side, each in a new process."""
     with ProcessPoolExecutor(len(calls), mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -150,12 +152,8 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     """The machine and the versions of the packages."""
     import gpuload
 
-    versions = {"gpuload": gpuload.__version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    installed = {(found.name or "").lower(): found.version for found in metadata.distributions()}
+    versions = {name: installed[name] for name in PACKAGES if name in installed}
     cpus = len(os.sched_getaffinity(0))
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
@@ -165,15 +163,12 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "cpus": cpus,
         "load_average": LOAD_AT_START,
         "system": platform.platform(),
-        "versions": versions,
+        "versions": {"gpuload": gpuload.__version__, "python": platform.python_version(), **versions},
     }
 
 
 def _cpu_model() -> str:
-    try:
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
+    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return found[1] if found else platform.processor()
 
 

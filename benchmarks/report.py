@@ -5,7 +5,6 @@ python -m benchmarks.report        rewrites the text between the markers of both
 
 import json
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
@@ -33,11 +32,7 @@ def load(name: str, results: Path = RESULTS) -> list[Report]:
     return reports
 
 
-def main(
-    readme: Annotated[Path, typer.Option(help="the file with the markers of the main tables")] = README,
-    page: Annotated[Path, typer.Option(help="the file with the markers of the detailed tables")] = PAGE,
-    results: Annotated[Path, typer.Option(help="the folder of JSON files")] = RESULTS,
-) -> None:
+def main(readme: Path = README, page: Path = PAGE, results: Path = RESULTS) -> None:
     """Rewrite the tables from the JSON of the benchmarks."""
     from benchmarks.deep import PAGE_TABLES
     from benchmarks.tables import TABLES

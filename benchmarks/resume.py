@@ -39,10 +39,8 @@ COUNT, SIDE, BATCH = 241, 48, 8
 """Images, their height and width, and samples in a batch of one rank: the last batch of an epoch is short."""
 COLUMNS = {key: key for key in ("job", "kills", "epochs", "samples", "lost", "twice", "differing", "seconds")}
 
-Ranks = Callable[[int], list[gpuload.Loader]]
-"""Makes a loader for each of so many ranks."""
-Line = list[tuple[int, str]]
-"""A batch of all ranks: of each sample its label and the digest of its pixels."""
+Ranks = Callable[[int], list[gpuload.Loader]]  # Makes a loader for each of so many ranks.
+Line = list[tuple[int, str]]  # A batch of all ranks: of each sample its label and the digest of its pixels.
 
 
 def pictures(folder: Path) -> None:

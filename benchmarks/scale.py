@@ -16,21 +16,14 @@ class Scale:
     """Measured figures, and assumptions."""
 
     file_bytes: float
-    decode_seconds: float
-    """Time of one CPU for an image, decoding alone."""
-    cold_seconds: float
-    """Time of one CPU for an image of a first epoch."""
-    warm_seconds: float
-    """Time of one CPU for an image out of a cache."""
-    name_bytes: float
-    """Memory for a file's name and label."""
-    index_seconds: float
-    """Time to list a file in a folder."""
-    images_per_gpu: int = 2500
-    """Images that one GPU trains on in a second."""
+    decode_seconds: float  # Time of one CPU for an image, decoding alone.
+    cold_seconds: float  # Time of one CPU for an image of a first epoch.
+    warm_seconds: float  # Time of one CPU for an image out of a cache.
+    name_bytes: float  # Memory for a file's name and label.
+    index_seconds: float  # Time to list a file in a folder.
+    images_per_gpu: int = 2500  # Images that one GPU trains on in a second.
     gpus_per_machine: int = 8
-    files: int = 1_281_167
-    """Files of the data set: as many as ImageNet's."""
+    files: int = 1_281_167  # Files of the data set: as many as ImageNet's.
     size: int = 224
 
     @property

@@ -3,13 +3,10 @@
     python -m benchmarks.startup                  1.28 million names in 1000 folders
     python -m benchmarks.startup --files 200000
 
-The names are hard links to a few photographs, in a temporary folder that is removed at the end. Each round is a process
-of its own, which
-
-- walks the tree with os.scandir and counts, and lists it with gpuload.ImageFolder, in turn one or the other first;
-- makes a shuffled loader and takes its first batch: engines are opened and compiled code is read from the disk then;
-- makes another, and takes its first batch: everything is loaded by then;
-- at several places of an epoch, makes a loader, gives it the state of a loader that stood there, and takes a batch.
+The names are hard links to a few photographs, in a temporary folder. Each round is a process of its own, which
+walks the tree with os.scandir and lists it with gpuload.ImageFolder, in turn one or the other first; makes a shuffled
+loader and takes its first batch, for which engines are opened and compiled code is read; does so again; and makes
+loaders that go on from a state at several places of an epoch, and takes a batch of each.
 """
 
 import itertools
@@ -22,13 +19,12 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.photos import photos
+from benchmarks.photos import data_folder
 from benchmarks.program import Data, Device, Out, Report, Rounds, finish, in_processes, ratio, rounds, spreads, timed
 
 FOLDERS, ORIGINALS = 1000, 64
 BATCH_SIZE, SIZE = 32, 64
-PLACES = (0.0, 0.25, 0.5, 0.75, 0.999)
-"""Where to go on, as shares of the epoch."""
+PLACES = (0.0, 0.25, 0.5, 0.75, 0.999)  # Where to go on, as shares of the epoch.
 COLUMNS = {"step": "step", "seconds": "seconds", "ratio": "time relative to os.scandir"}
 
 
@@ -86,12 +82,12 @@ def main(
     files: Annotated[int, typer.Option(min=2 * BATCH_SIZE)] = 1_280_000,
     number: Rounds = 5,
     device: Device = "cpu",
-    data: Data = None,
+    data: Data = "64",
     where: Annotated[Path | None, typer.Option(help="a folder for the names; default: the system's temporary")] = None,
     out: Out = None,
 ) -> Report:
     """Measure, print a table, write JSON."""
-    originals = sorted((data or photos(ORIGINALS)).rglob("*.jpg"))[:ORIGINALS]
+    originals = sorted(data_folder(data).rglob("*.jpg"))[:ORIGINALS]
     walk_first = itertools.cycle((True, False))
     with tempfile.TemporaryDirectory(dir=where) as folder:
         tree(Path(folder), files, originals)

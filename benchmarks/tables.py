@@ -23,7 +23,7 @@ def figure(found: dict[str, Any], digits: int = 0, factor: float = 1.0, sign: st
 def times(row: Report) -> str:
     """Median of a row's ratio, or "" where it has none."""
     median = row["ratio"]["median"] if "ratio" in row else None
-    return "" if median is None else f"{median:.2f} ×" if median < 10 else f"{median:.0f} ×"
+    return "" if median is None else f"{median:.{2 if median < 10 else 1 if median < 100 else 0}f} ×"
 
 
 def page(report: Report, table: str, note: str = "") -> str:

@@ -8,10 +8,10 @@ Measured as in `benchmarks.images`. No contender but Keras' generator decodes.
 
 import typer
 
-from benchmarks.images import program
+from benchmarks.images import comparison
 from benchmarks.warm_contenders import CONTENDERS
 
-main = program("warm", CONTENDERS)
+main = comparison("warm", CONTENDERS)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -4,27 +4,18 @@ Each takes its first epoch before its first batch is measured, and keeps levels 
 """
 
 import functools
+import itertools
 import math
 import tempfile
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import (
-    dali_augmented,
-    dali_batches,
-    dali_pipeline,
-    flow,
-    gpuload_loader,
-    keras,
-    taken,
-    tf_decoded,
-    tf_files,
-    tf_warped,
-    torch_warped,
-)
+from benchmarks import contenders
+from benchmarks.contenders import keras
 from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless
 from benchmarks.pillow_contenders import decoded
 
@@ -39,39 +30,36 @@ def pixels(job: Job) -> Pixels:
     return levels, np.array([label for _, label in job.files])
 
 
-def epoch_of(loader: Any) -> None:
-    """Take all batches, so that the loader has filled its cache."""
-    for _ in loader:
-        pass
+def after_first(loader: Iterable[Any], skipped: int = 1) -> Batches:
+    """Batches of a loader after its first epoch, or after several, in which it fills its cache."""
+    for _ in range(skipped):
+        for _ in loader:
+            pass
+    return endless(loader)
 
 
 def gpuload_warm(job: Job) -> Batches:
     """gpuload.Loader with cache="auto", after its first epoch; on a GPU it delivers there."""
-    with gpuload_loader(job, cache="auto") as loader:
-        epoch_of(loader)
-        yield from endless(loader)
+    with contenders.gpuload_loader(job, cache="auto") as loader:
+        yield from after_first(loader)
 
 
 def gpuload_file(job: Job) -> Batches:
     """A second gpuload.Loader over the file that a first one filled, cache="pixels.cache"."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pixels.cache")
-        with gpuload_loader(job, cache=path) as first:
-            epoch_of(first)
-            epoch_of(first)  # The short last batch of the first epoch was dropped; its samples come in this one.
-        with gpuload_loader(job, cache=path) as loader:
-            epoch_of(loader)
-            yield from endless(loader)
+        with contenders.gpuload_loader(job, cache=path) as first:
+            after_first(first, skipped=2)  # The first epoch dropped its short last batch; the second has its samples.
+        with contenders.gpuload_loader(job, cache=path) as loader:
+            yield from after_first(loader)
 
 
 def gpuload_keras(job: Job) -> Batches:
     """gpuload.keras.ImageDataGenerator, taken with next(), after its first epoch; always NumPy arrays."""
     from gpuload.keras import ImageDataGenerator
 
-    batches = flow(ImageDataGenerator, job, device=job.device)
-    for _ in range(len(batches)):
-        next(batches)
-    yield from taken(batches)
+    batches = contenders.flow(ImageDataGenerator, job, device=job.device)
+    yield from itertools.islice(batches, len(batches), None)
 
 
 def tf_dataset(job: Job, layers: bool) -> Any:
@@ -79,10 +67,13 @@ def tf_dataset(job: Job, layers: bool) -> Any:
     import tensorflow as tf
 
     auto = tf.data.AUTOTUNE
-    data = tf_files(job).map(lambda path, label: (tf_decoded(path, job.size), label), num_parallel_calls=auto).cache()
-    data = data.shuffle(len(job.files))
+    data = contenders.tf_files(job)
+    data = data.map(lambda path, label: (contenders.tf_decoded(path, job.size), label), num_parallel_calls=auto)
+    data = data.cache().shuffle(len(job.files))
     if not layers:
-        data = data.map(lambda levels, label: (tf_warped(levels), label), num_parallel_calls=auto, deterministic=False)
+        data = data.map(
+            lambda levels, label: (contenders.tf_warped(levels), label), num_parallel_calls=auto, deterministic=False
+        )
         return data.batch(job.batch_size).prefetch(auto)
     import keras
 
@@ -104,16 +95,16 @@ def tf_dataset(job: Job, layers: bool) -> Any:
 
 def tf_data_layers(job: Job) -> Batches:
     """tf.data with .cache(), then Keras' RandomShear, RandomZoom and RandomFlip on batches, everything AUTOTUNE."""
-    yield from _after_first(tf_dataset(job, layers=True))
+    return _tf_batches(tf_dataset(job, layers=True))
 
 
 def tf_data(job: Job) -> Batches:
     """tf.data with .cache(), then ImageProjectiveTransformV3 image by image, everything AUTOTUNE and in any order."""
-    yield from _after_first(tf_dataset(job, layers=False))
+    return _tf_batches(tf_dataset(job, layers=False))
 
 
-def _after_first(data: Any) -> Batches:
-    epoch_of(data)
+def _tf_batches(data: Any) -> Batches:
+    after_first(data)
     yield from data.repeat().as_numpy_iterator()
 
 
@@ -131,9 +122,9 @@ def dali(job: Job) -> Batches:
     def graph() -> Any:
         images, classes = fn.external_source(feed, num_outputs=2, layout=["HWC", ""], batch=True)
         images, classes = (images.gpu(), classes.gpu()) if job.gpu else (images, classes)
-        return dali_augmented(images, job.size), classes
+        return contenders.dali_augmented(images, job.size), classes
 
-    yield from dali_batches(dali_pipeline(job, graph), job)
+    yield from contenders.dali_batches(contenders.dali_pipeline(job, graph), job)
 
 
 def torch(job: Job) -> Batches:
@@ -145,21 +136,19 @@ def torch(job: Job) -> Batches:
     rng = np.random.default_rng()
     for numbers in job.orders():
         chosen = torch.from_numpy(numbers).to(job.device)
-        yield torch_warped(levels[chosen], rng), labels[chosen]
+        yield contenders.torch_warped(levels[chosen], rng), labels[chosen]
 
 
 def cast(job: Job) -> Batches:
     """The limit: each pixel in memory is read once, scaled, and written in float32, by all CPUs or the GPU."""
     levels: Any
-    labels: Any
     levels, labels = pixels(job)
     if job.gpu:
         import torch
 
         levels, labels = (torch.from_numpy(array).to("cuda") for array in (levels, labels))
-        for numbers in job.orders():
-            chosen = torch.from_numpy(numbers).to("cuda")
-            yield levels[chosen] * (1 / 255), labels[chosen]
+        chosen = (torch.from_numpy(numbers).to("cuda") for numbers in job.orders())
+        yield from ((levels[numbers] * (1 / 255), labels[numbers]) for numbers in chosen)
     with ThreadPoolExecutor(job.cpus) as pool:
         for numbers in job.orders():
             images = np.empty((len(numbers), *levels.shape[1:]), np.float32)

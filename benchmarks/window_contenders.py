@@ -16,18 +16,14 @@ from benchmarks.jobs import Batches, endless, orders
 
 @dataclass(frozen=True)
 class Job:
-    """The windows that every contender delivers."""
+    """The windows that every contender delivers: of values [rows, channels] float32 and labels [rows] int64."""
 
     values: np.ndarray
-    """[rows, channels] float32."""
     labels: np.ndarray
-    """[rows] int64."""
     length: int
     batch_size: int
-    device: str
-    """ "cpu" or "cuda"."""
-    dtype: str
-    """Of the windows that are delivered: "float32" or "bfloat16"."""
+    device: str  # "cpu" or "cuda"
+    dtype: str  # Of the windows that are delivered: "float32" or "bfloat16".
 
     @property
     def count(self) -> int:
@@ -41,7 +37,7 @@ class Job:
     def need_cpu(self) -> None:
         """Raise ImportError unless the job is float32 on the CPU."""
         if self.device != "cpu" or self.dtype != "float32":
-            raise ImportError("it has neither a GPU nor bfloat16 here: it is measured on the CPU only, in float32")
+            raise ImportError("it is measured on the CPU only, in float32")
 
 
 def gpuload_torch(job: Job) -> Batches:
@@ -50,7 +46,7 @@ def gpuload_torch(job: Job) -> Batches:
 
     dtype: Any = None if job.dtype == "float32" else job.dtype
     dataset = TimeSeriesDataset(job.values, job.labels, job.length, dtype=dtype)
-    yield from endless(DataLoader(dataset, batch_size=job.batch_size, shuffle=True, device=job.device))
+    return endless(DataLoader(dataset, batch_size=job.batch_size, shuffle=True, device=job.device))
 
 
 def gpuload_numpy(job: Job) -> Batches:
@@ -60,7 +56,7 @@ def gpuload_numpy(job: Job) -> Batches:
     job.need_cpu()
     source, window = gpuload.Series(job.values, job.labels), gpuload.Window(job.length)
     options: dict[str, Any] = {"shuffle": True, "seed": 0, "device": "cpu", "framework": "numpy"}
-    yield from endless(gpuload.Loader(source, window, batch_size=job.batch_size, **options))
+    return endless(gpuload.Loader(source, window, batch_size=job.batch_size, **options))
 
 
 def _data_loader(job: Job, workers: int, copies: bool = False) -> Batches:
@@ -80,33 +76,26 @@ def _data_loader(job: Job, workers: int, copies: bool = False) -> Batches:
             return self.data[index:end], self.labels[end - 1]
 
     data, labels = (array if copies else torch.from_numpy(array) for array in (job.values, job.labels))
-    loader = torch.utils.data.DataLoader(
-        TimeSeriesDataset(data, labels, job.length),
-        batch_size=job.batch_size,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=job.device != "cpu",
-    )
-    for batch in endless(loader):
-        if job.device != "cpu":
-            batch = [tensor.to(job.device, non_blocking=True) for tensor in batch]
-        yield batch[0].to(getattr(torch, job.dtype)), batch[1]
+    dataset = TimeSeriesDataset(data, labels, job.length)
+    options = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": job.device != "cpu"}
+    for batch in endless(torch.utils.data.DataLoader(dataset, job.batch_size, shuffle=True, **options)):
+        inputs, targets = (tensor.to(job.device, non_blocking=True) for tensor in batch)
+        yield inputs.to(getattr(torch, job.dtype)), targets
 
 
 def stock(job: Job) -> Batches:
     """A Dataset of slices of tensors in PyTorch's DataLoader, in the same process."""
-    yield from _data_loader(job, workers=0)
+    return _data_loader(job, workers=0)
 
 
 def stock_copies(job: Job) -> Batches:
     """The same over NumPy arrays, with torch.tensor(...) of each window and each label, as many write it."""
-    yield from _data_loader(job, workers=0, copies=True)
+    return _data_loader(job, workers=0, copies=True)
 
 
 def stock_workers(job: Job) -> Batches:
     """The first of these with worker processes: 2, or on a GPU 16."""
-    yield from _data_loader(job, workers=2 if job.device == "cpu" else min(16, len(os.sched_getaffinity(0))))
+    return _data_loader(job, workers=2 if job.device == "cpu" else min(16, len(os.sched_getaffinity(0))))
 
 
 def keras(job: Job) -> Batches:
@@ -115,31 +104,31 @@ def keras(job: Job) -> Batches:
 
     job.need_cpu()
     targets, options = job.labels[job.length - 1 :], {"batch_size": job.batch_size, "shuffle": True, "seed": 0}
-    yield from endless(timeseries_dataset_from_array(job.values, targets, job.length, **options))
-
-
-def _torch(job: Job, cutter: Callable[[Any], Callable[[Any], Any]]) -> Batches:
-    """Batches by `cutter(values)(starts)`, where the series lies on the device."""
-    import torch
-
-    values, labels = torch.from_numpy(job.values).to(job.device), torch.from_numpy(job.labels).to(job.device)
-    cut = cutter(values)
-    while True:
-        for starts in torch.randperm(job.count, device=job.device).split(job.batch_size):
-            yield cut(starts).to(getattr(torch, job.dtype)), labels[starts + (job.length - 1)]
+    return endless(timeseries_dataset_from_array(job.values, targets, job.length, **options))
 
 
 def torch_indexing(job: Job) -> Batches:
     """PyTorch's advanced indexing with a matrix of row numbers."""
     import torch
 
-    steps = torch.arange(job.length, device=job.device)
-    yield from _torch(job, lambda values: lambda starts: values[starts[:, None] + steps])
+    values, steps = torch.from_numpy(job.values).to(job.device), torch.arange(job.length, device=job.device)
+    return _torch(job, lambda starts: values[starts[:, None] + steps])
 
 
 def torch_unfold(job: Job) -> Batches:
     """PyTorch's unfold, indexed with the starts; channels come before time."""
-    yield from _torch(job, lambda values: values.unfold(0, job.length, 1).__getitem__)
+    import torch
+
+    return _torch(job, torch.from_numpy(job.values).to(job.device).unfold(0, job.length, 1).__getitem__)
+
+
+def _torch(job: Job, cut: Callable[[Any], Any]) -> Batches:
+    import torch
+
+    labels, dtype = torch.from_numpy(job.labels).to(job.device), getattr(torch, job.dtype)
+    while True:
+        for starts in torch.randperm(job.count, device=job.device).split(job.batch_size):
+            yield cut(starts).to(dtype), labels[starts + (job.length - 1)]
 
 
 def numpy_take(job: Job) -> Batches:
@@ -153,10 +142,9 @@ def numpy_take(job: Job) -> Batches:
 def sliding_window_view(job: Job) -> Batches:
     """NumPy's sliding_window_view(...)[starts], whole rows in a window, which is its fastest layout; without labels."""
     job.need_cpu()
-    channels = job.values.shape[1]
-    windows = np.lib.stride_tricks.sliding_window_view(job.values, (job.length, channels))[:, 0]
-    for starts in job.orders():
-        yield (windows[starts],)
+    shape = (job.length, job.values.shape[1])
+    windows = np.lib.stride_tricks.sliding_window_view(job.values, shape)[:, 0]
+    return ((windows[starts],) for starts in job.orders())
 
 
 CONTENDERS = {
