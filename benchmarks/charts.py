@@ -9,29 +9,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 
+from benchmarks.deep import AXES
 from benchmarks.growth import MEGAPIXELS, Case
-from benchmarks.program import RESULTS, Report
+from benchmarks.program import RESULTS, Report, options
 from benchmarks.report import load
 from benchmarks.scale import demands, measured
 
 DOCS = Path(__file__).parent.parent / "docs"
 OURS, THEIRS, LIMIT, COLD = "#d1600f", "#7f93a8", "#c9ced4", "#3b6ea5"
 PROGRAMS = {"gpuload.keras": OURS, "keras": COLD, "tf.data": "#7a9a4b", "tf.data layers": "#8a6bb0"}
-AXES = {
-    "files": "files",
-    "scale": "megapixels of a photograph",
-    "size": "pixels a side of what is delivered",
-    "batch": "images in a batch",
-    "threads": "threads",
-    "ranks": "processes that share the threads and the samples",
-    "kept": "share of the images that the cache holds",
-}
 
 
 def short(value: float, _: object = None) -> str:
@@ -217,12 +208,13 @@ CHARTS: dict[str, tuple[tuple[str, ...], Callable[..., Figure]]] = {
 """Charts, each with the benchmarks that it is drawn from and the function that draws it."""
 
 
-def main(results: Path = RESULTS, docs: Path = DOCS) -> None:
+def main(*arguments: str) -> None:
     """Draw all charts."""
-    docs.mkdir(parents=True, exist_ok=True)
+    asked = options(__doc__, arguments, results=RESULTS, docs=DOCS)
+    asked.docs.mkdir(parents=True, exist_ok=True)
     for name, (sources, draw) in CHARTS.items():
-        path = docs / f"{name}.png"
-        draw(*(load(source, results)[0] for source in sources)).savefig(path, facecolor="white")
+        path = asked.docs / f"{name}.png"
+        draw(*(load(source, asked.results)[0] for source in sources)).savefig(path, facecolor="white")
         with Image.open(path) as image:
             few = image.convert("RGB").quantize(96, dither=Image.Dither.NONE)
         few.save(path, optimize=True)
@@ -230,4 +222,4 @@ def main(results: Path = RESULTS, docs: Path = DOCS) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

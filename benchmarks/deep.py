@@ -7,8 +7,9 @@ from benchmarks.program import Report
 from benchmarks.scale import scale_table
 from benchmarks.tables import figure, markdown
 
-AXES = {"files": "files", "scale": "photograph, megapixels", "size": "image, pixels a side", "batch": "batch"}
-AXES |= {"threads": "threads", "ranks": "ranks side by side", "kept": "share of the images that the cache holds"}
+AXES = {"files": "files", "scale": "megapixels of a photograph", "size": "pixels a side of an image"}
+AXES |= {"batch": "images in a batch", "threads": "threads", "kept": "share of the images that the cache holds"}
+AXES |= {"ranks": "processes that share the threads and the samples"}
 GROWTH = (("cold", "cold, images/s", 1, 0), ("warm", "warm, images/s", 1, 0), ("index_seconds", "index, s", 1, 3),
           ("index_bytes", "index, MB", 1e-6, 1), ("cold_bytes", "process cold, MB", 1e-6, 0),
           ("warm_bytes", "process warm, MB", 1e-6, 0))  # fmt: skip
@@ -46,10 +47,9 @@ def goals_table(images: Report, warm: Report, epochs: Report, startup: Report) -
         _goal("first batch of a second loader", "below 1 s", again["seconds"], " s", 0, 1),
     ]
     resumed = [1000 * row["seconds"]["median"] for step, row in steps.items() if step.startswith("resume")]
-    return (
-        f"{markdown(['', 'goal', 'measured', 'reached'], rows)}\n\nResumed at {len(resumed)} places of an epoch, a loader "
-        f"takes {min(resumed):,.0f} to {max(resumed):,.0f} ms to its first batch."
-    )
+    times = f"{min(resumed):,.0f} to {max(resumed):,.0f} ms"
+    note = f"Resumed at {len(resumed)} places of an epoch, a loader takes {times} to its first batch."
+    return f"{markdown(['', 'goal', 'measured', 'reached'], rows)}\n\n{note}"
 
 
 def _goal(what: str, aim: str, found: dict[str, Any] | None, unit: str, least: float, most: float) -> list[str]:
@@ -79,8 +79,8 @@ def limits_table(images: Report, warm: Report) -> str:
                 values, moved = 3 * size**2, 5 * 3 * size**2
                 notes.append(
                     f"- Warm at {size} × {size}: an image is {values:,} numbers, read as 1 byte and written as 4: "
-                    f"5 × {values:,} = {moved / 1000:,.0f} kB, at {speed:,.0f} images/s {speed * moved / 1e9:.2f} GB/s; "
-                    f"casting alone moves {most * moved / 1e9:.2f} GB/s. A number takes "
+                    f"5 × {values:,} = {moved / 1000:,.0f} kB, at {speed:,.0f} images/s {speed * moved / 1e9:.2f} "
+                    f"GB/s; casting alone moves {most * moved / 1e9:.2f} GB/s. A number takes "
                     f"{1e6 * both[0]['cpu_ms']['median'] / values:.2f} ns of one CPU."
                 )
     headings = ["", "gpuload, images/s", "limit", "images/s", "gpuload's share of the limit", "CPU µs an image"]

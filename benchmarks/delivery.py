@@ -15,14 +15,13 @@ import importlib.util
 import itertools
 import os
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 import gpuload
 from benchmarks.jobs import series, synchronize
-from benchmarks.program import Device, Out, Report, Rounds, finish, rounds, spread
+from benchmarks.program import Report, finish, options, rounds, spread
 from gpuload.delivery.base import EXTRAS, FRAMEWORKS
 
 BATCH_SIZE = 32
@@ -69,28 +68,25 @@ def frameworks(device: str) -> list[str]:
     return [name for name in there if name != "cupy" or device != "cpu"]
 
 
-def main(
-    number: Rounds = 7,
-    batches: Annotated[int, typer.Option(min=1, help="delivered in a round, at least")] = 2000,
-    device: Device = "cpu",
-    out: Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
+    asked = options(__doc__, arguments, rounds=7, batches=2000, device="cpu", out=None)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     rows: list[Report] = []
-    options: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
+    loading: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": asked.device}
     for job, (source, transform) in jobs().items():
-        loaders = {name: gpuload.Loader(source, transform, framework=name, **options) for name in frameworks(device)}
+        names = frameworks(asked.device)
+        loaders = {name: gpuload.Loader(source, transform, framework=name, **loading) for name in names}
+        found: dict[str, Report] = {name: {"job": job, "framework": name} for name in names}
         for loader in loaders.values():
             microseconds(loader, 1, 1)
-        in_a_row, cold = (
-            rounds(number, {name: functools.partial(microseconds, its, batches, many) for name, its in loaders.items()})
-            for many in (IN_A_ROW, 1)
-        )
-        for name in loaders:
-            rows.append({"job": job, "framework": name, "in_a_row": spread(in_a_row[name]), "cold": spread(cold[name])})
-    return finish("delivery", device, out, COLUMNS, batch_size=BATCH_SIZE, rounds=number, rows=rows)
+        for figure, many in (("in_a_row", IN_A_ROW), ("cold", 1)):
+            tasks = {name: functools.partial(microseconds, its, asked.batches, many) for name, its in loaders.items()}
+            for name, results in rounds(asked.rounds, tasks).items():
+                found[name][figure] = spread(results)
+        rows += found.values()
+    return finish(asked, "delivery", COLUMNS, batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

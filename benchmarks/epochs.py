@@ -16,9 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from benchmarks import program
 from benchmarks.contenders import flow, keras_generator
@@ -96,28 +94,22 @@ def measure(job: Job, names: list[str], number: int, count: int) -> list[Report]
     return program.relative(rows, "gpuload.keras", "seconds")
 
 
-def main(
-    sizes: program.Sizes = "64,224",
-    number: program.Rounds = 3,
-    epochs: Annotated[int, typer.Option(min=1)] = 10,
-    data: program.Data = "1000",
-    only: program.Only = None,
-    out: program.Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    names = program.chosen(only, PROGRAMS, "--only")
+    asked = program.options(__doc__, arguments, sizes="64,224", rounds=3, epochs=10, data="1000", only="all", out=None)
+    names = program.chosen(asked.only, PROGRAMS, "--only")
     skipped = {}
     if importlib.util.find_spec("tensorflow") is None:
         skipped = {name: "TensorFlow is not installed" for name in names if name.startswith("tf")}
         os.environ.setdefault("KERAS_BACKEND", "torch")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     names = [name for name in names if name not in skipped]
-    jobs = [Job(data_folder(data), int(size), BATCH_SIZE) for size in sizes.split(",")]
-    rows = [row for job in jobs for row in measure(job, names, number, epochs)]
-    facts = {"data": {"files": len(jobs[0].files)}, "batch_size": BATCH_SIZE, "rounds": number, "epochs": epochs}
+    jobs = [Job(data_folder(asked.data), int(size), BATCH_SIZE) for size in asked.sizes.split(",")]
+    rows = [row for job in jobs for row in measure(job, names, asked.rounds, asked.epochs)]
+    facts = {"data": {"files": len(jobs[0].files)}, "batch_size": BATCH_SIZE}
     facts |= {"rows": rows, "skipped": skipped, "contenders": program.words(PROGRAMS, names)}
-    return program.finish("epochs", "cpu", out, COLUMNS, **facts)
+    return program.finish(asked, "epochs", COLUMNS, **facts)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -12,9 +12,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from benchmarks import program
 from benchmarks.jobs import BATCH_SIZE
@@ -124,26 +122,20 @@ def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -
     return row | {"ratio": program.ratio(seconds["fit"], seconds["loop"])}
 
 
-def main(
-    number: program.Rounds = 9,
-    epochs: Annotated[int, typer.Option(min=1, help="in a round")] = 3,
-    data: program.Data = "1000",
-    device: program.Device = "cpu",
-    backends: Annotated[str | None, typer.Option(help=f"of {', '.join(LOOPS)}; default: all")] = None,
-    out: program.Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    folder = data_folder(data)
+    asked = program.options(__doc__, arguments, rounds=9, epochs=3, data="1000", device="cpu", backends="all", out=None)
+    folder = data_folder(asked.data)
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     rows = []
-    for name in program.chosen(backends, LOOPS, "--backends"):
+    for name in program.chosen(asked.backends, LOOPS, "--backends"):
         if importlib.util.find_spec(name) is None:
             print(f"{name} is left out: it is not installed")
             continue
         os.environ["KERAS_BACKEND"] = name  # The new process inherits it.
-        rows += program.in_processes(measure, (name, folder, number, epochs, device))
-    return program.finish("fit", device, out, COLUMNS, batch_size=BATCH_SIZE, rounds=number, rows=rows)
+        rows += program.in_processes(measure, (name, folder, asked.rounds, asked.epochs, asked.device))
+    return program.finish(asked, "fit", COLUMNS, batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

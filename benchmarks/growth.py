@@ -17,18 +17,17 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import psutil
-import typer
 from PIL import Image
 
 import gpuload
 from benchmarks.contenders import gpuload_loader
 from benchmarks.jobs import Job, endless
 from benchmarks.photos import data_folder
-from benchmarks.program import Data, Out, Report, Rounds, Seconds, chosen, finish, in_processes, rounds, spreads, timed
+from benchmarks.program import Report, chosen, finish, in_processes, options, rounds, spreads, timed
 
 ORIGINALS, MEGAPIXELS = 64, 0.1875
 CPUS = len(os.sched_getaffinity(0))
@@ -142,30 +141,24 @@ def run(case: Case, paths: list[str], seconds: float) -> dict[str, float]:
     return {name: sum(each[name] for each in found) for name in found[0]}
 
 
-def main(
-    names: Annotated[str | None, typer.Option("--axes", help=f"of {', '.join(axes())}; default: all")] = None,
-    number: Rounds = 3,
-    seconds: Seconds = 0.7,
-    most: Annotated[int, typer.Option(help="largest number of files")] = 1_000_000,
-    data: Data = "64",
-    out: Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    cases = [case for name in chosen(names, axes(), "--axes") for case in axes()[name] if case.files <= most]
-    originals = sorted(data_folder(data).rglob("*.jpg"))[:ORIGINALS]
+    asked = options(__doc__, arguments, axes="all", rounds=3, seconds=0.7, most=1_000_000, data="64", out=None)
+    cases = [case for name in chosen(asked.axes, axes(), "--axes") for case in axes()[name] if case.files <= asked.most]
+    originals = sorted(data_folder(asked.data).rglob("*.jpg"))[:ORIGINALS]
     with tempfile.TemporaryDirectory() as temporary:
         scales = {case.scale for case in cases}
         paths = {scale: pictures(originals, Path(temporary, str(scale)), scale) for scale in scales}
         sizes = {scale: sum(map(os.path.getsize, files)) / len(files) for scale, files in paths.items()}
-        tasks = {str(case): functools.partial(run, case, paths[case.scale], seconds) for case in cases}
-        found = rounds(number, tasks)
+        tasks = {str(case): functools.partial(run, case, paths[case.scale], asked.seconds) for case in cases}
+        found = rounds(asked.rounds, tasks)
     rows: list[Report] = []
     for case, results in zip(cases, found.values(), strict=True):
         row = {key: value for key, value in asdict(case).items() if key != "scale"}
         row |= {"megapixels": MEGAPIXELS * case.scale**2, "mean_bytes": sizes[case.scale]}
         rows.append(row | spreads(results))
-    return finish("growth", "cpu", out, COLUMNS, rounds=number, seconds=seconds, rows=rows)
+    return finish(asked, "growth", COLUMNS, rows=rows)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -18,10 +18,8 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
-
-import typer
 
 from benchmarks import program
 from benchmarks.contenders import CONTENDERS
@@ -82,41 +80,33 @@ def measure(job: Job, contenders: Contenders, count: int, seconds: float) -> tup
     return program.relative(rows, "gpuload", "images_per_second"), skipped
 
 
-def comparison(benchmark: str, contenders: Contenders) -> Callable[..., Report]:
-    """Return the program that compares these contenders."""
-
-    def main(
-        sizes: program.Sizes = "64,224",
-        number: program.Rounds = 5,
-        seconds: program.Seconds = 1.0,
-        data: program.Data = "1000",
-        device: program.Device = "cpu",
-        only: program.Only = None,
-        out: program.Out = None,
-    ) -> Report:
-        """Measure, print a table, write JSON."""
-        names = program.chosen(only, contenders, "--only")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        if importlib.util.find_spec("tensorflow") is None:
-            os.environ.setdefault("KERAS_BACKEND", "torch")
-        jobs = [Job(data_folder(data), int(size), BATCH_SIZE, device) for size in sizes.split(",")]
-        files = [path for path, _ in jobs[0].files]
-        if len(files) < BATCH_SIZE:
-            raise typer.BadParameter(f"{len(files)} files, but a batch is {BATCH_SIZE}", param_hint="--data")
-        mean = sum(map(os.path.getsize, files)) / len(files)
-        facts: dict[str, Any] = {"data": {"files": len(files), "mean_bytes": mean}, "batch_size": BATCH_SIZE}
-        facts |= {"rounds": number, "seconds": seconds, "rows": [], "skipped": {}}
-        for job in jobs:
-            rows, skipped = measure(job, {name: contenders[name] for name in names}, number, seconds)
-            facts["rows"] += rows
-            facts["skipped"] |= skipped
-        facts["contenders"] = program.words(contenders, [name for name in names if name not in facts["skipped"]])
-        return program.finish(benchmark, device, out, COLUMNS, **facts)
-
-    return main
+def compare(benchmark: str, contenders: Contenders, words: str | None, arguments: Sequence[str]) -> Report:
+    """Run the program that compares these contenders."""
+    defaults: dict[str, Any] = {"sizes": "64,224", "rounds": 5, "seconds": 1.0, "data": "1000", "device": "cpu"}
+    asked = program.options(words, arguments, **defaults, only="all", out=None)
+    names = program.chosen(asked.only, contenders, "--only")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if importlib.util.find_spec("tensorflow") is None:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    folder = data_folder(asked.data)
+    jobs = [Job(folder, int(size), BATCH_SIZE, asked.device) for size in asked.sizes.split(",")]
+    files = [path for path, _ in jobs[0].files]
+    if len(files) < BATCH_SIZE:
+        sys.exit(f"--data: {len(files)} files, but a batch is {BATCH_SIZE}")
+    data = {"files": len(files), "mean_bytes": sum(map(os.path.getsize, files)) / len(files)}
+    facts: dict[str, Any] = {"data": data, "batch_size": BATCH_SIZE, "rows": [], "skipped": {}}
+    for job in jobs:
+        rows, skipped = measure(job, {name: contenders[name] for name in names}, asked.rounds, asked.seconds)
+        facts["rows"] += rows
+        facts["skipped"] |= skipped
+    facts["contenders"] = program.words(contenders, [name for name in names if name not in facts["skipped"]])
+    return program.finish(asked, benchmark, COLUMNS, **facts)
 
 
-main = comparison("images", CONTENDERS)
+def main(*arguments: str) -> Report:
+    """Measure, print a table, write JSON."""
+    return compare("images", CONTENDERS, __doc__, arguments)
+
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -10,19 +10,19 @@ DALI and of the allocator grows. The rest is cut into ten parts. A run is flat i
 
 import gc
 import itertools
+import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import psutil
-import typer
 
 import gpuload
 from benchmarks.jobs import endless, series
 from benchmarks.photos import blurs
-from benchmarks.program import Device, Out, Report, finish, in_processes
+from benchmarks.program import Report, finish, in_processes, options
 
 COLUMNS = {"job": "job", "samples": "samples", "seconds": "seconds", "resident_bytes": "resident bytes"}
 COLUMNS |= {"spread_percent": "spread, %", "threads": "threads", "descriptors": "descriptors"}
@@ -66,27 +66,22 @@ def soak(job: str, folder: Path, device: str, batches: int) -> dict[str, Any]:
     return row | {"threads": [min(threads), max(threads)], "descriptors": [min(descriptors), max(descriptors)]}
 
 
-def main(
-    samples: Annotated[int, typer.Option(min=1, help="images")] = 1_000_000,
-    batches: Annotated[int, typer.Option(min=1, help="batches of 256 windows")] = 100_000,
-    tolerance: Annotated[float, typer.Option(help="percent between the parts of a run that counts as flat")] = 1.0,
-    device: Device = "cpu",
-    out: Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
+    asked = options(__doc__, arguments, samples=1_000_000, batches=100_000, tolerance=1.0, device="cpu", out=None)
     rows: list[Report] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        blurs(folder, min(FILES, samples), (SIDE, SIDE + 8))
-        for job, count in (("images", -(-samples // 64)), ("windows", batches)):
-            rows += in_processes(soak, (job, folder, device, count))
-    report = finish("memory", device, out, COLUMNS, rows=rows)
-    flat = (row["spread_percent"] <= tolerance for row in rows)
+        blurs(folder, min(FILES, asked.samples), (SIDE, SIDE + 8))
+        for job, count in (("images", -(-asked.samples // 64)), ("windows", asked.batches)):
+            rows += in_processes(soak, (job, folder, asked.device, count))
+    report = finish(asked, "memory", COLUMNS, rows=rows)
+    flat = (row["spread_percent"] <= asked.tolerance for row in rows)
     constant = (len({*row[name]}) == 1 for row in rows for name in ("threads", "descriptors"))
     if not all((*flat, *constant)):
-        raise typer.Exit(1)
+        sys.exit(1)
     return report
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -5,8 +5,8 @@
 As many good files as damaged ones, mixed. The damaged ones are small JPEGs with `DAMAGE`, files of other formats, and
 folders and broken links in a file's place. Each engine delivers them all, once with `on_error="replace"` and once with
 "skip", in a process of its own that has a time limit. Each good sample must be delivered as Pillow decodes it; each
-damaged one too, or be reported in `loader.errors`. The peak of memory may exceed that of a process that loads good files
-alone by no more than two batches of the largest images that `max_pixels` lets through: the one being made and one being
+damaged one too, or be reported in `loader.errors`. The peak of memory may exceed that of a process with good files alone
+by no more than two batches of the largest images that `max_pixels` lets through: the one being made and one being
 made again. Ends with exit code 1 where anything of this fails.
 
 Failures are samples that are `lost`: neither delivered nor reported, or good and reported; `odd`: delivered with other
@@ -19,21 +19,21 @@ import io
 import json
 import multiprocessing
 import os
+import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from PIL import Image, ImageFile
 
 import gpuload
 from benchmarks.photos import crop, originals
-from benchmarks.program import Out, Report, finish, peak_bytes
+from benchmarks.program import Report, finish, options, peak_bytes
 
 SEEDS = 48  # Number of small JPEGs, from which all files are made.
 SIDE, BATCH = 64, 32
@@ -268,35 +268,32 @@ def failures(rows: list[Report], allowed: int) -> Iterator[str]:
             yield f"{name}: {above / 1e6:.0f} MB more at the peak than with good files, above {allowed / 1e6:.0f}"
 
 
-def main(
-    count: Annotated[int, typer.Option(min=1, help="damaged files, and good ones")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    engines: Annotated[str, typer.Option(help="dali, numpy")] = "dali,numpy",
-    max_pixels: Annotated[int, typer.Option(min=20_000, help="largest image that the loader accepts")] = 2**20,
-    limit: Annotated[float, typer.Option(help="seconds that a process may take")] = 900,
-    out: Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    allowed = 2 * 3 * max_pixels * BATCH
+    asked = options(
+        __doc__, arguments, count=10_000, seed=0, engines="dali,numpy", max_pixels=2**20, limit=900.0, out=None
+    )
+    allowed = 2 * 3 * asked.max_pixels * BATCH
     rows: list[Report] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        kinds = {name: write(folder / name, count, seed, name == "mixed") for name in ("good", "mixed")}
-        for engine in engines.split(","):
+        kinds = {name: write(folder / name, asked.count, asked.seed, name == "mixed") for name in ("good", "mixed")}
+        for engine in asked.engines.split(","):
             for name, on_error in (("good", "replace"), ("mixed", "replace"), ("mixed", "skip")):
                 began, place = time.perf_counter(), folder / f"{engine}-{name}-{on_error}"
-                ended = run(place, limit, folder / name, len(kinds[name]), engine, on_error, max_pixels)
+                ended = run(place, asked.limit, folder / name, len(kinds[name]), engine, on_error, asked.max_pixels)
                 row = {"engine": engine, "files": name, "on_error": on_error, "samples": len(kinds[name])}
                 row |= {"ended": ended, "seconds": time.perf_counter() - began}
-                rows.append(row if ended else row | check(folder / name, kinds[name], on_error, max_pixels, place))
-    facts = {"count": count, "seed": seed, "max_pixels": max_pixels, "allowed_bytes": allowed, "rows": rows}
-    report = finish("mutated", "cpu", out, COLUMNS, **facts)
+                rows.append(
+                    row if ended else row | check(folder / name, kinds[name], on_error, asked.max_pixels, place)
+                )
+    report = finish(asked, "mutated", COLUMNS, allowed_bytes=allowed, rows=rows)
     failed = list(failures(rows, allowed))
     print(*failed, sep="\n")
     if failed:
-        raise typer.Exit(1)
+        sys.exit(1)
     return report
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -9,14 +9,12 @@ sample takes, round by round. Windows are not read from files: they have no `on_
 
 from pathlib import Path
 
-import typer
-
 import gpuload
 from benchmarks.contenders import gpuload_loader
 from benchmarks.images import Stopwatch
 from benchmarks.jobs import Batches, Job, endless, series
 from benchmarks.photos import data_folder
-from benchmarks.program import Data, Device, Out, Report, Rounds, Seconds, finish, rounds, spread, spreads
+from benchmarks.program import Report, finish, options, rounds, spread, spreads
 
 COLUMNS = {"job": "job", "extra_time_percent": "extra time, %", "extra_cpu_percent": "extra CPU time, %"}
 COLUMNS |= {"without": "samples per second without error handling", "with": "with error handling"}
@@ -46,21 +44,20 @@ def extra(with_: Report, without: Report) -> Report:
     return spread(100 * (one / other - 1) for one, other in zip(with_["rounds"], without["rounds"], strict=True))
 
 
-def main(
-    number: Rounds = 9, seconds: Seconds = 2.0, data: Data = "1000", device: Device = "cpu", out: Out = None
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
+    asked = options(__doc__, arguments, rounds=9, seconds=2.0, data="1000", device="cpu", out=None)
     rows: list[Report] = []
-    for name, loader in jobs(data_folder(data), device).items():
-        options = {"on_error": "replace"} if name.startswith("images") else {}
-        pair = {"without": endless(loader), "with": observed(loader.replace(**options))}
-        tasks = {kind: Stopwatch(batches, seconds, device).slice for kind, batches in pair.items()}
-        found = {kind: spreads(results) for kind, results in rounds(number, tasks).items()}
+    for name, loader in jobs(data_folder(asked.data), asked.device).items():
+        survive = {"on_error": "replace"} if name.startswith("images") else {}
+        pair = {"without": endless(loader), "with": observed(loader.replace(**survive))}
+        tasks = {kind: Stopwatch(batches, asked.seconds, asked.device).slice for kind, batches in pair.items()}
+        found = {kind: spreads(results) for kind, results in rounds(asked.rounds, tasks).items()}
         speeds = {kind: figures["images_per_second"] for kind, figures in found.items()}
         row = {"job": name, **speeds, "extra_time_percent": extra(speeds["without"], speeds["with"])}
         rows.append(row | {"extra_cpu_percent": extra(found["with"]["cpu_ms"], found["without"]["cpu_ms"])})
-    return finish("overhead", device, out, COLUMNS, rows=rows)
+    return finish(asked, "overhead", COLUMNS, rows=rows)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

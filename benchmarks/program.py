@@ -1,5 +1,6 @@
 """Parts that all benchmarks share: options, rounds, processes of their own, and the report at the end."""
 
+import argparse
 import ctypes
 import json
 import multiprocessing
@@ -7,16 +8,16 @@ import os
 import platform
 import re
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import psutil
-import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -30,28 +31,52 @@ Report = dict[str, Any]
 Result = TypeVar("Result")
 
 
-def _known_device(device: str) -> str:
-    if device not in ("cpu", "cuda"):
-        raise typer.BadParameter(f"{device}: it must be cpu or cuda")
-    return device
+HELP = {
+    "data": "a folder of class folders, or a number of photographs to make",
+    "rounds": "number of rounds, in each of which every contender runs once",
+    "seconds": "approximate time of each measurement",
+    "sizes": "side lengths in pixels, separated by commas",
+    "only": "names to measure, separated by commas; where names hold commas, by semicolons",
+    "out": "the JSON file to write; by default in benchmarks/results/",
+    "epochs": "number of epochs, in each round",
+    "lengths": "steps in a window, separated by commas",
+    "channels": "numbers in a row, separated by commas",
+    "places": "near: a series in a cache; far: one in no cache",
+    "axes": "things to change, separated by commas",
+    "most": "largest number of files",
+    "longest": "seconds until a kill, at most",
+    "limit": "seconds that a process may take",
+    "tolerance": "percent between the parts of a run that counts as flat",
+    "where": "a folder for the names; by default the system's temporary one",
+}
 
 
-Rounds = Annotated[int, typer.Option("--rounds", min=1, help="rounds, in each of which every contender runs once")]
-Seconds = Annotated[float, typer.Option(help="approximate time of each measurement")]
-Data = Annotated[str, typer.Option(help="a folder of class folders, or a number of photographs to make")]
-Sizes = Annotated[str, typer.Option(help="side lengths in pixels, separated by commas")]
-Device = Annotated[str, typer.Option(help="cpu or cuda", callback=_known_device)]
-Only = Annotated[str | None, typer.Option(help="names to measure, separated by commas; default: all")]
-Out = Annotated[Path | None, typer.Option(help="the JSON file to write; default: in benchmarks/results/")]
+def options(words: str | None, arguments: Sequence[str], **defaults: Any) -> argparse.Namespace:
+    """Parse a command line.
+
+    Args:
+        words: Description of the program.
+        arguments: The command line, or () for that of this process.
+        defaults: Each option with its default, of whose type it is; an option that is None by default is a path.
+    """
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name, default in defaults.items():
+        kind, choices = Path if default is None else type(default), ("cpu", "cuda") if name == "device" else None
+        help_ = HELP.get(name, "") + ("" if default is None else f" (default: {default})")
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, choices=choices, help=help_)
+    found = parser.parse_args(arguments or None)
+    for name, value in vars(found).items():
+        if isinstance(value, int) and value < (name != "seed"):
+            parser.error(f"argument --{name}: {value}, but it must be at least {int(name != 'seed')}")
+    return found
 
 
-def chosen(names: str | None, known: Iterable[str], option: str, separator: str = ",") -> list[str]:
-    """Return the names listed in an option, or all known ones where it is None."""
+def chosen(names: str, known: Iterable[str], option: str, separator: str = ",") -> list[str]:
+    """Return the names in an option, where "all" stands for all known ones; end the program if one is unknown."""
     known = list(known)
-    found = known if names is None else names.split(separator)
+    found = known if names == "all" else names.split(separator)
     if unknown := [name for name in found if name not in known]:
-        allowed = f"{separator} ".join(known)
-        raise typer.BadParameter(f"{', '.join(unknown)}: not among {allowed}", param_hint=option)
+        sys.exit(f"{option}: {', '.join(unknown)}: not among {f'{separator} '.join(known)}")
     return found
 
 
@@ -179,19 +204,19 @@ def _gpu_name() -> str:
     return name.value.decode()
 
 
-def finish(benchmark: str, device: str, out: Path | None, columns: dict[str, str], **facts: Any) -> Report:
+def finish(asked: argparse.Namespace, benchmark: str, columns: dict[str, str], **facts: Any) -> Report:
     """Print, write and return the report of a benchmark.
 
     Args:
+        asked: The options of the program; the report holds all but paths.
         benchmark: Name of the program, by which the tables find its file.
-        device: "cpu" or "cuda".
-        out: The file to write, or None for benchmarks/results, named after the benchmark and the device.
         columns: Keys of the rows to print, each with its heading; "a.b" is the key b of the dict a.
-        facts: Contents of the report beside the environment; `rows` among them.
+        facts: Further contents of the report; `rows` among them.
     """
-    report = {"benchmark": benchmark, "environment": environment(device), **facts}
+    known = {name: value for name, value in vars(asked).items() if name not in ("data", "device", "out", "where")}
+    report = {"benchmark": benchmark, "environment": environment(getattr(asked, "device", "cpu")), **known, **facts}
     show(report, columns)
-    print(f"written to {save(report, out)}")
+    print(f"written to {save(report, asked.out)}")
     return report
 
 

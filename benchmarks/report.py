@@ -6,9 +6,7 @@ python -m benchmarks.report        rewrites the text between the markers of both
 import json
 from pathlib import Path
 
-import typer
-
-from benchmarks.program import RESULTS, Report
+from benchmarks.program import RESULTS, Report, options
 
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).parent / "README.md"
@@ -32,21 +30,22 @@ def load(name: str, results: Path = RESULTS) -> list[Report]:
     return reports
 
 
-def main(readme: Path = README, page: Path = PAGE, results: Path = RESULTS) -> None:
+def main(*arguments: str) -> None:
     """Rewrite the tables from the JSON of the benchmarks."""
     from benchmarks.deep import PAGE_TABLES
     from benchmarks.tables import TABLES
 
-    text = readme.read_text()
+    asked = options(__doc__, arguments, readme=README, page=PAGE, results=RESULTS)
+    text = asked.readme.read_text()
     for name, table in TABLES.items():
-        text = renew(text, name, "\n\n".join(table(report) for report in load(name, results)))
-    readme.write_text(text)
-    text = page.read_text()
+        text = renew(text, name, "\n\n".join(table(report) for report in load(name, asked.results)))
+    asked.readme.write_text(text)
+    text = asked.page.read_text()
     for name, (sources, table_of) in PAGE_TABLES.items():
-        text = renew(text, name, table_of(*(load(source, results)[0] for source in sources)))
-    page.write_text(text)
-    print(f"{readme}: {', '.join(TABLES)}\n{page}: {', '.join(PAGE_TABLES)}")
+        text = renew(text, name, table_of(*(load(source, asked.results)[0] for source in sources)))
+    asked.page.write_text(text)
+    print(f"{asked.readme}: {', '.join(TABLES)}\n{asked.page}: {', '.join(PAGE_TABLES)}")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -10,29 +10,27 @@ There are three jobs: images by DALI; the same, in turn by one, two or three ran
 with noise. Ends with exit code 1 where anything differs.
 """
 
-import functools
 import hashlib
 import itertools
 import json
 import logging
+import multiprocessing
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 import gpuload
 from benchmarks.photos import blurs
-from benchmarks.program import Out, Report, finish
+from benchmarks.program import Report, finish, options
 from gpuload.images.step import Step
 
 COUNT, SIDE, BATCH = 241, 48, 8
@@ -113,26 +111,12 @@ def ready(engine: str) -> None:
         augmenter.close()
 
 
-def fork(errors: Path, function: Any, *arguments: Any) -> int:
-    """Return the id of a child that runs the function. It has the modules of this process, but no threads or engines.
-
-    Its stderr goes to the file `errors`, because libjpeg and DALI write there about each bad file.
-    """
-    sys.stdout.flush()
-    found = os.fork()
-    if found:
-        return found
-    status = 1
-    try:
-        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        random.seed()
-        logging.disable()  # Each child finds the bad files anew.
-        function(*arguments)
-        status = 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+def quietly(errors: Path, function: Any, *arguments: Any) -> None:
+    """Call a function in a child; its stderr goes to a file, because libjpeg and DALI write there about bad files."""
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    random.seed()
+    logging.disable()  # Each child finds the bad files anew.
+    function(*arguments)
 
 
 def samples(record: Path) -> dict[int, Line]:
@@ -155,20 +139,27 @@ def measure(ranks: Ranks, folder: Path, kills: int, counts: tuple[int, ...], lon
     """Kill runs `kills` times, each after up to `longest` seconds, and compare their notes with the reference."""
     chance = random.Random(5)
     began, killed = time.perf_counter(), 0
-    run = functools.partial(fork, folder / "errors")
+
+    def begin(*arguments: Any) -> Any:  # A fork has the modules of this process already, but no threads and engines.
+        process = multiprocessing.get_context("fork").Process(target=quietly, args=(folder / "errors", *arguments))
+        process.start()
+        return process
+
     while killed < kills or not (folder / "state").exists():
-        process = run(child, ranks, folder, counts)
+        process = begin(child, ranks, folder, counts)
         time.sleep(chance.uniform(0.0, longest))
-        os.kill(process, signal.SIGKILL)
-        _, status = os.waitpid(process, 0)
+        process.kill()
+        process.join()
         killed += 1
         if killed > 100 * kills:
             raise RuntimeError(f"in up to {longest} s no run comes as far as to write a state: raise --longest")
-        if not os.WIFSIGNALED(status):
+        if process.exitcode != -signal.SIGKILL:
             raise RuntimeError(f"a run ended by itself: {(folder / 'errors').read_text()}")
     found = samples(folder / "record")
     epochs = max(found) + 1
-    if os.waitpid(run(reference, ranks, folder, epochs), 0)[1]:
+    process = begin(reference, ranks, folder, epochs)
+    process.join()
+    if process.exitcode:
         raise RuntimeError(f"the run that nobody kills ended early: {(folder / 'errors').read_text()}")
     expected = samples(folder / "reference")
     lost = twice = differing = 0
@@ -183,25 +174,22 @@ def measure(ranks: Ranks, folder: Path, kills: int, counts: tuple[int, ...], lon
     return row | {"lost": lost, "twice": twice, "differing": differing, "seconds": time.perf_counter() - began}
 
 
-def main(
-    kills: Annotated[int, typer.Option(min=1, help="of each job")] = 200,
-    engine: Annotated[str, typer.Option(help="dali or numpy")] = "dali",
-    longest: Annotated[float, typer.Option(min=0.0, help="seconds until a kill, at most")] = 1.0,
-    out: Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
+    asked = options(__doc__, arguments, kills=200, engine="dali", longest=1.0, out=None)
     rows: list[Report] = []
-    ready(engine)
+    ready(asked.engine)
     for name, counts in (("images", (1,)), ("1 to 3 ranks", (1, 2, 3)), ("windows", (1,))):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             pictures(folder)
-            rows.append({"job": name} | measure(job(name, folder, engine), folder, kills, counts, longest))
-    report = finish("resume", "cpu", out, COLUMNS, engine=engine, rows=rows)
+            ranks = job(name, folder, asked.engine)
+            rows.append({"job": name} | measure(ranks, folder, asked.kills, counts, asked.longest))
+    report = finish(asked, "resume", COLUMNS, rows=rows)
     if any(row[name] for row in rows for name in ("lost", "twice", "differing")):
-        raise typer.Exit(1)
+        sys.exit(1)
     return report
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

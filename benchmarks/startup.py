@@ -15,12 +15,10 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from benchmarks.photos import data_folder
-from benchmarks.program import Data, Device, Out, Report, Rounds, finish, in_processes, ratio, rounds, spreads, timed
+from benchmarks.program import Report, finish, in_processes, options, ratio, rounds, spreads, timed
 
 FOLDERS, ORIGINALS = 1000, 64
 BATCH_SIZE, SIZE = 32, 64
@@ -78,27 +76,21 @@ def begin(top: str, files: int, device: str, walk_first: bool) -> dict[str, floa
     return result
 
 
-def main(
-    files: Annotated[int, typer.Option(min=2 * BATCH_SIZE)] = 1_280_000,
-    number: Rounds = 5,
-    device: Device = "cpu",
-    data: Data = "64",
-    where: Annotated[Path | None, typer.Option(help="a folder for the names; default: the system's temporary")] = None,
-    out: Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    originals = sorted(data_folder(data).rglob("*.jpg"))[:ORIGINALS]
+    asked = options(__doc__, arguments, files=1_280_000, rounds=5, device="cpu", data="64", where=None, out=None)
+    originals = sorted(data_folder(asked.data).rglob("*.jpg"))[:ORIGINALS]
     walk_first = itertools.cycle((True, False))
-    with tempfile.TemporaryDirectory(dir=where) as folder:
-        tree(Path(folder), files, originals)
+    with tempfile.TemporaryDirectory(dir=asked.where) as folder:
+        tree(Path(folder), asked.files, originals)
         top = str(Path(folder, "tree"))
         walk(top)  # From here on the names are in the system's memory, for both.
-        tasks = {"startup": lambda: in_processes(begin, (top, files, device, next(walk_first)))[0]}
-        seconds = spreads(rounds(number, tasks)["startup"])
+        tasks = {"startup": lambda: in_processes(begin, (top, asked.files, asked.device, next(walk_first)))[0]}
+        seconds = spreads(rounds(asked.rounds, tasks)["startup"])
     rows: list[Report] = [{"step": step, "seconds": its} for step, its in seconds.items()]
     rows[1]["ratio"] = ratio(seconds["gpuload.ImageFolder"], seconds["os.scandir"])
-    return finish("startup", device, out, COLUMNS, files=files, batch_size=BATCH_SIZE, rounds=number, rows=rows)
+    return finish(asked, "startup", COLUMNS, batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

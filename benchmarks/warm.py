@@ -6,12 +6,15 @@
 Measured as in `benchmarks.images`. No contender but Keras' generator decodes.
 """
 
-import typer
-
-from benchmarks.images import comparison
+from benchmarks.images import compare
+from benchmarks.program import Report
 from benchmarks.warm_contenders import CONTENDERS
 
-main = comparison("warm", CONTENDERS)
+
+def main(*arguments: str) -> Report:
+    """Measure, print a table, write JSON."""
+    return compare("warm", CONTENDERS, __doc__, arguments)
+
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -9,8 +9,8 @@ about `--seconds`; those in its queues are less than a hundredth of them. Window
 epoch's new order is part of the time. A batch stays in memory until the next one is there.
 
 - `time relative to gpuload`: time that a contender takes for a window, divided by gpuload.torch's in the same round.
-- `share of a copy`: bytes that gpuload.torch reads and writes in a second, divided by those of one large copy in the same
-  memory; in caches it can pass 1.
+- `share of a copy`: bytes that gpuload.torch reads and writes in a second, divided by those of one large copy in the
+  same memory; in caches it can pass 1.
 """
 
 import functools
@@ -18,10 +18,9 @@ import itertools
 import os
 import sys
 import time
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 
 from benchmarks import program
 from benchmarks.jobs import Batches, series, synchronize
@@ -83,34 +82,38 @@ def measure(job: Job, names: list[str], number: int, seconds: float) -> tuple[li
     return program.relative(rows, "gpuload.torch", "windows_per_second"), skipped
 
 
-def main(
-    lengths: Annotated[str, typer.Option(help="steps in a window")] = "20,96,512",
-    channels: Annotated[str, typer.Option(help="numbers in a row")] = "1,7,64",
-    batches: Annotated[str, typer.Option(help="windows in a batch")] = "64,256",
-    places: Annotated[str, typer.Option(help="near: a series in a cache; far: one out of it")] = "near,far",
-    number: program.Rounds = 5,
-    seconds: program.Seconds = 0.3,
-    device: program.Device = "cpu",
-    only: Annotated[str | None, typer.Option(help="names to measure, separated by semicolons; default: all")] = None,
-    far_bytes: Annotated[int, typer.Option(help="size of the series that is far")] = FAR_BYTES,
-    out: program.Out = None,
-) -> Report:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    names = program.chosen(only, CONTENDERS, "--only", ";")
+    asked = program.options(
+        __doc__,
+        arguments,
+        lengths="20,96,512",
+        channels="1,7,64",
+        batches="64,256",
+        places="near,far",
+        rounds=5,
+        seconds=0.3,
+        device="cpu",
+        only="all",
+        far_bytes=FAR_BYTES,
+        out=None,
+    )
+    names = program.chosen(asked.only, CONTENDERS, "--only", ";")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "torch")
-    copied = copied_bytes_per_second(device)
-    widths, steps, sizes = (option.split(",") for option in (channels, lengths, batches))
-    dtypes = ["float32"] if device == "cpu" else ["float32", "bfloat16"]
+    copied = copied_bytes_per_second(asked.device)
+    widths, steps, sizes = (option.split(",") for option in (asked.channels, asked.lengths, asked.batches))
+    dtypes = ["float32"] if asked.device == "cpu" else ["float32", "bfloat16"]
     found: list[Report] = []
     skipped: dict[str, str] = {}
-    for place, width in itertools.product(program.chosen(places, ("near", "far"), "--places"), map(int, widths)):
-        values, labels = series(width) if place == "near" else series(width, far_bytes // (4 * width))
+    for place, width in itertools.product(program.chosen(asked.places, ("near", "far"), "--places"), map(int, widths)):
+        values, labels = series(width) if place == "near" else series(width, asked.far_bytes // (4 * width))
         for length in map(int, steps):
-            large = [] if device == "cpu" else [LARGE_BATCH_BYTES // (4 * width * length)]
+            large = [] if asked.device == "cpu" else [LARGE_BATCH_BYTES // (4 * width * length)]
             for size, dtype in itertools.product([*map(int, sizes), *large], dtypes):
                 print(f"{place}: {length} x {width}, batches of {size}, {dtype}", file=sys.stderr)
-                rows, left_out = measure(Job(values, labels, length, size, device, dtype), names, number, seconds)
+                job = Job(values, labels, length, size, asked.device, dtype)
+                rows, left_out = measure(job, names, asked.rounds, asked.seconds)
                 case = {"series": place, "length": length, "channels": width, "batch_size": size, "dtype": dtype}
                 found += [{**case, **row} for row in rows]
                 skipped |= left_out
@@ -119,12 +122,12 @@ def main(
             moved = row["length"] * row["channels"] * (4 + (4 if row["dtype"] == "float32" else 2))
             row["share_of_copy"] = row["windows_per_second"]["median"] * moved / copied
     measured = {row["contender"] for row in found}
-    facts = {"copy_bytes_per_second": copied, "rounds": number, "seconds": seconds, "rows": found, "skipped": skipped}
+    facts = {"copy_bytes_per_second": copied, "rows": found, "skipped": skipped}
     facts["contenders"] = program.words(CONTENDERS, [name for name in names if name in measured])
-    report = program.finish("windows", device, out, COLUMNS, **facts)
+    report = program.finish(asked, "windows", COLUMNS, **facts)
     print(f"one large copy reads and writes {copied / 1e9:.1f} GB/s")
     return report
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()
