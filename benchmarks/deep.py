@@ -5,14 +5,11 @@ from typing import Any
 
 from benchmarks.program import Report
 from benchmarks.scale import scale_table
-from benchmarks.tables import figure, markdown
+from benchmarks.tables import cells, columns, figure, markdown
 
 AXES = {"files": "files", "scale": "megapixels of a photograph", "size": "pixels a side of an image"}
 AXES |= {"batch": "images in a batch", "threads": "threads", "kept": "share of the images that the cache holds"}
 AXES |= {"ranks": "processes that share the threads and the samples"}
-GROWTH = (("cold", "cold, images/s", 1, 0), ("warm", "warm, images/s", 1, 0), ("index_seconds", "index, s", 1, 3),
-          ("index_bytes", "index, MB", 1e-6, 1), ("cold_bytes", "process cold, MB", 1e-6, 0),
-          ("warm_bytes", "process warm, MB", 1e-6, 0))  # fmt: skip
 
 
 def by(report: Report, *keys: str) -> dict[Any, Report]:
@@ -89,16 +86,9 @@ def limits_table(images: Report, warm: Report) -> str:
 
 def growth_table(report: Report) -> str:
     """Speed and memory for each value of each axis of `benchmarks.growth`."""
-    rows: list[list[str]] = []
-    before = None
-    for row in report["rows"]:
-        value = f"{row['megapixels']:.2f}" if row["axis"] == "scale" else f"{row['value']:,}"
-        cells = [
-            f"{factor * row[key]['median']:,.{digits}f}" if key in row else "" for key, _, factor, digits in GROWTH
-        ]
-        rows.append([AXES[row["axis"]] if row["axis"] != before else "", value, *cells])
-        before = row["axis"]
-    table = markdown(["", "value", *(heading for _, heading, _, _ in GROWTH)], rows)
+    lines = [[AXES[axis], f"{row['megapixels']:.2f}" if axis == "scale" else value, *rest]
+             for row, (axis, value, *rest) in zip(report["rows"], cells(report, spreads=0), strict=True)]  # fmt: skip
+    table = markdown(list(columns(report)), lines)
     return f"{table}\n\nMedian of {report['rounds']} rounds, each a process of its own; of ranks the sum."
 
 

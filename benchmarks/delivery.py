@@ -26,7 +26,6 @@ from gpuload.delivery.base import EXTRAS, FRAMEWORKS
 
 BATCH_SIZE = 32
 IN_A_ROW = 50  # Steps that are made before they are delivered.
-COLUMNS = {"job": "job", "framework": "framework", "in_a_row": "µs, in a row", "cold": "µs, cold"}
 
 
 def jobs() -> dict[str, tuple[Any, Any]]:
@@ -85,7 +84,7 @@ def main(*arguments: str) -> Report:
             for name, results in rounds(asked.rounds, tasks).items():
                 found[name][figure] = spread(results)
         rows += found.values()
-    return finish(asked, "delivery", COLUMNS, batch_size=BATCH_SIZE, rows=rows)
+    return finish(asked, "delivery", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":

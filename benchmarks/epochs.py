@@ -26,8 +26,6 @@ from benchmarks.program import Report
 from benchmarks.warm_contenders import tf_dataset
 
 Epochs = Callable[[], Iterable[Any]]  # Each call returns the batches of one epoch.
-COLUMNS = {"size": "size", "program": "program", "seconds": "seconds", "first_seconds": "first epoch"}
-COLUMNS |= {"ratio": "time relative to gpuload", "peak_bytes": "peak bytes"}
 
 
 def gpuload_keras(job: Job) -> Epochs:
@@ -108,7 +106,7 @@ def main(*arguments: str) -> Report:
     rows = [row for job in jobs for row in measure(job, names, asked.rounds, asked.epochs)]
     facts = {"data": {"files": len(jobs[0].files)}, "batch_size": BATCH_SIZE}
     facts |= {"rows": rows, "skipped": skipped, "contenders": program.words(PROGRAMS, names)}
-    return program.finish(asked, "epochs", COLUMNS, **facts)
+    return program.finish(asked, "epochs", **facts)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,6 @@ from benchmarks.photos import data_folder
 from benchmarks.program import Report
 
 SIZE = 64
-COLUMNS = {"backend": "backend", "ratio": "time of fit relative to the loop"}
-COLUMNS |= {"batches": "batches", "seconds.loop": "seconds, loop", "seconds.fit": "seconds, fit"}
 
 
 def make_model() -> Any:
@@ -134,7 +132,7 @@ def main(*arguments: str) -> Report:
             continue
         os.environ["KERAS_BACKEND"] = name  # The new process inherits it.
         rows += program.in_processes(measure, (name, folder, asked.rounds, asked.epochs, asked.device))
-    return program.finish(asked, "fit", COLUMNS, batch_size=BATCH_SIZE, rows=rows)
+    return program.finish(asked, "fit", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":

@@ -31,9 +31,6 @@ from benchmarks.program import Report, chosen, finish, in_processes, options, ro
 
 ORIGINALS, MEGAPIXELS = 64, 0.1875
 CPUS = len(os.sched_getaffinity(0))
-COLUMNS = {"axis": "axis", "value": "", "cold": "cold, images/s", "warm": "warm, images/s"}
-COLUMNS |= {"index_seconds": "index, s", "index_bytes": "index, bytes"}
-COLUMNS |= {"cold_bytes": "process cold, bytes", "warm_bytes": "warm, bytes"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +154,7 @@ def main(*arguments: str) -> Report:
         row = {key: value for key, value in asdict(case).items() if key != "scale"}
         row |= {"megapixels": MEGAPIXELS * case.scale**2, "mean_bytes": sizes[case.scale]}
         rows.append(row | spreads(results))
-    return finish(asked, "growth", COLUMNS, rows=rows)
+    return finish(asked, "growth", rows=rows)
 
 
 if __name__ == "__main__":

@@ -28,8 +28,6 @@ from benchmarks.photos import data_folder
 from benchmarks.program import Report
 
 Contenders = dict[str, Callable[[Job], Batches]]
-COLUMNS = {"size": "size", "contender": "loader", "images_per_second": "images per second"}
-COLUMNS |= {"ratio": "time relative to gpuload", "busy": "busy", "cpu_ms": "CPU ms"}
 
 
 class Stopwatch:
@@ -100,7 +98,7 @@ def compare(benchmark: str, contenders: Contenders, words: str | None, arguments
         facts["rows"] += rows
         facts["skipped"] |= skipped
     facts["contenders"] = program.words(contenders, [name for name in names if name not in facts["skipped"]])
-    return program.finish(asked, benchmark, COLUMNS, **facts)
+    return program.finish(asked, benchmark, **facts)
 
 
 def main(*arguments: str) -> Report:

@@ -24,8 +24,6 @@ from benchmarks.jobs import endless, series
 from benchmarks.photos import blurs
 from benchmarks.program import Report, finish, in_processes, options
 
-COLUMNS = {"job": "job", "samples": "samples", "seconds": "seconds", "resident_bytes": "resident bytes"}
-COLUMNS |= {"spread_percent": "spread, %", "threads": "threads", "descriptors": "descriptors"}
 LOOKS, PARTS = 1000, 10
 FILES, SIDE = 4096, 32  # Number of small images, and the height and width of their batches.
 
@@ -75,7 +73,7 @@ def main(*arguments: str) -> Report:
         blurs(folder, min(FILES, asked.samples), (SIDE, SIDE + 8))
         for job, count in (("images", -(-asked.samples // 64)), ("windows", asked.batches)):
             rows += in_processes(soak, (job, folder, asked.device, count))
-    report = finish(asked, "memory", COLUMNS, rows=rows)
+    report = finish(asked, "memory", rows=rows)
     flat = (row["spread_percent"] <= asked.tolerance for row in rows)
     constant = (len({*row[name]}) == 1 for row in rows for name in ("threads", "descriptors"))
     if not all((*flat, *constant)):

@@ -5,9 +5,9 @@
 As many good files as damaged ones, mixed. The damaged ones are small JPEGs with `DAMAGE`, files of other formats, and
 folders and broken links in a file's place. Each engine delivers them all, once with `on_error="replace"` and once with
 "skip", in a process of its own that has a time limit. Each good sample must be delivered as Pillow decodes it; each
-damaged one too, or be reported in `loader.errors`. The peak of memory may exceed that of a process with good files alone
-by no more than two batches of the largest images that `max_pixels` lets through: the one being made and one being
-made again. Ends with exit code 1 where anything of this fails.
+damaged one too, or be reported in `loader.errors`. The peak of memory may exceed that of a process with good files
+alone by two batches of the largest images that `max_pixels` lets through: one being made and one being made again.
+Ends with exit code 1 where anything of this fails.
 
 Failures are samples that are `lost`: neither delivered nor reported, or good and reported; `odd`: delivered with other
 pixels than Pillow's; `refused`: delivered though Pillow raises. Only counted are `lenient`: Pillow raises, but has the
@@ -42,8 +42,6 @@ nearest pixels, so that only decoders can differ."""
 LEVELS, SHARE = 2, 0.995
 """Pixels are Pillow's where this share of all values is no more than so many levels off; see tests/test_engines.py."""
 WRONG = ("lost", "odd", "refused")  # Results that are failures.
-COLUMNS = {key: key for key in ("engine", "files", "on_error", "ended", "seconds", "reported", "delivered")}
-COLUMNS |= {**{key: key for key in (*WRONG, "lenient", "strict")}, "peak_bytes": "peak bytes"}
 
 Random = np.random.Generator
 Pixels = np.typing.NDArray[np.uint8]
@@ -287,7 +285,7 @@ def main(*arguments: str) -> Report:
                 rows.append(
                     row if ended else row | check(folder / name, kinds[name], on_error, asked.max_pixels, place)
                 )
-    report = finish(asked, "mutated", COLUMNS, allowed_bytes=allowed, rows=rows)
+    report = finish(asked, "mutated", allowed_bytes=allowed, rows=rows)
     failed = list(failures(rows, allowed))
     print(*failed, sep="\n")
     if failed:

@@ -16,9 +16,6 @@ from benchmarks.jobs import Batches, Job, endless, series
 from benchmarks.photos import data_folder
 from benchmarks.program import Report, finish, options, rounds, spread, spreads
 
-COLUMNS = {"job": "job", "extra_time_percent": "extra time, %", "extra_cpu_percent": "extra CPU time, %"}
-COLUMNS |= {"without": "samples per second without error handling", "with": "with error handling"}
-
 
 def observed(loader: gpuload.Loader) -> Batches:
     """Epoch after epoch, with a look at state and figures after each batch."""
@@ -56,7 +53,7 @@ def main(*arguments: str) -> Report:
         speeds = {kind: figures["images_per_second"] for kind, figures in found.items()}
         row = {"job": name, **speeds, "extra_time_percent": extra(speeds["without"], speeds["with"])}
         rows.append(row | {"extra_cpu_percent": extra(found["with"]["cpu_ms"], found["without"]["cpu_ms"])})
-    return finish(asked, "overhead", COLUMNS, rows=rows)
+    return finish(asked, "overhead", rows=rows)
 
 
 if __name__ == "__main__":

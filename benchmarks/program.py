@@ -21,13 +21,15 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import tables
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ["numpy", "numba", "scipy", "pillow", "keras", "tensorflow", "tensorflow-cpu", "jax", "torch", "torchvision"]
 PACKAGES += ["nvidia-dali-cuda120", "nvidia-dali-cuda130", "nvidia-nvimgcodec-cu12", "nvidia-nvimgcodec-cu13"]
 PACKAGES += ["cupy-cuda12x", "cupy-cuda13x", "spdl", "grain"]
 LOAD_AT_START = os.getloadavg()[0]  # Read on import, because later the benchmark itself is part of the load.
 
-Report = dict[str, Any]
+Report = tables.Report
 Result = TypeVar("Result")
 
 
@@ -204,60 +206,27 @@ def _gpu_name() -> str:
     return name.value.decode()
 
 
-def finish(asked: argparse.Namespace, benchmark: str, columns: dict[str, str], **facts: Any) -> Report:
+def finish(asked: argparse.Namespace, benchmark: str, **facts: Any) -> Report:
     """Print, write and return the report of a benchmark.
 
     Args:
         asked: The options of the program; the report holds all but paths.
         benchmark: Name of the program, by which the tables find its file.
-        columns: Keys of the rows to print, each with its heading; "a.b" is the key b of the dict a.
         facts: Further contents of the report; `rows` among them.
     """
     known = {name: value for name, value in vars(asked).items() if name not in ("data", "device", "out", "where")}
     report = {"benchmark": benchmark, "environment": environment(getattr(asked, "device", "cpu")), **known, **facts}
-    show(report, columns)
-    print(f"written to {save(report, asked.out)}")
-    return report
-
-
-def show(report: Report, columns: dict[str, str]) -> None:
-    """Print the rows as a table; the first figure that has a spread is shown with it, of the others the median."""
-    rows = [[_value(row, key) for key in columns] for row in report["rows"]]
-    first = min((place for row in rows for place, value in enumerate(row) if _spread(value)), default=None)
-    table = Table(title=f"{report['benchmark']}, {report['environment']['device_name']}")
-    for place, heading in enumerate(columns.values()):
-        name = any(isinstance(row[place], str) and row[place] for row in rows)
+    table = Table(title=f"{benchmark}, {report['environment']['device_name']}")
+    for heading, name in tables.columns(report).items():
         table.add_column(heading, justify="left" if name else "right", no_wrap=name)
-    for row in rows:
-        table.add_row(*(_cell(value, with_spread=place == first) for place, value in enumerate(row)))
+    for cells in tables.cells(report, spreads=1):
+        table.add_row(*cells)
     console = Console()
     console.print(table)
     for name, reason in report.get("skipped", {}).items():
         console.print(f"{name} was left out: {reason}")
-
-
-def _value(row: Report, key: str) -> Any:
-    found: Any = row
-    for part in key.split("."):
-        found = found.get(part, "")
-    return found
-
-
-def _spread(value: Any) -> bool:
-    return isinstance(value, dict) and "median" in value
-
-
-def _cell(value: Any, with_spread: bool = False) -> str:
-    if _spread(value):
-        between = f" ({_cell(value['least'])} to {_cell(value['greatest'])})"
-        return _cell(value["median"]) + between * with_spread
-    if isinstance(value, dict):  # Counts by kind.
-        return f"{sum(value.values()):,}"
-    if isinstance(value, list):
-        return f"{_cell(min(value))} to {_cell(max(value))}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    print(f"written to {save(report, asked.out)}")
+    return report
 
 
 def save(report: Report, out: Path | None) -> Path:

@@ -35,7 +35,6 @@ from gpuload.images.step import Step
 
 COUNT, SIDE, BATCH = 241, 48, 8
 """Images, their height and width, and samples in a batch of one rank: the last batch of an epoch is short."""
-COLUMNS = {key: key for key in ("job", "kills", "epochs", "samples", "lost", "twice", "differing", "seconds")}
 
 Ranks = Callable[[int], list[gpuload.Loader]]  # Makes a loader for each of so many ranks.
 Line = list[tuple[int, str]]  # A batch of all ranks: of each sample its label and the digest of its pixels.
@@ -185,7 +184,7 @@ def main(*arguments: str) -> Report:
             pictures(folder)
             ranks = job(name, folder, asked.engine)
             rows.append({"job": name} | measure(ranks, folder, asked.kills, counts, asked.longest))
-    report = finish(asked, "resume", COLUMNS, rows=rows)
+    report = finish(asked, "resume", rows=rows)
     if any(row[name] for row in rows for name in ("lost", "twice", "differing")):
         sys.exit(1)
     return report

@@ -23,7 +23,6 @@ from benchmarks.program import Report, finish, in_processes, options, ratio, rou
 FOLDERS, ORIGINALS = 1000, 64
 BATCH_SIZE, SIZE = 32, 64
 PLACES = (0.0, 0.25, 0.5, 0.75, 0.999)  # Where to go on, as shares of the epoch.
-COLUMNS = {"step": "step", "seconds": "seconds", "ratio": "time relative to os.scandir"}
 
 
 def tree(folder: Path, files: int, originals: list[Path]) -> None:
@@ -89,7 +88,7 @@ def main(*arguments: str) -> Report:
         seconds = spreads(rounds(asked.rounds, tasks)["startup"])
     rows: list[Report] = [{"step": step, "seconds": its} for step, its in seconds.items()]
     rows[1]["ratio"] = ratio(seconds["gpuload.ImageFolder"], seconds["os.scandir"])
-    return finish(asked, "startup", COLUMNS, batch_size=BATCH_SIZE, rows=rows)
+    return finish(asked, "startup", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":

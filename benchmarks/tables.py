@@ -1,11 +1,82 @@
 """The tables of the README, in Markdown, each from the report of one benchmark on one machine."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.program import Report
-
+Report = dict[str, Any]
 RELATIVE = "time relative to gpuload"
+IMAGES = {"size": "size", "contender": "loader", "images_per_second": "images per second", "ratio": RELATIVE}
+COLUMNS = {
+    "images": {**IMAGES, "busy": "busy", "cpu_ms": "CPU ms"},
+    "warm": {**IMAGES, "busy": "busy", "cpu_ms": "CPU ms"},
+    "epochs": {"size": "size", "program": "program", "seconds": "s", "first_seconds": "first epoch, s",
+               "ratio": RELATIVE, "peak_bytes": "peak, MB"},
+    "windows": {"series": "series", "length": "window", "channels": "channels", "batch_size": "batch", "dtype": "dtype",
+                "contender": "loader", "windows_per_second": "windows per second", "ratio": RELATIVE,
+                "share_of_copy": "share of a copy"},
+    "startup": {"step": "step", "seconds": "s", "ratio": "time relative to os.scandir"},
+    "growth": {"axis": "", "value": "value", "cold": "cold, images/s", "warm": "warm, images/s",
+               "index_seconds": "index, s", "index_bytes": "index, MB", "cold_bytes": "process cold, MB",
+               "warm_bytes": "process warm, MB"},
+    "delivery": {"job": "job", "framework": "framework", "in_a_row": "µs, in a row", "cold": "µs, cold"},
+    "fit": {"backend": "Keras' backend", "batches": "batches", "seconds.loop": "loop, s", "seconds.fit": "`fit`, s",
+            "ratio": "time of `fit` relative to the loop"},
+    "resume": {"job": "killed and resumed", "kills": "kills", "samples": "samples", "lost": "lost",
+               "twice": "delivered twice", "differing": "with other pixels"},
+    "memory": {"job": "a long run", "samples": "samples", "resident_bytes": "resident MB",
+               "spread_percent": "spread of the memory, %", "threads": "threads", "descriptors": "file descriptors"},
+    "overhead": {"job": "samples per second", "without": "without error handling", "with": "with error handling",
+                 "extra_time_percent": "extra time, %", "extra_cpu_percent": "extra CPU time, %"},
+    "mutated": {"engine": "engine", "files": "files", "on_error": "on_error", "ended": "ended", "seconds": "s",
+                "reported": "reported", "delivered": "delivered", "lost": "lost", "odd": "odd", "refused": "refused",
+                "lenient": "lenient", "strict": "strict", "peak_bytes": "peak, MB"},
+}  # fmt: skip
+"""Headings of the figures of each benchmark, by their keys; "a.b" is the key b of the dict a."""
+NOTES = {
+    "startup": "{files:,} files; median of {rounds} rounds (least to greatest), each a new process.",
+    "fit": "A small convolutional network on photographs of 64 × 64, batches of {batch_size}; median of {rounds} "
+    "interleaved rounds (least to greatest).",
+}
+
+
+def columns(report: Report) -> dict[str, bool]:
+    """Headings of a report's rows, and whether a column holds names."""
+    found = COLUMNS[report["benchmark"]]
+    return {
+        heading: any(isinstance(row.get(key), str) and row[key] for row in report["rows"])
+        for key, heading in found.items()
+    }
+
+
+def cells(report: Report, spreads: int = 100) -> Iterator[list[str]]:
+    """Cells of each row of a report; only the first `spreads` figures of a row are shown with their spread."""
+    for row in report["rows"]:
+        line: list[str] = []
+        shown = 0
+        for key in COLUMNS[report["benchmark"]]:
+            value: Any = row
+            for part in key.split("."):
+                value = value.get(part, "")
+            is_spread = isinstance(value, dict) and "median" in value
+            shown += is_spread
+            line.append(cell(value, 1e-6 if key.endswith("bytes") else 1, is_spread and shown <= spreads))
+        yield line
+
+
+def cell(value: Any, unit: float = 1, with_spread: bool = False) -> str:
+    """A figure, a range, a count by kind, a number or a word, as it stands in a table."""
+    if isinstance(value, dict) and "median" in value:
+        least, median, greatest = (cell(value[key], unit) for key in ("least", "median", "greatest"))
+        return f"{median} ({least} to {greatest})" if with_spread else median
+    if isinstance(value, dict):
+        return f"{sum(value.values()):,}"
+    if isinstance(value, list):
+        return f"{cell(min(value), unit)} to {cell(max(value), unit)}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) or unit != 1:
+        return f"{value * unit:,.0f}" if abs(value * unit) >= 1000 else f"{value * unit:.3g}"
+    return f"{value:,}"
 
 
 def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
@@ -14,9 +85,9 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]], left: in
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def figure(found: dict[str, Any], digits: int = 0, factor: float = 1.0, sign: str = "") -> str:
-    """Median (least to greatest) of a figure, times a factor."""
-    median, least, greatest = (f"{factor * found[key]:{sign},.{digits}f}" for key in ("median", "least", "greatest"))
+def figure(found: dict[str, Any], digits: int = 0) -> str:
+    """Median (least to greatest) of a figure."""
+    median, least, greatest = (f"{found[key]:,.{digits}f}" for key in ("median", "least", "greatest"))
     return f"{median} ({least} to {greatest})"
 
 
@@ -94,13 +165,6 @@ def epochs_table(report: Report) -> str:
     return page(report, compared(report, f"{report['epochs']} epochs", columns, cases), note)
 
 
-def startup_table(report: Report) -> str:
-    """Table of `benchmarks.startup`."""
-    rows = ([row["step"], figure(row["seconds"], factor=1000), times(row)] for row in report["rows"])
-    note = f"Median of {report['rounds']} rounds (least to greatest), each a new process."
-    return page(report, markdown([f"{report['files']:,} files", "ms", "time relative to os.scandir"], rows), note)
-
-
 def delivery_table(report: Report) -> str:
     """Table of `benchmarks.delivery`: a line for each framework, a column for each job."""
     cells: dict[str, list[str]] = {}
@@ -116,60 +180,14 @@ def delivery_table(report: Report) -> str:
     return page(report, markdown([f"µs a batch of {report['batch_size']}", *jobs], rows), note)
 
 
-def fit_table(report: Report) -> str:
-    """Table of `benchmarks.fit`."""
-    rows = []
-    for row in report["rows"]:
-        each = (f"{1000 * row['seconds'][name]['median'] / row['batches']:.1f}" for name in ("loop", "fit"))
-        rows.append([row["backend"], *each, figure(row["ratio"], 2)])
-    note = (
-        f"A small convolutional network on photographs of 64 × 64, batches of {report['batch_size']}; median of "
-        f"{report['rounds']} interleaved rounds (least to greatest)."
+def rows_table(report: Report) -> str:
+    """Table of the figures in `COLUMNS`, a line for each row."""
+    return page(
+        report, markdown(list(columns(report)), cells(report)), NOTES.get(report["benchmark"], "").format(**report)
     )
-    headings = ["Keras' backend", "loop, ms a batch", "`fit`, ms a batch", "time of `fit` relative to the loop"]
-    return page(report, markdown(headings, rows), note)
 
 
-def resume_table(report: Report) -> str:
-    """Table of `benchmarks.resume`."""
-    keys = ("kills", "samples", "lost", "twice", "differing")
-    rows = ([row["job"], *(f"{row[key]:,}" for key in keys)] for row in report["rows"])
-    headings = ["killed and resumed", "kills", "samples", "lost", "delivered twice", "with other pixels"]
-    return page(report, markdown(headings, rows))
-
-
-def memory_table(report: Report) -> str:
-    """Table of `benchmarks.memory`."""
-    rows = []
-    for row in report["rows"]:
-        least, most = (pick(row["resident_bytes"]) / 1e6 for pick in (min, max))
-        counts = ("{} to {}".format(*row[name]) for name in ("threads", "descriptors"))
-        resident = f"{least:.1f} to {most:.1f}"
-        rows.append([row["job"], f"{row['samples']:,}", resident, f"{row['spread_percent']:.2f} %", *counts])
-    headings = ["a long run", "samples", "resident MB", "spread of the memory", "threads", "file descriptors"]
-    return page(report, markdown(headings, rows))
-
-
-def overhead_table(report: Report) -> str:
-    """Table of `benchmarks.overhead`."""
-    rows = []
-    for row in report["rows"]:
-        speeds = (f"{row[kind]['median']:,.0f}" for kind in ("without", "with"))
-        rows.append([row["job"], *speeds, figure(row["extra_time_percent"], 1, sign="+")])
-    headings = ["samples per second", "without error handling", "with error handling", "extra time, %"]
-    return page(report, markdown(headings, rows))
-
-
-TABLES: dict[str, Callable[[Report], str]] = {
-    "images": images_table,
-    "warm": images_table,
-    "epochs": epochs_table,
-    "startup": startup_table,
-    "windows": windows_table,
-    "delivery": delivery_table,
-    "fit": fit_table,
-    "resume": resume_table,
-    "memory": memory_table,
-    "overhead": overhead_table,
-}
+TABLES: dict[str, Callable[[Report], str]] = {"images": images_table, "warm": images_table, "epochs": epochs_table}
+TABLES |= {"windows": windows_table, "delivery": delivery_table}
+TABLES |= dict.fromkeys(("startup", "fit", "resume", "memory", "overhead"), rows_table)
 """Tables of README.md by the benchmark that each is made from."""

@@ -29,9 +29,6 @@ from benchmarks.window_contenders import CONTENDERS, Job
 
 FAR_BYTES = 2**28  # Size of the series that lies in no cache.
 LARGE_BATCH_BYTES = 2**27  # Size of the batches that a GPU is given beside those of `--batches`.
-COLUMNS = {"series": "series", "length": "window", "channels": "channels", "batch_size": "batch", "dtype": "dtype"}
-COLUMNS |= {"contender": "loader", "windows_per_second": "windows per second", "ratio": "time relative to gpuload"}
-COLUMNS |= {"share_of_copy": "share of a copy"}
 
 
 def copied_bytes_per_second(device: str) -> float:
@@ -124,7 +121,7 @@ def main(*arguments: str) -> Report:
     measured = {row["contender"] for row in found}
     facts = {"copy_bytes_per_second": copied, "rows": found, "skipped": skipped}
     facts["contenders"] = program.words(CONTENDERS, [name for name in names if name in measured])
-    report = program.finish(asked, "windows", COLUMNS, **facts)
+    report = program.finish(asked, "windows", **facts)
     print(f"one large copy reads and writes {copied / 1e9:.1f} GB/s")
     return report
 
