@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.program import Report
 from benchmarks.scale import scale_table
-from benchmarks.tables import cells, columns, figure, markdown
+from benchmarks.tables import cell, cells, columns, markdown
 
 AXES = {"files": "files", "scale": "megapixels of a photograph", "size": "pixels a side of an image"}
 AXES |= {"batch": "images in a batch", "threads": "threads", "kept": "share of the images that the cache holds"}
@@ -53,7 +53,7 @@ def _goal(what: str, aim: str, found: dict[str, Any] | None, unit: str, least: f
     if found is None:
         return [what, aim, "not measured", ""]
     reached = least <= found["median"] <= most
-    return [what, aim, figure(found, 2 if found["median"] < 10 else 1) + unit, "yes" if reached else "**no**"]
+    return [what, aim, cell(found, with_spread=True) + unit, "yes" if reached else "**no**"]
 
 
 def limits_table(images: Report, warm: Report) -> str:

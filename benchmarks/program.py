@@ -40,15 +40,7 @@ HELP = {
     "sizes": "side lengths in pixels, separated by commas",
     "only": "names to measure, separated by commas; where names hold commas, by semicolons",
     "out": "the JSON file to write; by default in benchmarks/results/",
-    "epochs": "number of epochs, in each round",
-    "lengths": "steps in a window, separated by commas",
-    "channels": "numbers in a row, separated by commas",
-    "places": "near: a series in a cache; far: one in no cache",
-    "axes": "things to change, separated by commas",
     "most": "largest number of files",
-    "longest": "seconds until a kill, at most",
-    "limit": "seconds that a process may take",
-    "tolerance": "percent between the parts of a run that counts as flat",
     "where": "a folder for the names; by default the system's temporary one",
 }
 

@@ -99,7 +99,7 @@ def scale_table(*reports: Report) -> str:
         ("memory for names, of all ranks", "names_bytes", "B"),
     )
     rows = ([words, *(scaled(found[key], unit) for found in columns.values())] for words, key, unit in lines)
-    pixels, rate, ten = scale.image_bytes, scale.images_per_gpu, columns[10]
+    pixels, rate = scale.image_bytes, scale.images_per_gpu
     return (
         f"Assumed, not measured: a GPU trains on r = {rate:,} images/s, a machine has {scale.gpus_per_machine} GPUs, "
         f"the data set N = {scale.files:,} files, images are {scale.size} × {scale.size}.\n\n"
@@ -109,10 +109,4 @@ def scale_table(*reports: Report) -> str:
         f"{scale.name_bytes:.0f} bytes of memory and {1e6 * scale.index_seconds:.2f} µs to list. "
         f"Computed: an image's levels are p = 3 × {scale.size}² = {pixels / 1000:.1f} kB.\n\n"
         + markdown(["G GPUs", *(f"{gpus:,}" for gpus in GPUS)], rows)
-        + f"\n\nWorked for 10 GPUs: 10 × {rate:,} = {ten['rate']:,.0f} images/s; × {scale.file_bytes / 1000:.1f} kB = "
-        f"{scaled(ten['cold_bytes'], 'B/s')}, or {8 * ten['cold_bytes'] / 1e9:.1f} Gbit/s; × "
-        f"{1000 * scale.cold_seconds:.2f} ms = {ten['cold_cpus']:.0f} CPUs. One machine's cache: {scale.files:,} × "
-        f"{pixels:,} B = {scaled(scale.files * pixels, 'B')}; its {scale.gpus_per_machine} GPUs read "
-        f"{scale.gpus_per_machine} × {rate:,} × {pixels / 1000:.1f} kB = "
-        f"{scaled(scale.gpus_per_machine * rate * pixels, 'B/s')} of it."
     )

@@ -1,5 +1,6 @@
 """The tables of the README, in Markdown, each from the report of one benchmark on one machine."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -32,11 +33,37 @@ COLUMNS = {
                 "lenient": "lenient", "strict": "strict", "peak_bytes": "peak, MB"},
 }  # fmt: skip
 """Headings of the figures of each benchmark, by their keys; "a.b" is the key b of the dict a."""
+CASES: dict[str, tuple[str, str, Callable[[Report], str], dict[str, str]]] = {
+    "images": ("images per second", "contender", lambda row: "{size} × {size}".format(**row),
+               {"images_per_second": "{}", "ratio": RELATIVE}),
+    "epochs": ("seconds", "program", lambda row: "{size} × {size}".format(**row),
+               {"seconds": "{}", "first_seconds": "first epoch", "ratio": RELATIVE}),
+    "windows": ("windows per second", "contender", lambda row: usual(row) and "batches of {batch_size:,}".format(**row),
+                {"windows_per_second": "{}", "ratio": RELATIVE}),
+    "delivery": ("µs a batch", "framework", lambda row: str(row["job"]), {"in_a_row": "{}", "cold": "cold"}),
+}  # fmt: skip
+"""Of tables with a line for each contender: their heading, the key of the contender's name, the case that a row belongs
+to, and the headings of the figures in each case, by their keys."""
+ROUNDS = "Median of {rounds} interleaved rounds (least to greatest)"
 NOTES = {
+    "images": ROUNDS + "; {data[files]} files of {data[mean_bytes]:,.0f} bytes on average, batches of {batch_size}.",
+    "epochs": ROUNDS
+    + "; {data[files]} files, batches of {batch_size}; {epochs} epochs, with the start of the program.",
+    "windows": ROUNDS + "; windows of 96 × 7 float32, shuffled. In the {cases} cases that were measured, other lengths "
+    "and widths and a series far larger than the caches among them, gpuload is {least:,.0f} to {most:,.0f} times as "
+    "fast as the DataLoader.",
+    "delivery": ROUNDS
+    + "; batches of {batch_size}, delivered one after another or, cold, each right after threads have "
+    "filled the caches with another batch.",
     "startup": "{files:,} files; median of {rounds} rounds (least to greatest), each a new process.",
-    "fit": "A small convolutional network on photographs of 64 × 64, batches of {batch_size}; median of {rounds} "
-    "interleaved rounds (least to greatest).",
+    "fit": ROUNDS + "; a small convolutional network on photographs of 64 × 64, batches of {batch_size}.",
 }
+CASES["warm"], NOTES["warm"] = CASES["images"], NOTES["images"]
+
+
+def usual(row: Report) -> str:
+    """Word that is not empty if the windows are those that everybody measures, of a series in a cache."""
+    return "usual" * ((row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32"))
 
 
 def columns(report: Report) -> dict[str, bool]:
@@ -75,7 +102,7 @@ def cell(value: Any, unit: float = 1, with_spread: bool = False) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, float) or unit != 1:
-        return f"{value * unit:,.0f}" if abs(value * unit) >= 1000 else f"{value * unit:.3g}"
+        return f"{value * unit:,.0f}" if abs(value * unit) >= 1000 else f"{value * unit:#.3g}".rstrip(".")
     return f"{value:,}"
 
 
@@ -85,109 +112,41 @@ def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]], left: in
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def figure(found: dict[str, Any], digits: int = 0) -> str:
-    """Median (least to greatest) of a figure."""
-    median, least, greatest = (f"{found[key]:,.{digits}f}" for key in ("median", "least", "greatest"))
-    return f"{median} ({least} to {greatest})"
-
-
-def times(row: Report) -> str:
-    """Median of a row's ratio, or "" where it has none."""
-    median = row["ratio"]["median"] if "ratio" in row else None
-    return "" if median is None else f"{median:.{2 if median < 10 else 1 if median < 100 else 0}f} ×"
-
-
-def page(report: Report, table: str, note: str = "") -> str:
-    """Return the machine, a table and, if there is a note, the note and the versions of the packages."""
+def page(report: Report, table: str, **figures: Any) -> str:
+    """Return the machine, a table and, if there is a note, the note with the versions of the packages."""
     found = report["environment"]
     machine = f"**{found['device_name']}** ({found['cpu']}, {found['cpus']} CPUs; {found['date'][:10]})"
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    note = NOTES.get(report["benchmark"], "").format(**report, **figures)
     return f"{machine}\n\n{table}" + (f"\n\n{note} {versions}." if note else "")
 
 
-def compared(report: Report, head: str, columns: Sequence[str], cases: dict[str, dict[str, list[str]]]) -> str:
-    """Return a table with a line for each contender and, for each case, the contender's cells.
-
-    Args:
-        report: Its `contenders` are the lines.
-        head: Heading of the contenders.
-        columns: Headings of the cells of one case; "{}" stands for the name of the case.
-        cases: Cells by case and contender.
-    """
-    headings = [column.format(case) for case in cases for column in columns]
-    rows = (
-        [f"`{name}`: {words}", *(cell for cells in cases.values() for cell in cells[name])]
-        for name, words in report["contenders"].items()
-    )
-    return markdown([head, *headings], rows)
-
-
-def images_table(report: Report) -> str:
-    """Table of `benchmarks.images` or `benchmarks.warm`."""
-    cases: dict[str, dict[str, list[str]]] = {}
-    for row in report["rows"]:
-        cells = [figure(row["images_per_second"]), times(row)]
-        cases.setdefault(f"{row['size']} × {row['size']}", {})[row["contender"]] = cells
-    note = (
-        f"Median of {report['rounds']} interleaved rounds (least to greatest); {report['data']['files']} files of "
-        f"{report['data']['mean_bytes'] / 1000:.0f} kB on average, batches of {report['batch_size']}."
-    )
-    return page(report, compared(report, "images per second", ["{}", RELATIVE], cases), note)
-
-
-def windows_table(report: Report) -> str:
-    """Table of `benchmarks.windows`: the windows that everybody measures, of a series in a cache."""
-    cases: dict[str, dict[str, list[str]]] = {}
-    for row in report["rows"]:
-        if (row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32"):
-            cells = [figure(row["windows_per_second"]), times(row)]
-            cases.setdefault(f"batches of {row['batch_size']:,}", {})[row["contender"]] = cells
-    ratios = [row["ratio"]["median"] for row in report["rows"] if row["contender"] == "DataLoader" and "ratio" in row]
-    note = (
-        f"Windows of 96 × 7 float32, shuffled; median of {report['rounds']} interleaved rounds (least to greatest). In "
-        f"the {len(ratios)} cases that were measured, other lengths and widths and a series far larger than the caches "
-        f"among them, gpuload is {min(ratios):,.0f} to {max(ratios):,.0f} times as fast as the DataLoader."
-    )
-    return page(report, compared(report, "windows per second", ["{}", RELATIVE], cases), note)
-
-
-def epochs_table(report: Report) -> str:
-    """Table of `benchmarks.epochs`."""
-    cases: dict[str, dict[str, list[str]]] = {}
-    for row in report["rows"]:
-        cells = [figure(row["seconds"], 1), f"{row['first_seconds']['median']:.1f}", times(row)]
-        cases.setdefault(f"{row['size']} × {row['size']}", {})[row["program"]] = cells
-    note = (
-        f"{report['data']['files']} files, batches of {report['batch_size']}, the start of the program included; "
-        f"median of {report['rounds']} interleaved rounds (least to greatest)."
-    )
-    columns = ["{}, s", "first epoch, s", RELATIVE]
-    return page(report, compared(report, f"{report['epochs']} epochs", columns, cases), note)
-
-
-def delivery_table(report: Report) -> str:
-    """Table of `benchmarks.delivery`: a line for each framework, a column for each job."""
-    cells: dict[str, list[str]] = {}
-    for row in report["rows"]:
-        microseconds = f"{row['in_a_row']['median']:.0f} ({row['cold']['median']:.0f})"
-        cells.setdefault(row["framework"], []).append(microseconds)
-    jobs = dict.fromkeys(row["job"] for row in report["rows"])
-    rows = ([f"`{name}`", *found] for name, found in cells.items())
-    note = (
-        "Batches delivered one after another (each right after threads have filled the caches with another batch). "
-        f"Median of {report['rounds']} interleaved rounds."
-    )
-    return page(report, markdown([f"µs a batch of {report['batch_size']}", *jobs], rows), note)
-
-
 def rows_table(report: Report) -> str:
-    """Table of the figures in `COLUMNS`, a line for each row."""
-    return page(
-        report, markdown(list(columns(report)), cells(report)), NOTES.get(report["benchmark"], "").format(**report)
+    """Table with a line for each row."""
+    return page(report, markdown(list(columns(report)), cells(report)))
+
+
+def contenders_table(report: Report) -> str:
+    """Table with a line for each contender, and columns for each case."""
+    head, name, case, figures = CASES[report["benchmark"]]
+    cases: dict[str, dict[str, list[str]]] = {}
+    for row in report["rows"]:
+        if found := case(row):
+            words = [cell(row.get(key, ""), with_spread="{}" in heading) for key, heading in figures.items()]
+            cases.setdefault(found, {})[row[name]] = words
+    names = {row[name]: report.get("contenders", {}).get(row[name]) for row in report["rows"]}
+    lines = (
+        [f"`{key}`" + (f": {words}" if words else ""), *itertools.chain(*(found[key] for found in cases.values()))]
+        for key, words in names.items()
     )
+    headings = [heading.format(found) for found in cases for heading in figures.values()]
+    ratios = [
+        row["ratio"]["median"] for row in report["rows"] if row.get("contender") == "DataLoader" and "ratio" in row
+    ]
+    compared = {"cases": len(ratios), "least": min(ratios, default=0), "most": max(ratios, default=0)}
+    return page(report, markdown([head, *headings], lines), **compared)
 
 
-TABLES: dict[str, Callable[[Report], str]] = {"images": images_table, "warm": images_table, "epochs": epochs_table}
-TABLES |= {"windows": windows_table, "delivery": delivery_table}
+TABLES = dict.fromkeys(("images", "warm", "epochs", "windows", "delivery"), contenders_table)
 TABLES |= dict.fromkeys(("startup", "fit", "resume", "memory", "overhead"), rows_table)
 """Tables of README.md by the benchmark that each is made from."""
