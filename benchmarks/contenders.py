@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import gpuload
 from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless, gpu_framework, warps
 from benchmarks.pillow_contenders import grain, spdl, torch
 
@@ -20,8 +21,6 @@ FIRST_REPEATS = 10  # Names of each file in the first epoch of `gpuload first`, 
 
 def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
     """Return the gpuload.Loader that does the job, of all its files or of another source."""
-    import gpuload
-
     side = (job.size, job.size)
     transform = gpuload.Augment(
         size=side, interpolation="nearest", shear=SHEAR, zoom=ZOOM, hflip=0.5, rescale=1 / 255, layout="HWC"
@@ -40,8 +39,6 @@ def gpuload_native(job: Job) -> Batches:
 
 def gpuload_first(job: Job) -> Batches:
     """The same with cache="auto", in its first epoch, which fills the cache; ten names for each file make it last."""
-    import gpuload
-
     source = gpuload.ImageList(*zip(*job.files * FIRST_REPEATS, strict=True))
     while True:
         with gpuload_loader(job, source, cache="auto") as loader:

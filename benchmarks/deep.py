@@ -58,30 +58,22 @@ def _goal(what: str, aim: str, found: dict[str, Any] | None, unit: str, least: f
 
 def limits_table(images: Report, warm: Report) -> str:
     """Speed of gpuload beside the limits that were measured in the same rounds."""
-    rows, notes = [], []
+    rows = []
     for report, kind, limit, words in (
         (images, "cold", "decoder", "reading and decoding alone"),
         (warm, "warm", "cast", "reading levels and writing float32 alone"),
     ):
         found = by(report, "size", "contender")
         for size in dict.fromkeys(row["size"] for row in report["rows"]):
-            if not {(size, "gpuload"), (size, limit)} <= found.keys():
-                continue
-            both = found[size, "gpuload"], found[size, limit]
-            speed, most = (row["images_per_second"]["median"] for row in both)
-            cpu = [f"{1000 * row['cpu_ms']['median']:,.0f}" for row in both]
-            share = f"{both[1]['ratio']['median']:.0%}"
-            rows.append([f"{kind}, {size} × {size}", f"{speed:,.0f}", words, f"{most:,.0f}", share, *cpu])
-            if kind == "warm":
-                values, moved = 3 * size**2, 5 * 3 * size**2
-                notes.append(
-                    f"- Warm at {size} × {size}: an image is {values:,} numbers, read as 1 byte and written as 4: "
-                    f"5 × {values:,} = {moved / 1000:,.0f} kB, at {speed:,.0f} images/s {speed * moved / 1e9:.2f} "
-                    f"GB/s; casting alone moves {most * moved / 1e9:.2f} GB/s. A number takes "
-                    f"{1e6 * both[0]['cpu_ms']['median'] / values:.2f} ns of one CPU."
-                )
-    headings = ["", "gpuload, images/s", "limit", "images/s", "gpuload's share of the limit", "CPU µs an image"]
-    return "\n".join([markdown([*headings, "CPU µs of the limit"], rows), "", *notes])
+            if {(size, "gpuload"), (size, limit)} <= found.keys():
+                both = found[size, "gpuload"], found[size, limit]
+                speeds = [row["images_per_second"]["median"] for row in both]
+                cpu = [f"{1000 * row['cpu_ms']['median']:,.0f}" for row in both]
+                moved = [f"{speed * 5 * 3 * size**2 / 1e9:.2f}" if kind == "warm" else "" for speed in speeds]
+                ours, its = zip((f"{speed:,.0f}" for speed in speeds), cpu, moved, strict=True)
+                rows.append([f"{kind}, {size} × {size}", *ours, words, *its, f"{both[1]['ratio']['median']:.0%}"])
+    figures = ["images/s", "CPU µs an image", "GB/s"]
+    return markdown(["", *figures, "limit", *figures, "gpuload's share of the limit"], rows)
 
 
 def growth_table(report: Report) -> str:

@@ -97,7 +97,6 @@ LOOPS = {"torch": torch_loop, "jax": jax_loop, "tensorflow": tensorflow_loop}
 
 def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -> Report:
     """Times of one backend, in this process, which has imported no other one."""
-    import gpuload
     import gpuload.keras
 
     options: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}

@@ -7,22 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.jobs import Batches, Job, endless, warps
 
 
 def decoded(path: str, size: int) -> Any:
     """A file as Pillow's image, resized with the nearest pixel."""
-    from PIL import Image
-
     with Image.open(path) as file:
         return file.convert("RGB").resize((size, size), Image.Resampling.NEAREST)
 
 
 def load(path: str, size: int, rng: np.random.Generator) -> np.ndarray:
     """Levels [size, size, 3] in uint8: a file, decoded, resized and warped."""
-    from PIL import Image
-
     (matrix,) = warps(1, rng)
     affine = np.column_stack([matrix, size / 2 * (1 - matrix.sum(axis=1))]).ravel().tolist()
     image = decoded(path, size).transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)

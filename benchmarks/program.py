@@ -21,6 +21,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+import gpuload
 from benchmarks import tables
 
 RESULTS = Path(__file__).parent / "results"
@@ -169,8 +170,6 @@ def peak_bytes() -> int:
 
 def environment(device: str = "cpu") -> dict[str, Any]:
     """The machine and the versions of the packages."""
-    import gpuload
-
     installed = {(found.name or "").lower(): found.version for found in metadata.distributions()}
     versions = {name: installed[name] for name in PACKAGES if name in installed}
     cpus = len(os.sched_getaffinity(0))

@@ -3,6 +3,7 @@
 Nothing here was run on many machines. The assumptions are the fields of `Scale` that have a default.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.program import Report
@@ -53,22 +54,29 @@ def measured(images: Report, warm: Report, growth: Report, startup: Report) -> S
     )
 
 
+DEMANDS: dict[str, tuple[str, str, Callable[[int, Scale], float]]] = {
+    "machines": ("machines, ⌈G / {gpus_per_machine}⌉", "", lambda g, s: -(-g // s.gpus_per_machine)),
+    "rate": ("images, G × r", "/s", lambda g, s: g * s.images_per_gpu),
+    "first_seconds": ("first epoch, N / (G × r)", "s", lambda g, s: s.files / (g * s.images_per_gpu)),
+    "cold_bytes": ("read from the store without a cache, and in the first epoch: G × r × b", "B/s",
+                   lambda g, s: g * s.images_per_gpu * s.file_bytes),
+    "opens": ("files opened then: G × r", "/s", lambda g, s: g * s.images_per_gpu),
+    "cold_cpus": ("CPUs that decode then: G × r × t", "CPUs", lambda g, s: g * s.images_per_gpu * s.cold_seconds),
+    "warm_bytes": ("later, read from a cache of its own on each machine: G × r × p", "B/s",
+                   lambda g, s: g * s.images_per_gpu * s.image_bytes),
+    "warm_cpus": ("later, CPUs that warp, where GPUs do not: G × r × w", "CPUs",
+                  lambda g, s: g * s.images_per_gpu * s.warm_seconds),
+    "filled_bytes": ("cache in all machines: machines × N × p", "B",
+                     lambda g, s: -(-g // s.gpus_per_machine) * s.files * s.image_bytes),
+    "listed": ("names listed at the start, each rank for itself: G × N", "", lambda g, s: g * s.files),
+    "names_bytes": ("memory for names, of all ranks", "B", lambda g, s: g * s.files * s.name_bytes),
+}  # fmt: skip
+"""Demands of g GPUs: words, unit and formula."""
+
+
 def demands(gpus: int, scale: Scale) -> dict[str, float]:
-    """Demands of so many GPUs."""
-    rate = gpus * scale.images_per_gpu
-    machines = -(-gpus // scale.gpus_per_machine)
-    return {
-        "rate": rate,
-        "machines": machines,
-        "cold_bytes": rate * scale.file_bytes,
-        "cold_cpus": rate * scale.cold_seconds,
-        "warm_bytes": rate * scale.image_bytes,
-        "warm_cpus": rate * scale.warm_seconds,
-        "first_seconds": scale.files / rate,
-        "filled_bytes": machines * scale.files * scale.image_bytes,
-        "listed": gpus * scale.files,
-        "names_bytes": gpus * scale.files * scale.name_bytes,
-    }
+    """Demands of so many GPUs, by the keys of `DEMANDS`."""
+    return {key: formula(gpus, scale) for key, (_, _, formula) in DEMANDS.items()}
 
 
 def scaled(value: float, unit: str) -> str:
@@ -83,22 +91,10 @@ def scaled(value: float, unit: str) -> str:
 def scale_table(*reports: Report) -> str:
     """The arithmetic, a column for each number of GPUs; the reports are those of `measured`."""
     scale = measured(*reports)
-    columns = {gpus: demands(gpus, scale) for gpus in GPUS}
-    lines = (
-        (f"machines, ⌈G / {scale.gpus_per_machine}⌉", "machines", ""),
-        ("images, G × r", "rate", "/s"),
-        ("first epoch, N / (G × r)", "first_seconds", "s"),
-        ("first epoch, read from the store: G × r × b", "cold_bytes", "B/s"),
-        ("first epoch, files opened: G × r", "rate", "/s"),
-        ("first epoch, CPUs that decode: G × r × t", "cold_cpus", "CPUs"),
-        ("later, from a cache of its own on each machine: G × r × p", "warm_bytes", "B/s"),
-        ("later, from the store without a cache: G × r × b", "cold_bytes", "B/s"),
-        ("later, CPUs that warp, where GPUs do not: G × r × w", "warm_cpus", "CPUs"),
-        ("cache in all machines: machines × N × p", "filled_bytes", "B"),
-        ("names listed at the start, each rank for itself: G × N", "listed", ""),
-        ("memory for names, of all ranks", "names_bytes", "B"),
+    rows = (
+        [words.format(**vars(scale)), *(scaled(formula(gpus, scale), unit) for gpus in GPUS)]
+        for words, unit, formula in DEMANDS.values()
     )
-    rows = ([words, *(scaled(found[key], unit) for found in columns.values())] for words, key, unit in lines)
     pixels, rate = scale.image_bytes, scale.images_per_gpu
     return (
         f"Assumed, not measured: a GPU trains on r = {rate:,} images/s, a machine has {scale.gpus_per_machine} GPUs, "

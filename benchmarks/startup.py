@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gpuload
 from benchmarks.photos import data_folder
 from benchmarks.program import Report, finish, in_processes, options, ratio, rounds, spreads, timed
 
@@ -46,8 +47,6 @@ def walk(folder: str) -> int:
 
 def begin(top: str, files: int, device: str, walk_first: bool) -> dict[str, float]:
     """Seconds of each step, in one round."""
-    import gpuload
-
     transform = gpuload.Augment(size=(SIZE, SIZE), shear=10, zoom=0.2, hflip=0.5, rescale=1 / 255)
     options: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import gpuload
 from benchmarks.jobs import Batches, endless, orders
 
 
@@ -51,8 +52,6 @@ def gpuload_torch(job: Job) -> Batches:
 
 def gpuload_numpy(job: Job) -> Batches:
     """gpuload.Loader with NumPy arrays, on the CPU."""
-    import gpuload
-
     job.need_cpu()
     source, window = gpuload.Series(job.values, job.labels), gpuload.Window(job.length)
     options: dict[str, Any] = {"shuffle": True, "seed": 0, "device": "cpu", "framework": "numpy"}
