@@ -45,37 +45,38 @@ class Stopwatch:
                 self.count += 1
 
     def take(self, batches: int) -> int:
-        """Consume batches; return the number of images in them."""
-        images = sum(len(next(self.batches)[0]) for _ in range(batches))
+        """Consume batches, each of which is held until the next one is there; return the number of samples in them."""
+        samples = 0
+        for _ in range(batches):
+            batch = next(self.batches)
+            samples += len(batch[0])
         synchronize(self.device)
-        return images
+        return samples
 
     def slice(self) -> dict[str, float]:
-        """Speed over `count` batches, out of an even flow."""
+        """Samples per second over `count` batches, out of an even flow; and their CPU time."""
         until = time.perf_counter() + self.seconds / 3
         self.take(2)
         while time.perf_counter() < until:
             self.take(1)
         cpu = program.cpu_time()
         start, busy = time.perf_counter(), time.thread_time()
-        images = self.take(self.count)
+        samples = self.take(self.count)
         wall, busy = time.perf_counter() - start, time.thread_time() - busy
-        return {
-            "images_per_second": images / wall,
-            "busy": busy / wall,
-            "cpu_ms": 1000 * (program.cpu_time() - cpu) / images,
-        }
+        return {"speed": samples / wall, "busy": busy / wall, "cpu_ms": 1000 * (program.cpu_time() - cpu) / samples}
 
 
-def measure(job: Job, contenders: Contenders, count: int, seconds: float) -> tuple[list[Report], dict[str, str]]:
-    """Return a row for each contender at one size, and the reasons why others have none."""
-    print(f"{job.size} x {job.size}: warming up {', '.join(contenders)}", file=sys.stderr)
+def measure(
+    job: Any, contenders: dict[str, Callable[[Any], Batches]], ours: str, speed: str, count: int, seconds: float
+) -> tuple[list[Report], dict[str, str]]:
+    """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none."""
     watches, skipped = program.opened(contenders, lambda name: Stopwatch(contenders[name](job), seconds, job.device))
     found = program.rounds(count, {name: watch.slice for name, watch in watches.items()})
     for watch in watches.values():
         watch.batches.close()
-    rows = [{"size": job.size, "contender": name, **program.spreads(results)} for name, results in found.items()]
-    return program.relative(rows, "gpuload", "images_per_second"), skipped
+    figures = {name: program.spreads(results) for name, results in found.items()}
+    rows = [{"contender": name, speed: its.pop("speed"), **its} for name, its in figures.items()]
+    return program.relative(rows, ours, speed), skipped
 
 
 def compare(benchmark: str, contenders: Contenders, words: str | None, arguments: Sequence[str]) -> Report:
@@ -94,8 +95,10 @@ def compare(benchmark: str, contenders: Contenders, words: str | None, arguments
     data = {"files": len(files), "mean_bytes": sum(map(os.path.getsize, files)) / len(files)}
     facts: dict[str, Any] = {"data": data, "batch_size": BATCH_SIZE, "rows": [], "skipped": {}}
     for job in jobs:
-        rows, skipped = measure(job, {name: contenders[name] for name in names}, asked.rounds, asked.seconds)
-        facts["rows"] += rows
+        print(f"{job.size} x {job.size}: {', '.join(names)}", file=sys.stderr)
+        some = {name: contenders[name] for name in names}
+        rows, skipped = measure(job, some, "gpuload", "images_per_second", asked.rounds, asked.seconds)
+        facts["rows"] += [{"size": job.size, **row} for row in rows]
         facts["skipped"] |= skipped
     facts["contenders"] = program.words(contenders, [name for name in names if name not in facts["skipped"]])
     return program.finish(asked, benchmark, **facts)

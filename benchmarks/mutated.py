@@ -84,11 +84,6 @@ def flipped(data: bytes, rng: Random, stop: int | None = None) -> bytes:
     return bytes(changed)
 
 
-def cut(data: bytes, rng: Random) -> bytes:
-    """Keep the beginning."""
-    return data[: rng.integers(1, len(data))]
-
-
 def forged(data: bytes, rng: Random) -> bytes:
     """Give a segment another marker or length, or the file the beginning of another format."""
     at = int(rng.choice(segments(data)))
@@ -120,7 +115,7 @@ def converted(data: bytes, rng: Random) -> bytes:
 
 
 DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
-    "cut off": cut,
+    "cut off": lambda data, rng: data[: rng.integers(1, len(data))],
     "bits flipped": flipped,
     "bits of the header": lambda data, rng: flipped(data, rng, segments(data)[-1]),
     "forged header": forged,
@@ -131,7 +126,7 @@ DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
     "noise": lambda data, rng: rng.bytes(len(data)),
     "empty": lambda data, rng: b"",
     "other format": converted,
-    "other format, cut off": lambda data, rng: cut(converted(data, rng), rng),
+    "other format, cut off": lambda data, rng: DAMAGE["cut off"](converted(data, rng), rng),
     "other format, bits flipped": lambda data, rng: flipped(converted(data, rng), rng),
 }
 """Kinds of damage to a JPEG."""

@@ -50,7 +50,7 @@ def main(*arguments: str) -> Report:
         pair = {"without": endless(loader), "with": observed(loader.replace(**survive))}
         tasks = {kind: Stopwatch(batches, asked.seconds, asked.device).slice for kind, batches in pair.items()}
         found = {kind: spreads(results) for kind, results in rounds(asked.rounds, tasks).items()}
-        speeds = {kind: figures["images_per_second"] for kind, figures in found.items()}
+        speeds = {kind: figures["speed"] for kind, figures in found.items()}
         row = {"job": name, **speeds, "extra_time_percent": extra(speeds["without"], speeds["with"])}
         rows.append(row | {"extra_cpu_percent": extra(found["with"]["cpu_ms"], found["without"]["cpu_ms"])})
     return finish(asked, "overhead", rows=rows)

@@ -43,17 +43,6 @@ def crop(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) ->
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
-def make(folder: Path, count: int, seed: int) -> None:
-    """Write `count` photographs into class folders under `folder`."""
-    sources = originals()
-    for number in range(count):
-        rng = np.random.default_rng([seed, number])
-        name = list(sources)[number % len(sources)]
-        size = (375, 500) if rng.random() < 0.25 else (500, 375)
-        (folder / name).mkdir(exist_ok=True)
-        crop(sources[name], size, rng).save(folder / name / f"{number:06}.jpg", quality=95, subsampling="4:2:0")
-
-
 def blurs(folder: Path, count: int, sides: tuple[int, ...]) -> list[Path]:
     """Write small JPEGs, each of random colours and as high and wide as the next of `sides`; return their paths."""
     rng, paths = np.random.default_rng(0), [folder / f"{number:05}.jpg" for number in range(count)]
@@ -71,9 +60,12 @@ def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        made = Path(scratch, folder.name)
-        made.mkdir()
-        make(made, count, seed)
+        made, sources = Path(scratch, folder.name), list(originals().items())
+        for number in range(count):
+            rng, (name, image) = np.random.default_rng([seed, number]), sources[number % len(sources)]
+            size = (375, 500) if rng.random() < 0.25 else (500, 375)
+            (made / name).mkdir(parents=True, exist_ok=True)
+            crop(image, size, rng).save(made / name / f"{number:06}.jpg", quality=95, subsampling="4:2:0")
         try:
             made.rename(folder)
         except OSError:  # Another process was faster; its photographs are the same.

@@ -1,12 +1,10 @@
 """Windows per second: gpuload beside other ways to cut a series, in one run, on the same series, with the same work.
 
-    python -m benchmarks.windows                          on the CPU: 36 cases, about a quarter of an hour
+    python -m benchmarks.windows                          on the CPU: 36 cases, about half an hour
     python -m benchmarks.windows --lengths 96 --channels 7
     python -m benchmarks.windows --device cuda            on a GPU: float32 and bfloat16, and batches of 128 MiB
 
-For each case, all contenders are opened and deliver two batches. In each round, one after another delivers batches for
-about `--seconds`; those in its queues are less than a hundredth of them. Windows are counted, across epochs, and an
-epoch's new order is part of the time. A batch stays in memory until the next one is there.
+Measured as in `benchmarks.images`. Windows are counted, across epochs, and an epoch's new order is part of the time.
 
 - `time relative to gpuload`: time that a contender takes for a window, divided by gpuload.torch's in the same round.
 - `share of a copy`: bytes that gpuload.torch reads and writes in a second, divided by those of one large copy in the
@@ -23,10 +21,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import program
-from benchmarks.jobs import Batches, series, synchronize
+from benchmarks.images import measure
+from benchmarks.jobs import series, synchronize
 from benchmarks.program import Report
 from benchmarks.window_contenders import CONTENDERS, Job
 
+OURS = "gpuload.torch"
 FAR_BYTES = 2**28  # Size of the series that lies in no cache.
 LARGE_BATCH_BYTES = 2**27  # Size of the batches that a GPU is given beside those of `--batches`.
 
@@ -51,51 +51,13 @@ def copied_bytes_per_second(device: str) -> float:
     return 2.0 * count * int(source.nbytes) / (time.perf_counter() - start)
 
 
-def speed(batches: Batches, seconds: float, device: str) -> float:
-    """Windows per second, over that many seconds or a few more."""
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
-        for _ in range(4):
-            batch = next(batches)
-            count += len(batch[0])
-    synchronize(device)
-    return count / (time.perf_counter() - start)
-
-
-def measure(job: Job, names: list[str], number: int, seconds: float) -> tuple[list[Report], dict[str, str]]:
-    """Return a row for each contender in one case, and the reasons why others have none."""
-
-    def begin(name: str) -> Batches:
-        batches = CONTENDERS[name](job)
-        next(batches), next(batches)
-        return batches
-
-    running, skipped = program.opened(names, begin)
-    tasks = {name: functools.partial(speed, batches, seconds, job.device) for name, batches in running.items()}
-    speeds = {name: program.spread(results) for name, results in program.rounds(number, tasks).items()}
-    for batches in running.values():
-        batches.close()
-    rows: list[Report] = [{"contender": name, "windows_per_second": its} for name, its in speeds.items()]
-    return program.relative(rows, "gpuload.torch", "windows_per_second"), skipped
-
-
 def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    asked = program.options(
-        __doc__,
-        arguments,
-        lengths="20,96,512",
-        channels="1,7,64",
-        batches="64,256",
-        places="near,far",
-        rounds=5,
-        seconds=0.3,
-        device="cpu",
-        only="all",
-        far_bytes=FAR_BYTES,
-        out=None,
-    )
+    defaults: dict[str, Any] = {"lengths": "20,96,512", "channels": "1,7,64", "batches": "64,256", "places": "near,far"}
+    defaults |= {"rounds": 5, "seconds": 0.3, "device": "cpu", "only": "all", "far_bytes": FAR_BYTES}
+    asked = program.options(__doc__, arguments, **defaults, out=None)
     names = program.chosen(asked.only, CONTENDERS, "--only", ";")
+    some = {name: CONTENDERS[name] for name in names}
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "torch")
     copied = copied_bytes_per_second(asked.device)
@@ -110,12 +72,12 @@ def main(*arguments: str) -> Report:
             for size, dtype in itertools.product([*map(int, sizes), *large], dtypes):
                 print(f"{place}: {length} x {width}, batches of {size}, {dtype}", file=sys.stderr)
                 job = Job(values, labels, length, size, asked.device, dtype)
-                rows, left_out = measure(job, names, asked.rounds, asked.seconds)
+                rows, left_out = measure(job, some, OURS, "windows_per_second", asked.rounds, asked.seconds)
                 case = {"series": place, "length": length, "channels": width, "batch_size": size, "dtype": dtype}
                 found += [{**case, **row} for row in rows]
                 skipped |= left_out
     for row in found:
-        if row["contender"] == "gpuload.torch":
+        if row["contender"] == OURS:
             moved = row["length"] * row["channels"] * (4 + (4 if row["dtype"] == "float32" else 2))
             row["share_of_copy"] = row["windows_per_second"]["median"] * moved / copied
     measured = {row["contender"] for row in found}
