@@ -54,16 +54,9 @@ def gpuload_keras(job: Job) -> Batches:
 
 def keras(job: Job) -> Batches:
     """Keras' own ImageDataGenerator, which keeps nothing, taken with next(): one thread, on the CPU."""
-    yield from flow(keras_generator(), job)
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-
-def keras_generator() -> Any:
-    """Return Keras' class, from the place where the installed version has it."""
-    try:
-        from keras.src.legacy.preprocessing.image import ImageDataGenerator
-    except ImportError:
-        from tensorflow.keras.preprocessing.image import ImageDataGenerator
-    return ImageDataGenerator
+    yield from flow(ImageDataGenerator, job)
 
 
 def flow(generator: Any, job: Job, **options: Any) -> Any:

@@ -4,10 +4,9 @@
     python -m benchmarks.delivery --device cuda
 
 An engine makes batches of images, and pieces of several batches of windows; then those arrays are delivered as in a
-loop over a loader, and only that is timed: the processor time of the consumer's thread. A round delivers all of them to
-one framework after another, in an order that rotates. `in a row`: many arrays are made, then delivered one after
-another. `cold`: each is delivered right after it was made, by threads that have filled the processor's caches with
-other data, as a training step does too.
+loop over a loader, and only that is timed: the processor time of the consumer's thread. `in a row`: many arrays are
+made, then delivered one after another. `cold`: each is delivered right after it was made, by threads that have filled
+the processor's caches with other data, as a training step does too.
 """
 
 import functools

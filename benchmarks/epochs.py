@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks import program
-from benchmarks.contenders import flow, keras_generator
+from benchmarks.contenders import flow
 from benchmarks.jobs import BATCH_SIZE, Job
 from benchmarks.photos import data_folder
 from benchmarks.program import Report
@@ -32,13 +32,18 @@ def gpuload_keras(job: Job) -> Epochs:
     """gpuload.keras.ImageDataGenerator, as it comes."""
     from gpuload.keras import ImageDataGenerator
 
-    batches = flow(ImageDataGenerator, job)
-    return lambda: itertools.islice(batches, len(batches))
+    return _generated(ImageDataGenerator, job)
 
 
 def keras(job: Job) -> Epochs:
     """Keras' own ImageDataGenerator."""
-    batches = flow(keras_generator(), job)
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
+
+    return _generated(ImageDataGenerator, job)
+
+
+def _generated(generator: Any, job: Job) -> Epochs:
+    batches = flow(generator, job)
     return lambda: itertools.islice(batches, len(batches))
 
 

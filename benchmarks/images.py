@@ -4,14 +4,12 @@
     python -m benchmarks.images --device cuda --data DIR   a folder of class folders, on the GPU
 
 Every image is read and decoded, as in a first epoch; `benchmarks.warm` is the same for the epochs after it. Contenders
-are run until they are warm. In each round, one after another delivers as many batches as it makes in `--seconds`, after
-others, untimed, that empty its queues, for a full queue would be a head start. The next one waits until this one has
-filled its queues again.
+run until they are warm. In each round, one after another delivers as many batches as it makes in `--seconds`, after
+others, untimed, that empty its queues, for a full queue would be a head start.
 
-- `time relative to gpuload`: the time that a contender takes for an image, divided by gpuload's in the same round.
-- `busy`: CPU time of the consuming thread (`time.thread_time`), as a share of the time that passed. Waiting takes none.
-- `CPU ms`: time that an image takes of all CPUs, threads and worker processes included. Other programs on the machine
-  change it less than the speed.
+- `time relative to gpuload`: time that a contender takes for an image, divided by gpuload's in the same round.
+- `busy`: CPU time of the consuming thread, as a share of the time that passed. Waiting takes none.
+- `CPU ms`: time that an image takes of all CPUs, threads and worker processes included.
 """
 
 import importlib.util
@@ -70,7 +68,12 @@ def measure(
     job: Any, contenders: dict[str, Callable[[Any], Batches]], ours: str, speed: str, count: int, seconds: float
 ) -> tuple[list[Report], dict[str, str]]:
     """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none."""
-    watches, skipped = program.opened(contenders, lambda name: Stopwatch(contenders[name](job), seconds, job.device))
+    watches, skipped = {}, {}
+    for name, contender in contenders.items():
+        try:
+            watches[name] = Stopwatch(contender(job), seconds, job.device)
+        except ImportError as error:
+            skipped[name] = str(error)
     found = program.rounds(count, {name: watch.slice for name, watch in watches.items()})
     for watch in watches.values():
         watch.batches.close()

@@ -47,12 +47,9 @@ HELP = {
 
 
 def options(words: str | None, arguments: Sequence[str], **defaults: Any) -> argparse.Namespace:
-    """Parse a command line.
+    """Parse a command line, or that of this process where there are no arguments.
 
-    Args:
-        words: Description of the program.
-        arguments: The command line, or () for that of this process.
-        defaults: Each option with its default, of whose type it is; an option that is None by default is a path.
+    Each default is an option of its type; an option that is None by default is a path. `words` is the help.
     """
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in defaults.items():
@@ -128,17 +125,6 @@ def ratio(above: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
     return spread(one / other for one, other in zip(above["rounds"], below["rounds"], strict=True))
 
 
-def opened(names: Iterable[str], begin: Callable[[str], Result]) -> tuple[dict[str, Result], dict[str, str]]:
-    """Begin each contender; return those that run, and the reasons why others do not."""
-    running, skipped = {}, {}
-    for name in names:
-        try:
-            running[name] = begin(name)
-        except ImportError as error:
-            skipped[name] = str(error)
-    return running, skipped
-
-
 def relative(rows: list[Report], ours: str, figure: str) -> list[Report]:
     """Add to each row its time relative to the row of `ours`, by a figure: "seconds", or a speed."""
     base = next((row[figure] for row in rows if ours in row.values()), None)
@@ -198,13 +184,7 @@ def _gpu_name() -> str:
 
 
 def finish(asked: argparse.Namespace, benchmark: str, **facts: Any) -> Report:
-    """Print, write and return the report of a benchmark.
-
-    Args:
-        asked: The options of the program; the report holds all but paths.
-        benchmark: Name of the program, by which the tables find its file.
-        facts: Further contents of the report; `rows` among them.
-    """
+    """Print, write and return the report of a benchmark: its options without paths, and `facts`, `rows` among them."""
     known = {name: value for name, value in vars(asked).items() if name not in ("data", "device", "out", "where")}
     report = {"benchmark": benchmark, "environment": environment(getattr(asked, "device", "cpu")), **known, **facts}
     table = Table(title=f"{benchmark}, {report['environment']['device_name']}")

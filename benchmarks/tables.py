@@ -33,12 +33,19 @@ COLUMNS = {
                 "lenient": "lenient", "strict": "strict", "peak_bytes": "peak, MB"},
 }  # fmt: skip
 """Headings of the figures of each benchmark, by their keys; "a.b" is the key b of the dict a."""
+
+
+def usual(row: Report) -> bool:
+    """Whether windows are those that everybody measures, of a series in a cache."""
+    return (row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32")
+
+
 CASES: dict[str, tuple[str, str, Callable[[Report], str], dict[str, str]]] = {
     "images": ("images per second", "contender", lambda row: "{size} × {size}".format(**row),
                {"images_per_second": "{}", "ratio": RELATIVE}),
     "epochs": ("seconds", "program", lambda row: "{size} × {size}".format(**row),
                {"seconds": "{}", "first_seconds": "first epoch", "ratio": RELATIVE}),
-    "windows": ("windows per second", "contender", lambda row: usual(row) and "batches of {batch_size:,}".format(**row),
+    "windows": ("windows per second", "contender", lambda row: "batches of {batch_size:,}".format(**row) * usual(row),
                 {"windows_per_second": "{}", "ratio": RELATIVE}),
     "delivery": ("µs a batch", "framework", lambda row: str(row["job"]), {"in_a_row": "{}", "cold": "cold"}),
 }  # fmt: skip
@@ -59,11 +66,6 @@ NOTES = {
     "fit": ROUNDS + "; a small convolutional network on photographs of 64 × 64, batches of {batch_size}.",
 }
 CASES["warm"], NOTES["warm"] = CASES["images"], NOTES["images"]
-
-
-def usual(row: Report) -> str:
-    """Word that is not empty if the windows are those that everybody measures, of a series in a cache."""
-    return "usual" * ((row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32"))
 
 
 def columns(report: Report) -> dict[str, bool]:
