@@ -56,7 +56,7 @@ format: $(STAMP)-test  ## repair style and format
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
 
-bench: $(STAMP)-bench  ## measure images, epochs, start and growth, windows, delivery, Keras' fit, the cost of care
+bench: $(STAMP)-bench  ## measure images, epochs, start and growth, windows, delivery, Keras' fit, the cost of error handling
 	$(BIN)/python -m benchmarks.images $(ARGS)
 	$(BIN)/python -m benchmarks.warm $(ARGS)
 	$(BIN)/python -m benchmarks.epochs

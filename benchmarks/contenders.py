@@ -5,59 +5,41 @@ the nearest pixel, shear by up to 0.2 degrees, zoom by 0.8 to 1.2 in x and y, bi
 in float32. Each is written as its users write it, with all CPUs where it can use them; its docstring says what differs.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
-from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, gpu_framework, warps
+import gpuload
+from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless, gpu_framework, warps
 from benchmarks.pillow_contenders import grain, spdl, torch
 
-FIRST_REPEATS = 10
-"""Names of each file in the first epoch of `gpuload first`, so that it lasts."""
+FIRST_REPEATS = 10  # Names of each file in the first epoch of `gpuload first`, so that it lasts.
 
 
 def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
-    """The gpuload.Loader that does the job, of all its files or of another source."""
-    import gpuload
-
-    return gpuload.Loader(
-        source or gpuload.ImageFolder(job.folder),
-        gpuload.Augment(
-            size=(job.size, job.size),
-            interpolation="nearest",
-            shear=SHEAR,
-            zoom=ZOOM,
-            hflip=0.5,
-            rescale=1 / 255,
-            layout="HWC",
-        ),
-        batch_size=job.batch_size,
-        shuffle=True,
-        last_batch="drop",
-        device=job.device,
-        framework="numpy" if job.device == "cpu" else gpu_framework(),
-        **options,
+    """Return the gpuload.Loader that does the job, of all its files or of another source."""
+    side = (job.size, job.size)
+    transform = gpuload.Augment(
+        size=side, interpolation="nearest", shear=SHEAR, zoom=ZOOM, hflip=0.5, rescale=1 / 255, layout="HWC"
     )
+    options = {"shuffle": True, "last_batch": "drop", "device": job.device, **options}
+    framework = gpu_framework() if job.gpu else "numpy"
+    source = source or gpuload.ImageFolder(job.folder)
+    return gpuload.Loader(source, transform, batch_size=job.batch_size, framework=framework, **options)
 
 
 def gpuload_native(job: Job) -> Batches:
     """gpuload.Loader without a cache; on a GPU it delivers there."""
     with gpuload_loader(job, cache=None) as loader:
-        while True:
-            yield from loader
+        yield from endless(loader)
 
 
 def gpuload_first(job: Job) -> Batches:
     """The same with cache="auto", in its first epoch, which fills the cache; ten names for each file make it last."""
-    import gpuload
-
-    paths, labels = zip(*job.files * FIRST_REPEATS, strict=True)
-    source = gpuload.ImageList(paths, labels)
+    source = gpuload.ImageList(*zip(*job.files * FIRST_REPEATS, strict=True))
     while True:
         with gpuload_loader(job, source, cache="auto") as loader:
             yield from loader
@@ -67,54 +49,70 @@ def gpuload_keras(job: Job) -> Batches:
     """gpuload.keras.ImageDataGenerator without a cache, taken with next(); always NumPy arrays."""
     from gpuload.keras import ImageDataGenerator
 
-    return flow(ImageDataGenerator, job, device=job.device, cache=None)
+    yield from flow(ImageDataGenerator, job, device=job.device, cache=None)
 
 
 def keras(job: Job) -> Batches:
-    """Keras' own ImageDataGenerator, taken with next(): one thread, on the CPU."""
-    try:
-        from keras.src.legacy.preprocessing.image import ImageDataGenerator
-    except ImportError:
-        from tensorflow.keras.preprocessing.image import ImageDataGenerator
+    """Keras' own ImageDataGenerator, which keeps nothing, taken with next(): one thread, on the CPU."""
+    from keras.src.legacy.preprocessing.image import ImageDataGenerator
 
-    return flow(ImageDataGenerator, job)
+    yield from flow(ImageDataGenerator, job)
 
 
-def flow(generator: Any, job: Job, **options: Any) -> Batches:
-    """Batch after batch of a class with the interface of Keras' generator."""
+def flow(generator: Any, job: Job, **options: Any) -> Any:
+    """Return the endless iterator of a class with the interface of Keras' generator."""
     from keras.config import disable_interactive_logging
 
     disable_interactive_logging()
     augment = generator(shear_range=SHEAR, zoom_range=ZOOM, horizontal_flip=True, rescale=1 / 255, **options)
-    found = augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
-    while True:
-        yield next(found)
+    return augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
 
 
-def dali_augment(images: Any, size: int) -> Any:
-    """DALI's operators from levels [H, W, C] to what is delivered."""
+def dali_pipeline(job: Job, graph: Callable[[], Any]) -> Any:
+    """Build a DALI pipeline by hand: all CPUs, two batches ahead."""
+    from nvidia.dali import pipeline_def
+
+    device = 0 if job.gpu else None
+    options = {"num_threads": job.cpus, "device_id": device, "prefetch_queue_depth": 2}
+    pipe = pipeline_def(graph, batch_size=job.batch_size, **options)()
+    pipe.build()
+    return pipe
+
+
+def dali_decoded(job: Job) -> tuple[Any, Any]:
+    """DALI's operators from files to images and labels."""
+    from nvidia.dali import fn, types
+
+    files, labels = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
+    device = "mixed" if job.gpu else "cpu"
+    exact = {"jpeg_fancy_upsampling": True, "adjust_orientation": False}
+    return fn.decoders.image(files, device=device, output_type=types.RGB, **exact), labels
+
+
+def dali_augmented(images: Any, size: int) -> Any:
+    """DALI's operators from levels [H, W, C] to the images that are delivered."""
     from nvidia.dali import fn, types
 
     center = [size / 2, size / 2]
     tilt = fn.stack(fn.random.uniform(range=(-SHEAR, SHEAR)), 0.0)
     zoom = fn.random.uniform(range=(1 - ZOOM, 1 + ZOOM), shape=[2])
     matrix = fn.transforms.scale(fn.transforms.shear(angles=tilt, center=center), scale=zoom, center=center)
+    # float32 from the warp on was faster on the CPU than its default, uint8.
     images = fn.warp_affine(images, matrix=matrix, fill_value=None, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT)
     return fn.crop_mirror_normalize(
         images, mirror=fn.random.coin_flip(), std=[255.0] * 3, dtype=types.FLOAT, output_layout="HWC"
     )
 
 
-def dali_batches(pipe: Any, gpu: bool) -> Batches:
-    """What a pipeline makes, as arrays without a copy."""
-    pipe.build()
+def dali_batches(pipe: Any, job: Job) -> Batches:
+    """Batches of a pipeline, as arrays without a copy."""
     convert: Any = np.asarray
     stream = None
-    if gpu and gpu_framework() == "cupy":
+    if job.gpu and gpu_framework() == "cupy":
         import cupy
 
         convert, stream = cupy.from_dlpack, cupy.cuda.get_current_stream().ptr
-    elif gpu:
+    elif job.gpu:
         import torch
 
         convert, stream = torch.from_dlpack, torch.cuda.current_stream().cuda_stream
@@ -124,31 +122,34 @@ def dali_batches(pipe: Any, gpu: bool) -> Batches:
 
 
 def dali(job: Job) -> Batches:
-    """A DALI pipeline by hand: its own file reader and random numbers, two batches ahead, arrays without a copy.
+    """A DALI pipeline by hand: its own file reader and random numbers, two batches ahead, arrays without a copy."""
+    from nvidia.dali import fn, types
 
-    warp_affine gives float32: on the CPU that was faster than its default, uint8.
-    """
-    from nvidia.dali import fn, pipeline_def, types
-
-    gpu = job.device != "cpu"
-
-    @pipeline_def(batch_size=job.batch_size, num_threads=job.cpus, device_id=0 if gpu else None, prefetch_queue_depth=2)
     def graph() -> Any:
-        files, labels = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
-        images = fn.decoders.image(
-            files,
-            device="mixed" if gpu else "cpu",
-            output_type=types.RGB,
-            jpeg_fancy_upsampling=True,
-            adjust_orientation=False,
-        )
+        images, labels = dali_decoded(job)
         images = fn.resize(images, size=(job.size, job.size), interp_type=types.INTERP_NN)
-        return dali_augment(images, job.size), labels.gpu() if gpu else labels
+        return dali_augmented(images, job.size), labels.gpu() if job.gpu else labels
 
-    yield from dali_batches(graph(), gpu)
+    yield from dali_batches(dali_pipeline(job, graph), job)
 
 
-def tf_decode(path: Any, size: int) -> Any:
+def decoder(job: Job) -> Batches:
+    """The limit: DALI reads and decodes the files, and nothing else."""
+    pipe = dali_pipeline(job, lambda: dali_decoded(job))
+    while True:
+        yield pipe.run()
+
+
+def tf_files(job: Job) -> Any:
+    """Return a tf.data.Dataset of paths and labels; TensorFlow never takes the GPU."""
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")
+    paths, labels = (list(column) for column in zip(*job.files, strict=True))
+    return tf.data.Dataset.from_tensor_slices((paths, labels))
+
+
+def tf_decoded(path: Any, size: int) -> Any:
     """TensorFlow's operations from a file's name to levels [size, size, 3]."""
     import tensorflow as tf
 
@@ -156,7 +157,7 @@ def tf_decode(path: Any, size: int) -> Any:
     return tf.image.resize(image, (size, size), method="nearest")
 
 
-def tf_warp(levels: Any) -> Any:
+def tf_warped(levels: Any) -> Any:
     """TensorFlow's operations from levels [size, size, 3] to an image to deliver."""
     import tensorflow as tf
 
@@ -168,15 +169,10 @@ def tf_warp(levels: Any) -> Any:
     a, b = zoom[0] * tf.sign(tf.random.uniform([], -1, 1)), -tf.sin(tilt) * zoom[1]
     e = tf.cos(tilt) * zoom[1]
     matrix = tf.stack([a, b, middle - (a + b) * middle, 0.0, e, middle - e * middle, 0.0, 0.0])
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=image[None],
-        transforms=matrix[None],
-        output_shape=[size, size],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="NEAREST",
-    )
-    return warped[0]
+    options = {"interpolation": "BILINEAR", "fill_mode": "NEAREST", "fill_value": 0.0}
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=image[None], transforms=matrix[None], output_shape=[size, size], **options
+    )[0]
 
 
 def tf_data(job: Job) -> Batches:
@@ -187,50 +183,44 @@ def tf_data(job: Job) -> Batches:
     """
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")
-
     def load(path: Any, label: Any) -> Any:
-        return tf_warp(tf_decode(path, job.size)), label
+        return tf_warped(tf_decoded(path, job.size)), label
 
-    paths, labels = (list(column) for column in zip(*job.files, strict=True))
-    data = tf.data.Dataset.from_tensor_slices((paths, labels)).shuffle(len(paths)).repeat()
+    data = tf_files(job).shuffle(len(job.files)).repeat()
     data = data.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
     yield from data.batch(job.batch_size).prefetch(tf.data.AUTOTUNE).as_numpy_iterator()
 
 
+def torch_warped(levels: Any, rng: np.random.Generator) -> Any:
+    """Images by PyTorch's affine_grid and grid_sample from levels [B, C, H, W], where the levels are."""
+    import torch
+    from torch.nn.functional import affine_grid, grid_sample
+
+    matrices = np.pad(warps(len(levels), rng).astype(np.float32), ((0, 0), (0, 0), (0, 1)))
+    theta = torch.from_numpy(matrices).to(levels.device, non_blocking=True)
+    grid = affine_grid(theta, list(levels.shape), align_corners=False)
+    return grid_sample(levels.float().div_(255), grid, padding_mode="border", align_corners=False)
+
+
 def torchvision(job: Job) -> Batches:
     """torchvision's JPEG decoder on the GPU, then PyTorch's interpolate and grid_sample; files read one batch ahead."""
-    if job.device == "cpu":
+    if not job.gpu:
         raise ImportError("its decoder on the CPU is not compared: this contender is for --device cuda")
     import torch
     import torch.nn.functional as F
     from torchvision.io import ImageReadMode, decode_jpeg, read_file
 
     rng = np.random.default_rng()
-
-    def orders() -> Iterator[np.ndarray]:
-        while True:
-            order = rng.permutation(len(job.files))
-            for first in range(0, len(order) - job.batch_size + 1, job.batch_size):
-                yield order[first : first + job.batch_size]
-
-    def sized(image: Any) -> Any:
-        return F.interpolate(image[None], (job.size, job.size), mode="nearest-exact")
-
     with ThreadPoolExecutor(job.cpus) as pool:
         ahead: Any = None
-        for order in orders():
-            chosen = [job.files[index] for index in order]
-            current, ahead = ahead, (pool.map(read_file, [path for path, _ in chosen]), [label for _, label in chosen])
+        for order in job.orders():
+            paths, labels = zip(*(job.files[index] for index in order), strict=True)
+            current, ahead = ahead, (pool.map(read_file, paths), labels)
             if current is None:
                 continue
             decoded = decode_jpeg(list(current[0]), mode=ImageReadMode.RGB, device="cuda")
-            images = torch.cat([sized(image) for image in decoded]).float()
-            matrices = np.concatenate([warps(len(images), rng), np.zeros((len(images), 2, 1))], axis=2)
-            theta = torch.from_numpy(matrices.astype(np.float32)).to("cuda", non_blocking=True)
-            grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-            images = F.grid_sample(images, grid, padding_mode="border", align_corners=False) / 255
-            yield images, torch.tensor(current[1]).to("cuda", non_blocking=True)
+            levels = [F.interpolate(image[None], (job.size, job.size), mode="nearest-exact") for image in decoded]
+            yield torch_warped(torch.cat(levels), rng), torch.tensor(current[1]).to("cuda", non_blocking=True)
 
 
 def ffcv(job: Job) -> Batches:
@@ -239,30 +229,6 @@ def ffcv(job: Job) -> Batches:
         "FFCV has no wheels, and building it needs the headers of OpenCV and of libjpeg-turbo; it reads a file of its "
         "own format, and has neither shear nor zoom"
     )
-
-
-def decoder(job: Job) -> Batches:
-    """The limit: DALI reads and decodes the files, and nothing else."""
-    from nvidia.dali import fn, pipeline_def, types
-
-    gpu = job.device != "cpu"
-
-    @pipeline_def(batch_size=job.batch_size, num_threads=job.cpus, device_id=0 if gpu else None, prefetch_queue_depth=2)
-    def graph() -> Any:
-        files, labels = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
-        images = fn.decoders.image(
-            files,
-            device="mixed" if gpu else "cpu",
-            output_type=types.RGB,
-            jpeg_fancy_upsampling=True,
-            adjust_orientation=False,
-        )
-        return images, labels
-
-    pipe = graph()
-    pipe.build()
-    while True:
-        yield pipe.run()
 
 
 CONTENDERS = {

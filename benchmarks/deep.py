@@ -1,145 +1,105 @@
-"""The tables of benchmarks/README.md, in Markdown: what was aimed at, the limits, and how cost grows."""
+"""The tables of benchmarks/README.md, in Markdown: goals, limits, growth, and the arithmetic for many GPUs."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from typing import Any
 
-Report = dict[str, Any]
+from benchmarks.program import Report
+from benchmarks.scale import scale_table
+from benchmarks.tables import cell, cells, columns, markdown
 
-VALUES = {"files": "files", "scale": "photograph, megapixels", "size": "image, pixels a side", "batch": "batch"}
-VALUES |= {"threads": "threads", "ranks": "ranks side by side", "kept": "share of the images that the cache holds"}
-
-
-def rows_of(report: Report) -> dict[tuple[int, str], dict[str, Any]]:
-    """Rows of `benchmarks.images` or `benchmarks.warm` by size and contender."""
-    return {(row["size"], row["contender"]): row for row in report["rows"]}
+AXES = {"files": "files", "scale": "megapixels of a photograph", "size": "pixels a side of an image"}
+AXES |= {"batch": "images in a batch", "threads": "threads", "kept": "share of the images that the cache holds"}
+AXES |= {"ranks": "processes that share the threads and the samples"}
 
 
-def steps_of(report: Report) -> dict[str, dict[str, Any]]:
-    """Rows of `benchmarks.startup` by their step."""
-    return {row["step"]: row for row in report["rows"]}
-
-
-def last(report: Report, axis: str, figure: str) -> dict[str, Any] | None:
-    """The row of `benchmarks.growth` with the greatest value of an axis that has such a figure."""
-    found = [row for row in report["rows"] if row["axis"] == axis and figure in row]
-    return max(found, key=lambda row: row["value"]) if found else None
-
-
-def _goal(what: str, aim: str, figure: dict[str, Any] | None, unit: str, reached: bool | None) -> str:
-    if figure is None:
-        return f"| {what} | {aim} | not measured | |"
-    digits = 2 if figure["median"] < 10 else 1
-    spread_ = f"{figure['median']:.{digits}f} ({figure['least']:.{digits}f} to {figure['greatest']:.{digits}f}) {unit}"
-    return f"| {what} | {aim} | {spread_} | {'yes' if reached else '**no**'} |"
+def by(report: Report, *keys: str) -> dict[Any, Report]:
+    """Rows of a report by the values of one key, or of several as a tuple."""
+    return {row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row for row in report["rows"]}
 
 
 def goals_table(images: Report, warm: Report, epochs: Report, startup: Report) -> str:
-    """What was aimed at, and what was measured: medians of ratios within a round."""
-    cold_rows, warm_rows = rows_of(images), rows_of(warm)
-    jobs = {(row["size"], row["program"]): row for row in epochs["rows"]}
-    steps = steps_of(startup)
-    wanted: list[tuple[str, float, dict[str, Any] | None]] = []
-    for size in (64, 224):
-        wanted.append((f"cold, {size} × {size}, of bare DALI", 1, cold_rows.get((size, "dali"))))
-    for size, times in ((64, 30), (224, 12)):
-        wanted.append((f"warm, {size} × {size}, of Keras' generator", times, warm_rows.get((size, "keras"))))
-    for size in (64, 224):
-        wanted.append((f"warm, {size} × {size}, of tf.data's cache and Keras' layers", 3,
-                       warm_rows.get((size, "tf.data layers"))))  # fmt: skip
-    for size, times in ((64, 10), (224, 5)):
-        wanted.append((f"{epochs['epochs']} epochs, {size} × {size}, of Keras' generator", times,
-                       jobs.get((size, "keras"))))  # fmt: skip
-    lines = ["| | aim | measured | reached |", "| --- | ---: | ---: | --- |"]
-    for what, least, row in wanted:
-        ratio = None if row is None else row.get("ratio")
-        lines.append(_goal(what, f"at least {least} ×", ratio, "×", ratio is not None and ratio["median"] >= least))
-    walk = steps["gpuload.ImageFolder"]["ratio"]
+    """Goals and measured figures: of ratios the median of those within a round."""
+    cold_rows, warm_rows = by(images, "size", "contender"), by(warm, "size", "contender")
+    programs, steps = by(epochs, "size", "program"), by(startup, "step")
+    found: list[tuple[str, int, Report | None]] = []
+    for size, cold, cached, ten in ((64, 1, 30, 10), (224, 1, 12, 5)):
+        side = f"{size} × {size}"
+        layers = warm_rows.get((size, "tf.data layers"))
+        found += [
+            (f"cold, {side}: speed relative to bare DALI", cold, cold_rows.get((size, "dali"))),
+            (f"warm, {side}: speed relative to Keras' generator", cached, warm_rows.get((size, "keras"))),
+            (f"warm, {side}: speed relative to tf.data's cache and Keras' layers", 3, layers),
+            (
+                f"{epochs['epochs']} epochs, {side}: speed relative to Keras' generator",
+                ten,
+                programs.get((size, "keras")),
+            ),
+        ]
+    rows = [_goal(what, f"at least {aim} ×", row and row.get("ratio"), " ×", aim, 1e9) for what, aim, row in found]
+    index, first, again = (steps[step] for step in ("gpuload.ImageFolder", "first batch", "first batch, again"))
     files = f"{startup['files']:,} files"
-    lines.append(_goal(f"index of {files}, of a walk", "at most 1.5 ×", walk, "×", walk["median"] <= 1.5))
-    for step, words in (("first batch", "first batch after that, in a new process"), ("first batch, again", "another")):
-        seconds = steps[step]["seconds"]
-        lines.append(_goal(words, "below 1 s", seconds, "s", seconds["median"] < 1))
-    resumed = [row["seconds"]["median"] for step, row in steps.items() if step.startswith("resume")]
-    lines += [
-        "",
-        f"Going on at {len(resumed)} places of an epoch takes {1000 * min(resumed):,.0f} to {1000 * max(resumed):,.0f} "
-        "ms to the first batch.",
+    rows += [
+        _goal(f"index of {files}: time relative to os.scandir", "at most 1.5 ×", index["ratio"], " ×", 0, 1.5),
+        _goal("first batch after that, in a new process", "below 1 s", first["seconds"], " s", 0, 1),
+        _goal("first batch of a second loader", "below 1 s", again["seconds"], " s", 0, 1),
     ]
-    return "\n".join(lines)
+    resumed = [1000 * row["seconds"]["median"] for step, row in steps.items() if step.startswith("resume")]
+    times = f"{min(resumed):,.0f} to {max(resumed):,.0f} ms"
+    note = f"Resumed at {len(resumed)} places of an epoch, a loader takes {times} to its first batch."
+    return f"{markdown(['', 'goal', 'measured', 'reached'], rows)}\n\n{note}"
+
+
+def _goal(what: str, aim: str, found: dict[str, Any] | None, unit: str, least: float, most: float) -> list[str]:
+    if found is None:
+        return [what, aim, "not measured", ""]
+    reached = least <= found["median"] <= most
+    return [what, aim, cell(found, with_spread=True) + unit, "yes" if reached else "**no**"]
 
 
 def limits_table(images: Report, warm: Report) -> str:
-    """gpuload beside the bounds that were measured in the same rounds."""
-    lines = [
-        "| | gpuload, images/s | limit | images/s | gpuload reaches | CPU µs an image | of these the limit's |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
-    ]
+    """Speed of gpuload beside the limits that were measured in the same rounds."""
+    rows = []
     for report, kind, limit, words in (
         (images, "cold", "decoder", "reading and decoding alone"),
         (warm, "warm", "cast", "reading levels and writing float32 alone"),
     ):
-        rows = rows_of(report)
+        found = by(report, "size", "contender")
         for size in dict.fromkeys(row["size"] for row in report["rows"]):
-            ours, its = rows.get((size, "gpuload")), rows.get((size, limit))
-            if ours is None or its is None:
-                continue
-            speeds = (row["images_per_second"]["median"] for row in (ours, its))
-            cpu = (1000 * row["cpu_ms"]["median"] for row in (ours, its))
-            first, second = speeds
-            lines.append(
-                f"| {kind}, {size} × {size} | {first:,.0f} | {words} | {second:,.0f} | {its['ratio']['median']:.0%} | "
-                + " | ".join(f"{value:,.0f}" for value in cpu)
-                + " |"
-            )
-    lines.append("")
-    for size in dict.fromkeys(row["size"] for row in warm["rows"]):
-        row, cast = (rows_of(warm).get((size, name)) for name in ("gpuload", "cast"))
-        if row is None or cast is None:
-            continue
-        values, moved = 3 * size**2, 5 * 3 * size**2
-        speed, most = row["images_per_second"]["median"], cast["images_per_second"]["median"]
-        lines.append(
-            f"- Warm at {size} × {size}: an image is {values:,} numbers, read as 1 byte and written as 4: "
-            f"5 × {values:,} = {moved / 1000:,.0f} kB, at {speed:,.0f} images/s {speed * moved / 1e9:.2f} GB/s; "
-            f"casting alone moves {most * moved / 1e9:.2f} GB/s. A number takes "
-            f"{1e6 * row['cpu_ms']['median'] / values:.2f} ns of one CPU."
-        )
-    return "\n".join(lines)
+            if {(size, "gpuload"), (size, limit)} <= found.keys():
+                both = found[size, "gpuload"], found[size, limit]
+                speeds = [row["images_per_second"]["median"] for row in both]
+                cpu = [f"{1000 * row['cpu_ms']['median']:,.0f}" for row in both]
+                moved = [f"{speed * 5 * 3 * size**2 / 1e9:.2f}" if kind == "warm" else "" for speed in speeds]
+                ours, its = zip((f"{speed:,.0f}" for speed in speeds), cpu, moved, strict=True)
+                rows.append([f"{kind}, {size} × {size}", *ours, words, *its, f"{both[1]['ratio']['median']:.0%}"])
+    figures = ["images/s", "CPU µs an image", "GB/s"]
+    return markdown(["", *figures, "limit", *figures, "gpuload's share of the limit"], rows)
 
 
 def growth_table(report: Report) -> str:
-    """A report of `benchmarks.growth`."""
-    lines = [
-        "| | | cold, images/s | warm, images/s | index, s | index, MB | process, cold, MB | warm, MB |",
-        "| --- | ---: |" + " ---: |" * 6,
-    ]
-    figures = (("cold", 1, 0), ("warm", 1, 0), ("index_seconds", 1, 3), ("index_bytes", 1e6, 1))
-    figures = (*figures, ("cold_bytes", 1e6, 0), ("warm_bytes", 1e6, 0))
-    before = None
-    for row in report["rows"]:
-        value = f"{row['megapixels']:.2f}" if row["axis"] == "scale" else f"{row['value']:,g}"
-        if row["axis"] in ("files",):
-            value = f"{row['value']:,.0f}"
-        cells = [f"{row[name]['median'] / unit:,.{digits}f}" if name in row else "" for name, unit, digits in figures]
-        heading = VALUES[row["axis"]] if row["axis"] != before else ""
-        lines.append(f"| {heading} | {value} | " + " | ".join(cells) + " |")
-        before = row["axis"]
-    lines += ["", f"Medians of {report['rounds']} rounds, each a process of its own; of ranks the sums."]
-    return "\n".join(lines)
+    """Speed and memory for each value of each axis of `benchmarks.growth`."""
+    lines = [[AXES[axis], f"{row['megapixels']:.2f}" if axis == "scale" else value, *rest]
+             for row, (axis, value, *rest) in zip(report["rows"], cells(report, spreads=0), strict=True)]  # fmt: skip
+    table = markdown(list(columns(report)), lines)
+    return f"{table}\n\nMedian of {report['rounds']} rounds, each a process of its own; of ranks the sum."
 
 
 def decoding_table(report: Report) -> str:
-    """What decoding costs by the size of the photograph."""
-    lines = [
-        "| photograph, megapixels | kB | images/s | megapixels/s | MB/s of files |",
-        "| ---: | ---: | ---: | ---: | ---: |",
-    ]
+    """Cost of decoding by the size of the photograph."""
+    rows = []
     for row in report["rows"]:
         if row["axis"] == "scale":
-            speed = row["cold"]["median"]
-            lines.append(
-                f"| {row['megapixels']:.2f} | {row['mean_bytes'] / 1000:,.0f} | {speed:,.0f} | "
-                f"{speed * row['megapixels']:,.0f} | {speed * row['mean_bytes'] / 1e6:,.0f} |"
-            )
-    return "\n".join(lines)
+            speed, size, pixels = row["cold"]["median"], row["mean_bytes"], row["megapixels"]
+            cells = (size / 1000, speed, speed * pixels, speed * size / 1e6)
+            rows.append([f"{pixels:.2f}", *(f"{cell:,.0f}" for cell in cells)])
+    return markdown(["photograph, megapixels", "kB", "images/s", "megapixels/s", "MB/s of files"], rows, left=0)
+
+
+PAGE_TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
+    "goals": (("images", "warm", "epochs", "startup"), goals_table),
+    "limits": (("images", "warm"), limits_table),
+    "growth": (("growth",), growth_table),
+    "decoding": (("growth",), decoding_table),
+    "scale": (("images", "warm", "growth", "startup"), scale_table),
+}
+"""Tables of benchmarks/README.md, each with the benchmarks that it is made from and the function that makes it."""

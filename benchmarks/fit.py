@@ -3,33 +3,23 @@
     python -m benchmarks.fit                        a small convolutional network on photographs of 64 x 64
     python -m benchmarks.fit --backends torch --device cuda
 
-Each backend has a process of its own. There the two take turns in training the same model, by the same operations: the
-loop does what people write for that backend (autograd; a jitted function of the state; a tf.function over the data
-set), without callbacks and without logs. A round is one call of fit and as many epochs of the loop; `fit` is the time
-of the one as a multiple of the other's in the same round.
+Each backend has a process of its own. There the two take turns in training the same model, by the same operations,
+without callbacks and logs; the loop is written as people write it for that backend. A round is one call of fit and as
+many epochs of the loop. The ratio is the time of fit divided by the loop's in the same round.
 """
 
-from __future__ import annotations
-
 import importlib.util
-import json
 import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
+from benchmarks import program
+from benchmarks.jobs import BATCH_SIZE
+from benchmarks.photos import data_folder
+from benchmarks.program import Report
 
-from benchmarks.photos import photos
-from benchmarks.report import environment, rounds, save, spread
-
-BACKENDS = ("torch", "jax", "tensorflow")
-BATCH_SIZE, SIZE = 32, 64
+SIZE = 64
 
 
 def make_model() -> Any:
@@ -37,16 +27,9 @@ def make_model() -> Any:
     import keras
 
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.Input((SIZE, SIZE, 3)),
-            layers.Conv2D(16, 3, 2, activation="relu"),
-            layers.Conv2D(32, 3, 2, activation="relu"),
-            layers.Conv2D(64, 3, 2, activation="relu"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(8),
-        ]
-    )
+    convolutions = [layers.Conv2D(filters, 3, 2, activation="relu") for filters in (16, 32, 64)]
+    ends = [layers.GlobalAveragePooling2D(), layers.Dense(8)]
+    model = keras.Sequential([layers.Input((SIZE, SIZE, 3)), *convolutions, *ends])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
@@ -112,9 +95,8 @@ def tensorflow_loop(model: Any, loader: Any) -> Callable[[], None]:
 LOOPS = {"torch": torch_loop, "jax": jax_loop, "tensorflow": tensorflow_loop}
 
 
-def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -> dict[str, Any]:
-    """The times of so many epochs, in this process."""
-    import gpuload
+def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -> Report:
+    """Times of one backend, in this process, which has imported no other one."""
     import gpuload.keras
 
     options: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
@@ -125,76 +107,32 @@ def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -
     by_hand.optimizer.build(by_hand.trainable_variables)
     batches = gpuload.keras.dataset(loader.replace())
     fed = gpuload.keras.dataset(loader.replace()) if backend == "tensorflow" else loader
-
-    def timed(epoch: Callable[[], Any]) -> Callable[[], float]:
-        def run() -> float:
-            start = time.perf_counter()
-            epoch()
-            return time.perf_counter() - start
-
-        return run
-
     loop = LOOPS[backend](by_hand, fed)
-    tasks = {
-        "loop": timed(lambda: [loop() for _ in range(epochs)]),
-        "fit": timed(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False)),
+    tasks: dict[str, Callable[[], float]] = {
+        "loop": lambda: program.timed(lambda: [loop() for _ in range(epochs)])[0],
+        "fit": lambda: program.timed(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False))[0],
     }
     for task in tasks.values():
         task()
-    times = rounds(number, tasks)
-    ratio = spread(fit / loop for fit, loop in zip(times["fit"], times["loop"], strict=True))
-    seconds = {name: spread(values) for name, values in times.items()}
-    return {"backend": backend, "batches": epochs * len(loader), "seconds": seconds, "ratio": ratio}
+    seconds = {name: program.spread(values) for name, values in program.rounds(number, tasks).items()}
+    row = {"backend": backend, "batches": epochs * len(loader), "seconds": seconds}
+    return row | {"ratio": program.ratio(seconds["fit"], seconds["loop"])}
 
 
-def main(
-    number: Annotated[int, typer.Option("--rounds", min=1)] = 9,
-    epochs: Annotated[int, typer.Option(min=1, help="in a round")] = 3,
-    count: Annotated[int, typer.Option(min=BATCH_SIZE, help="photographs to make where there is no --data")] = 1000,
-    data: Annotated[Path | None, typer.Option(help="a folder of class folders; default: benchmarks.photos")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    backends: Annotated[str, typer.Option(help=", ".join(BACKENDS))] = ",".join(BACKENDS),
-    here: Annotated[bool, typer.Option(help="measure the one backend in this process, and print JSON")] = False,
-    out: Annotated[Path | None, typer.Option(help="the JSON file; default: benchmarks/results/")] = None,
-) -> dict[str, Any]:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    names = backends.split(",")
-    if unknown := set(names) - set(BACKENDS):
-        raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(BACKENDS)}", param_hint="--backends")
-    folder = data or photos(count)
-    if here:
-        row = measure(names[0], folder, number, epochs, device)
-        print(json.dumps(row))
-        return row
+    asked = program.options(__doc__, arguments, rounds=9, epochs=3, data="1000", device="cpu", backends="all", out=None)
+    folder = data_folder(asked.data)
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
     rows = []
-    for name in names:
+    for name in program.chosen(asked.backends, LOOPS, "--backends"):
         if importlib.util.find_spec(name) is None:
             print(f"{name} is left out: it is not installed")
             continue
-        command = [sys.executable, "-m", "benchmarks.fit", "--here", "--backends", name, "--device", device]
-        command += ["--rounds", str(number), "--epochs", str(epochs), "--data", str(folder)]
-        environ = {**os.environ, "KERAS_BACKEND": name, "TF_CPP_MIN_LOG_LEVEL": "2"}
-        done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    report = {
-        "benchmark": "fit",
-        "environment": environment(device),
-        "batch_size": BATCH_SIZE,
-        "rounds": number,
-        "rows": rows,
-    }
-    table = Table(title=f"fit beside the same loop by hand, {report['environment']['device_name']}")
-    table.add_column("backend")
-    for heading in ("loop, ms a batch", "fit, ms a batch", "fit", "least", "greatest"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        each = (f"{1000 * row['seconds'][name]['median'] / row['batches']:.2f}" for name in ("loop", "fit"))
-        ratios = (f"{row['ratio'][key]:.3f} ×" for key in ("median", "least", "greatest"))
-        table.add_row(row["backend"], *each, *ratios)
-    Console().print(table)
-    print(f"written to {save(report, out)}")
-    return report
+        os.environ["KERAS_BACKEND"] = name  # The new process inherits it.
+        rows += program.in_processes(measure, (name, folder, asked.rounds, asked.epochs, asked.device))
+    return program.finish(asked, "fit", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -3,44 +3,33 @@
     python -m benchmarks.images                            photographs made by benchmarks.photos, on the CPU
     python -m benchmarks.images --device cuda --data DIR   a folder of class folders, on the GPU
 
-Every image is read and decoded, as in a first epoch; `benchmarks.warm` is the same for the epochs after it.
+Every image is read and decoded, as in a first epoch; `benchmarks.warm` is the same for the epochs after it. Contenders
+run until they are warm. In each round, one after another delivers as many batches as it makes in `--seconds`, after
+others, untimed, that empty its queues, for a full queue would be a head start.
 
-How it is measured: all contenders of a size are opened and run until they are warm. Then come the rounds. In each, one
-contender after another, in an order that rotates, delivers as many batches as it makes in about `--seconds`. Right
-before that it delivers others, untimed, until its queues are empty, for a full queue would be a head start; meanwhile
-the rest stand still, and the next one waits until this one has filled its queues. Images are counted, across epochs.
-
-`gpuload is` compares round by round: the median of gpuload's speed divided by the contender's in the same round.
-`busy` is the CPU time that the consuming thread itself took (`time.thread_time`), as a share of the time that passed.
-Waiting takes none: for gpuload it is all of its Python (plan, feeding, delivery) and what DALI does inside those calls.
-`CPU ms` is what an image takes of all CPUs, threads and worker processes included; other programs on the machine move
-it less than the speed.
+- `time relative to gpuload`: time that a contender takes for an image, divided by gpuload's in the same round.
+- `busy`: CPU time of the consuming thread, as a share of the time that passed. Waiting takes none.
+- `CPU ms`: time that an image takes of all CPUs, threads and worker processes included.
 """
-
-from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Annotated, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import typer
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks import program
 from benchmarks.contenders import CONTENDERS
-from benchmarks.jobs import Batches, Job, synchronize
-from benchmarks.photos import photos
-from benchmarks.report import cpu_time, environment, rounds, save, spread
+from benchmarks.jobs import BATCH_SIZE, Batches, Job, synchronize
+from benchmarks.photos import data_folder
+from benchmarks.program import Report
 
-BATCH_SIZE = 32
 Contenders = dict[str, Callable[[Job], Batches]]
 
 
 class Stopwatch:
-    """One contender, warm."""
+    """Timer of one contender, which it warms up first."""
 
     def __init__(self, batches: Batches, seconds: float, device: str):
         self.batches = batches
@@ -54,136 +43,74 @@ class Stopwatch:
                 self.count += 1
 
     def take(self, batches: int) -> int:
-        """Consume batches; returns the number of images in them."""
-        images = sum(len(next(self.batches)[0]) for _ in range(batches))
-        if self.device != "cpu":
-            synchronize()
-        return images
+        """Consume batches, each of which is held until the next one is there; return the number of samples in them."""
+        samples = 0
+        for _ in range(batches):
+            batch = next(self.batches)
+            samples += len(batch[0])
+        synchronize(self.device)
+        return samples
 
     def slice(self) -> dict[str, float]:
-        """Speed over `count` batches, out of an even flow."""
+        """Samples per second over `count` batches, out of an even flow; and their CPU time."""
         until = time.perf_counter() + self.seconds / 3
         self.take(2)
         while time.perf_counter() < until:
             self.take(1)
-        cpu = cpu_time()
+        cpu = program.cpu_time()
         start, busy = time.perf_counter(), time.thread_time()
-        images = self.take(self.count)
+        samples = self.take(self.count)
         wall, busy = time.perf_counter() - start, time.thread_time() - busy
-        return {"images_per_second": images / wall, "busy": busy / wall, "cpu_ms": 1000 * (cpu_time() - cpu) / images}
+        return {"speed": samples / wall, "busy": busy / wall, "cpu_ms": 1000 * (program.cpu_time() - cpu) / samples}
 
 
 def measure(
-    job: Job, contenders: Contenders, count: int, seconds: float
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """A row for each contender at one size, and why others have none."""
-    console = Console(stderr=True)
+    job: Any, contenders: dict[str, Callable[[Any], Batches]], ours: str, speed: str, count: int, seconds: float
+) -> tuple[list[Report], dict[str, str]]:
+    """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none."""
     watches, skipped = {}, {}
     for name, contender in contenders.items():
-        console.print(f"{job.size} x {job.size}: warming up {name}")
         try:
             watches[name] = Stopwatch(contender(job), seconds, job.device)
         except ImportError as error:
             skipped[name] = str(error)
-            console.print(f"{name} is left out: {error}")
-    slices = rounds(count, {name: watch.slice for name, watch in watches.items()})
+    found = program.rounds(count, {name: watch.slice for name, watch in watches.items()})
     for watch in watches.values():
         watch.batches.close()
-    speeds = {name: [each["images_per_second"] for each in list_] for name, list_ in slices.items()}
-    rows: list[dict[str, Any]] = []
-    for name, list_ in slices.items():
-        row = {"size": job.size, "contender": name, "images_per_second": spread(speeds[name])}
-        for figure in ("busy", "cpu_ms"):
-            row[figure] = spread(each[figure] for each in list_)
-        if "gpuload" in speeds:
-            row["ratio"] = spread(ours / its for ours, its in zip(speeds["gpuload"], speeds[name], strict=True))
-        rows.append(row)
-    return rows, skipped
+    figures = {name: program.spreads(results) for name, results in found.items()}
+    rows = [{"contender": name, speed: its.pop("speed"), **its} for name, its in figures.items()]
+    return program.relative(rows, ours, speed), skipped
 
 
-def show(report: dict[str, Any]) -> None:
-    """Print the table."""
-    result = Table(title=f"{report['benchmark']}: images per second, {report['environment']['device_name']}")
-    result.add_column("size")
-    result.add_column("loader", no_wrap=True)
-    for heading in ("median", "least", "most", "gpuload is", "busy", "CPU ms"):
-        result.add_column(heading, justify="right")
-    for row in report["rows"]:
-        speed = row["images_per_second"]
-        result.add_row(
-            str(row["size"]),
-            row["contender"],
-            *(f"{speed[key]:,.0f}" for key in ("median", "least", "greatest")),
-            f"{row['ratio']['median']:.2f} ×" if "ratio" in row else "",
-            f"{row['busy']['median']:.1%}",
-            f"{row['cpu_ms']['median']:.2f}",
-        )
-    console = Console()
-    console.print(result)
-    for name, reason in report["skipped"].items():
-        console.print(f"{name} was left out: {reason}")
-
-
-def compare(
-    benchmark: str,
-    contenders: Contenders,
-    sizes: str,
-    number: int,
-    seconds: float,
-    data: Path | None,
-    count: int,
-    device: str,
-    only: str | None,
-    out: Path | None,
-) -> dict[str, Any]:
-    """Measure, print a table, write JSON: the arguments are `main`'s."""
-    names = list(contenders) if only is None else only.split(",")
-    if unknown := set(names) - set(contenders):
-        raise typer.BadParameter(f"{', '.join(unknown)}: not among {', '.join(contenders)}", param_hint="--only")
-    if device not in ("cpu", "cuda"):
-        raise typer.BadParameter(f"{device}: it must be cpu or cuda", param_hint="--device")
+def compare(benchmark: str, contenders: Contenders, words: str | None, arguments: Sequence[str]) -> Report:
+    """Run the program that compares these contenders."""
+    defaults: dict[str, Any] = {"sizes": "64,224", "rounds": 5, "seconds": 1.0, "data": "1000", "device": "cpu"}
+    asked = program.options(words, arguments, **defaults, only="all", out=None)
+    names = program.chosen(asked.only, contenders, "--only")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if importlib.util.find_spec("tensorflow") is None:
         os.environ.setdefault("KERAS_BACKEND", "torch")
-    folder = data or photos(count)
-    files = [path for path, _ in Job(folder, 1, BATCH_SIZE, device).files]
+    folder = data_folder(asked.data)
+    jobs = [Job(folder, int(size), BATCH_SIZE, asked.device) for size in asked.sizes.split(",")]
+    files = [path for path, _ in jobs[0].files]
     if len(files) < BATCH_SIZE:
-        raise typer.BadParameter(f"{len(files)} files, but a batch is {BATCH_SIZE}", param_hint="--data or --count")
-    report: dict[str, Any] = {
-        "benchmark": benchmark,
-        "environment": environment(device),
-        "data": {"files": len(files), "mean_bytes": sum(map(os.path.getsize, files)) / len(files)},
-        "batch_size": BATCH_SIZE,
-        "rounds": number,
-        "seconds": seconds,
-        "rows": [],
-        "skipped": {},
-    }
-    chosen = {name: contenders[name] for name in names}
-    for size in map(int, sizes.split(",")):
-        rows, skipped = measure(Job(folder, size, BATCH_SIZE, device), chosen, number, seconds)
-        report["rows"] += rows
-        report["skipped"] |= skipped
-    measured = [name for name in names if name not in report["skipped"]]
-    report["contenders"] = {name: (contenders[name].__doc__ or "").split("\n")[0].rstrip(".") for name in measured}
-    show(report)
-    print(f"written to {save(report, out)}")
-    return report
+        sys.exit(f"--data: {len(files)} files, but a batch is {BATCH_SIZE}")
+    data = {"files": len(files), "mean_bytes": sum(map(os.path.getsize, files)) / len(files)}
+    facts: dict[str, Any] = {"data": data, "batch_size": BATCH_SIZE, "rows": [], "skipped": {}}
+    for job in jobs:
+        print(f"{job.size} x {job.size}: {', '.join(names)}", file=sys.stderr)
+        some = {name: contenders[name] for name in names}
+        rows, skipped = measure(job, some, "gpuload", "images_per_second", asked.rounds, asked.seconds)
+        facts["rows"] += [{"size": job.size, **row} for row in rows]
+        facts["skipped"] |= skipped
+    facts["contenders"] = program.words(contenders, [name for name in names if name not in facts["skipped"]])
+    return program.finish(asked, benchmark, **facts)
 
 
-def main(
-    sizes: Annotated[str, typer.Option(help="side lengths, in pixels")] = "64,224",
-    number: Annotated[int, typer.Option("--rounds", min=1)] = 5,
-    seconds: Annotated[float, typer.Option(help="of each measurement, about")] = 1.0,
-    data: Annotated[Path | None, typer.Option(help="a folder of class folders; default: benchmarks.photos")] = None,
-    count: Annotated[int, typer.Option(help="photographs to make where there is no --data")] = 1000,
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
-    only: Annotated[str | None, typer.Option(help=f"of {', '.join(CONTENDERS)}; default: all")] = None,
-    out: Annotated[Path | None, typer.Option(help="the JSON file; default: benchmarks/results/")] = None,
-) -> dict[str, Any]:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    return compare("images", CONTENDERS, sizes, number, seconds, data, count, device, only, out)
+    return compare("images", CONTENDERS, __doc__, arguments)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

@@ -1,61 +1,50 @@
-"""Damaged files among good ones: no crash, no hang, no good sample lost, memory bounded, nothing made up.
+"""Damaged files among good ones: no crash, no hang, no good sample lost, memory bounded, no invented pixels.
 
     python -m benchmarks.mutated --count 10000
 
-As many good files as damaged ones, mixed. The damaged ones are small JPEGs that were cut off, had bits flipped, headers
-forged, sizes made huge and so on (`DAMAGE`), files of other formats, and folders and broken links in a file's place.
-Each engine delivers them all, once with `on_error="replace"` and once with "skip", in a process of its own that has a
-time limit. Each good sample must be delivered as Pillow decodes it; each damaged one too, or be reported in
-`loader.errors`. The peak of memory is compared with that of a process that loads good files alone: above it may be no
-more than two batches of the largest images that `max_pixels` lets through, the one that is made and one that is made
-again. Ends with exit code 1 where anything of this
-fails.
+As many good files as damaged ones, mixed. The damaged ones are small JPEGs with `DAMAGE`, files of other formats, and
+folders and broken links in a file's place. Each engine delivers them all, once with `on_error="replace"` and once with
+"skip", in a process of its own that has a time limit. Each good sample must be delivered as Pillow decodes it; each
+damaged one too, or be reported in `loader.errors`. The peak of memory may exceed that of a process with good files
+alone by two batches of the largest images that `max_pixels` lets through: one being made and one being made again.
+Ends with exit code 1 where anything of this fails.
 
-What is wrong is told apart: `lost`, samples that were neither delivered nor reported, and good ones that were reported;
-`odd`, delivered with other pixels than Pillow's; `refused`, delivered though Pillow raises. No failures, but counted:
-`lenient`, where Pillow raises, but has the same pixels with `ImageFile.LOAD_TRUNCATED_IMAGES`; and `strict`, reported
-though Pillow decodes it.
+Failures are samples that are `lost`: neither delivered nor reported, or good and reported; `odd`: delivered with other
+pixels than Pillow's; `refused`: delivered though Pillow raises. Only counted are `lenient`: Pillow raises, but has the
+same pixels with `ImageFile.LOAD_TRUNCATED_IMAGES`; and `strict`: reported though Pillow decodes it.
 """
-
-from __future__ import annotations
 
 import functools
 import io
 import json
 import multiprocessing
 import os
-import re
+import sys
 import tempfile
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
-from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from rich.console import Console
-from rich.table import Table
 
 import gpuload
 from benchmarks.photos import crop, originals
-from benchmarks.report import environment, save
+from benchmarks.program import Report, finish, options, peak_bytes
 
-SEEDS = 48
-"""Small JPEGs, of which all files are made."""
+SEEDS = 48  # Number of small JPEGs, from which all files are made.
 SIDE, BATCH = 64, 32
-"""Height and width of what is delivered, and samples in a batch. To powers of two, engines resize to the nearest pixel
-alike, so that only decoders can differ."""
+"""Height and width of delivered images, and samples in a batch. All engines resize to powers of two with the same
+nearest pixels, so that only decoders can differ."""
 LEVELS, SHARE = 2, 0.995
 """Pixels are Pillow's where this share of all values is no more than so many levels off; see tests/test_engines.py."""
-
-WRONG = ("lost", "odd", "refused")
-"""What may not happen to a sample."""
+WRONG = ("lost", "odd", "refused")  # Results that are failures.
 
 Random = np.random.Generator
+Pixels = np.typing.NDArray[np.uint8]
 
 
 def jpegs(count: int) -> list[bytes]:
@@ -66,16 +55,20 @@ def jpegs(count: int) -> list[bytes]:
         image = crop(pictures[number % len(pictures)], (width, height), rng)
         image = image.convert({5: "L", 6: "CMYK"}.get(number % 8, "RGB"))
         options = {"progressive": number % 4 == 3, "restart_marker_blocks": 4 * (number % 5 == 0)}
-        if image.mode == "RGB":
-            options["subsampling"] = number % 3
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=(75, 90)[number % 2], **options)
-        found.append(file.getvalue())
+        options |= {"subsampling": number % 3} if image.mode == "RGB" else {}
+        found.append(encoded(image, "JPEG", quality=(75, 90)[number % 2], **options))
     return found
 
 
+def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
+    """The file of an image in a format."""
+    file = io.BytesIO()
+    image.save(file, name, **options)
+    return file.getvalue()
+
+
 def segments(data: bytes) -> list[int]:
-    """Where the segments of a JPEG's header begin, that of the frame (SOF) first, the start of the scan last."""
+    """Offsets of the segments of a JPEG's header, that of the frame (SOF) first, the start of the scan last."""
     at, found = 2, []
     while data[at + 1] != 0xDA:
         found.append(at)
@@ -84,59 +77,45 @@ def segments(data: bytes) -> list[int]:
 
 
 def flipped(data: bytes, rng: Random, stop: int | None = None) -> bytes:
-    """One to sixteen bits of it, before `stop`, are others."""
+    """Flip one to sixteen bits before `stop`."""
     changed = bytearray(data)
     for _ in range(rng.integers(1, 17)):
         changed[rng.integers(stop or len(data))] ^= 1 << rng.integers(8)
     return bytes(changed)
 
 
-def cut(data: bytes, rng: Random) -> bytes:
-    """Its beginning."""
-    return data[: rng.integers(1, len(data))]
-
-
 def forged(data: bytes, rng: Random) -> bytes:
-    """A segment has another marker or length, or the file begins as one of another format."""
-    at, changed = int(rng.choice(segments(data))), bytearray(data)
+    """Give a segment another marker or length, or the file the beginning of another format."""
+    at = int(rng.choice(segments(data)))
     beginnings = (b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"II*\0", b"RIFF\x10\0\0\0WEBP", b"%PDF", b"\0" * 8)
-    match rng.integers(3):
-        case 0:
-            changed[at + 1] = rng.integers(256)
-        case 1:
-            changed[at + 2 : at + 4] = rng.bytes(2)
-        case _:
-            beginning = beginnings[rng.integers(len(beginnings))]
-            changed[: len(beginning)] = beginning
-    return bytes(changed)
+    beginning = beginnings[rng.integers(len(beginnings))]
+    place, instead = ((at + 1, rng.bytes(1)), (at + 2, rng.bytes(2)), (0, beginning))[rng.integers(3)]
+    return data[:place] + instead + data[place + len(instead) :]
 
 
 def sized(data: bytes, rng: Random, low: float, high: float) -> bytes:
-    """Another height and width in its header; those of a file that is cut off may be anything."""
+    """Write another height and width into the header."""
     height, width = np.exp(rng.uniform(np.log(low), np.log(high), 2)).astype(int).tolist()
     at = segments(data)[0] + 5
     return data[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + data[at + 4 :]
 
 
 def blotted(data: bytes, rng: Random) -> bytes:
-    """A stretch is zeros, or noise, or missing, or there twice."""
-    start = int(rng.integers(len(data)))
-    stop = start + int(rng.integers(1, 200))
-    stretch = data[start:stop]
+    """Make a stretch zeros, or noise, or remove or repeat it."""
+    start, length = int(rng.integers(len(data))), int(rng.integers(1, 200))
+    stretch = data[start : start + length]
     instead = (bytes(len(stretch)), rng.bytes(len(stretch)), b"", stretch + stretch)[rng.integers(4)]
-    return data[:start] + instead + data[stop:]
+    return data[:start] + instead + data[start + length :]
 
 
 def converted(data: bytes, rng: Random) -> bytes:
-    """The same picture in another format."""
+    """Encode the picture in another format."""
     name = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")[rng.integers(7)]
-    file = io.BytesIO()
-    Image.open(io.BytesIO(data)).convert("RGB").save(file, name)
-    return file.getvalue()
+    return encoded(Image.open(io.BytesIO(data)).convert("RGB"), name)
 
 
 DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
-    "cut off": cut,
+    "cut off": lambda data, rng: data[: rng.integers(1, len(data))],
     "bits flipped": flipped,
     "bits of the header": lambda data, rng: flipped(data, rng, segments(data)[-1]),
     "forged header": forged,
@@ -147,16 +126,15 @@ DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
     "noise": lambda data, rng: rng.bytes(len(data)),
     "empty": lambda data, rng: b"",
     "other format": converted,
-    "other format, cut off": lambda data, rng: cut(converted(data, rng), rng),
+    "other format, cut off": lambda data, rng: DAMAGE["cut off"](converted(data, rng), rng),
     "other format, bits flipped": lambda data, rng: flipped(converted(data, rng), rng),
 }
-"""What is done to a JPEG."""
-PLACES = ("folder", "broken link", "link to itself", "nothing")
-"""What is there in a file's place."""
+"""Kinds of damage to a JPEG."""
+PLACES = ("folder", "broken link", "link to itself", "nothing")  # Kinds of things in a file's place.
 
 
 def write(folder: Path, count: int, seed: int, damaged: bool) -> list[str]:
-    """Make `count` good files, and as many damaged ones among them if asked for; returns the kind of each."""
+    """Make `count` good files, and as many damaged ones among them if asked for; return the kind of each."""
     folder.mkdir()
     seeds, names = jpegs(SEEDS), [*DAMAGE, *PLACES]
     kinds = ["good"] * count + [names[number % len(names)] for number in range(count * damaged)]
@@ -166,17 +144,15 @@ def write(folder: Path, count: int, seed: int, damaged: bool) -> list[str]:
         data = seeds[rng.integers(SEEDS)]
         if kind == "folder":
             path.mkdir()
-        elif kind == "broken link":
-            path.symlink_to("nowhere")
-        elif kind == "link to itself":
-            path.symlink_to(path.name)
+        elif "link" in kind:
+            path.symlink_to("nowhere" if kind == "broken link" else path.name)
         elif kind != "nothing":
             path.write_bytes(DAMAGE[kind](data, rng) if kind in DAMAGE else data)
     return kinds
 
 
 def at(folder: Path, number: int) -> Path:
-    """The file of a sample."""
+    """Path of a sample."""
     return folder / f"{number:06}.jpg"
 
 
@@ -185,11 +161,11 @@ def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: in
     os.dup2(os.open(out / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     source = gpuload.ImageList([at(folder, number) for number in range(count)], labels=np.arange(count))
     transform = gpuload.Augment(size=(SIDE, SIDE), interpolation="nearest", dtype="uint8", layout="HWC")
-    policy: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels}
-    options: dict[str, Any] = {"batch_size": BATCH, "seed": 0, "engine": engine, "device": "cpu", "framework": "numpy"}
-    options["cache"] = None  # It takes memory for each sample, and is no part of what is compared.
+    options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "engine": engine}
+    options |= {"batch_size": BATCH, "seed": 0, "device": "cpu", "framework": "numpy"}
+    options["cache"] = None  # It takes memory for each sample, and is not compared here.
     with (
-        gpuload.Loader(source, transform, **options, **policy) as loader,
+        gpuload.Loader(source, transform, **options) as loader,
         open(out / "images", "wb") as images,
         open(out / "labels", "wb") as labels,
     ):
@@ -200,14 +176,8 @@ def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: in
     (out / "told").write_text(json.dumps(told))
 
 
-def peak_bytes() -> int:
-    """The most resident memory that this process ever had."""
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(kilobytes)
-
-
 def run(out: Path, limit: float, *arguments: Any) -> str:
-    """Have `deliver` called; returns how that ended: "" where it ended well."""
+    """Call `deliver` in a new process; return how it ended: "" where it ended well."""
     out.mkdir()
     process = multiprocessing.get_context("spawn").Process(target=deliver, args=(*arguments, out))
     process.start()
@@ -221,10 +191,10 @@ def run(out: Path, limit: float, *arguments: Any) -> str:
 
 
 @functools.cache
-def pillow(data: bytes, max_pixels: int, lenient: bool = False) -> NDArray[np.uint8] | str:
-    """[SIDE, SIDE, 3] as Pillow decodes and resizes a file; where it raises, or there are too many pixels, in words."""
+def pillow(data: bytes, max_pixels: int, lenient: bool = False) -> Pixels | str:
+    """Pixels [SIDE, SIDE, 3] as Pillow decodes and resizes a file, or the reason why it does not."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of what is odd about a file.
+        warnings.simplefilter("ignore")
         before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, lenient
         try:
             with Image.open(io.BytesIO(data)) as image:
@@ -237,23 +207,21 @@ def pillow(data: bytes, max_pixels: int, lenient: bool = False) -> NDArray[np.ui
             ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def agree(image: NDArray[np.uint8], expected: NDArray[np.uint8] | str) -> bool:
-    """Whether an image is as Pillow has it."""
-    if isinstance(expected, str):
-        return False
-    return bool((abs(image.astype(int) - expected) <= LEVELS).mean() >= SHARE)
+def agree(image: Pixels, expected: Pixels | str) -> bool:
+    """Whether an image is as Pillow decodes it."""
+    return not isinstance(expected, str) and bool((abs(image.astype(int) - expected) <= LEVELS).mean() >= SHARE)
 
 
-def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: Path) -> dict[str, Any]:
-    """What became of each sample."""
+def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: Path) -> Report:
+    """Counts of samples by result and kind."""
     told = json.loads((out / "told").read_text())
-    labels = np.fromfile(out / "labels", np.int64).tolist()
+    labels: list[int] = np.fromfile(out / "labels", np.int64).tolist()
     images = np.fromfile(out / "images", np.uint8).reshape(len(labels), SIDE, SIDE, 3)
     places = list(range(len(kinds))) if on_error == "replace" else labels
     reported, lost = set(told["errors"]), set(range(len(kinds)))
-    odd, refused, lenient = dict[int, str](), dict[int, str](), dict[int, str]()
+    wrong: dict[str, dict[int, str]] = {"odd": {}, "refused": {}, "lenient": {}}
 
-    def expected(number: int, lenient: bool = False) -> NDArray[np.uint8] | str:
+    def expected(number: int, lenient: bool = False) -> Pixels | str:
         path = at(folder, number)
         return pillow(path.read_bytes(), max_pixels, lenient) if path.is_file() else "no file"
 
@@ -261,103 +229,64 @@ def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: P
         pixels = expected(label)
         if not agree(image, pixels):
             if not isinstance(pixels, str):
-                odd[label] = f"{abs(image.astype(int) - pixels).mean():.1f} levels off"
-            elif agree(image, expected(label, lenient=True)):
-                lenient[label] = pixels
+                wrong["odd"][label] = f"{abs(image.astype(int) - pixels).mean():.1f} levels off"
             else:
-                refused[label] = pixels
-        # Each place has its own sample; or, where that is bad, one that is not.
+                wrong["lenient" if agree(image, expected(label, lenient=True)) else "refused"][label] = pixels
+        # Each place has its own sample or, if that is bad, a good one.
         if label not in reported and (label == place or place in reported):
             lost.discard(place)
     if on_error == "skip":
         lost -= reported
+        if labels != sorted(labels):
+            raise RuntimeError("the samples that were not skipped came in another order")
     lost |= {number for number in reported if kinds[number] == "good"}
     strict = [number for number in reported if not isinstance(expected(number), str)]
-    found = {"odd": odd, "refused": refused, "lenient": lenient}
-    if labels != sorted(labels) and on_error == "skip":
-        raise RuntimeError("the order of what was not skipped is another")
-    return {
-        "reported": len(reported),
-        "delivered": len(kinds) - len(reported | lost),
-        **{
-            name: dict(Counter(kinds[number] for number in numbers))
-            for name, numbers in (*found.items(), ("lost", lost), ("strict", strict))
-        },
-        "peak_bytes": told["peak_bytes"],
-        "words": found,
-    }
+    results = {**wrong, "lost": lost, "strict": strict}
+    counts = {name: dict(Counter(kinds[number] for number in numbers)) for name, numbers in results.items()}
+    row = {"reported": len(reported), "delivered": len(kinds) - len(reported | lost), **counts}
+    return row | {"peak_bytes": told["peak_bytes"], "words": wrong}
 
 
-def failures(rows: list[dict[str, Any]], allowed: int) -> Iterator[str]:
-    """What did not hold, in words."""
+def failures(rows: list[Report], allowed: int) -> Iterator[str]:
+    """Failures, in words."""
     peaks = {row["engine"]: row["peak_bytes"] for row in rows if row["files"] == "good" and not row["ended"]}
     for row in rows:
         name = f"{row['engine']}, {row['files']}, {row['on_error']}"
         if row["ended"]:
             yield f"{name}: {row['ended']}"
             continue
-        for what in WRONG:
-            if row[what]:
-                yield f"{name}: {what} {row[what]}"
+        yield from (f"{name}: {what} {row[what]}" for what in WRONG if row[what])
         above = row["peak_bytes"] - peaks.get(row["engine"], 0)
         if above > allowed:
             yield f"{name}: {above / 1e6:.0f} MB more at the peak than with good files, above {allowed / 1e6:.0f}"
 
 
-def show(rows: list[dict[str, Any]]) -> None:
-    """Print the table."""
-    table = Table(title="good files alone, and with as many damaged ones among them")
-    for heading in ("", "s", "bad", "delivered", "wrong", "lenient", "strict", "peak MB"):
-        table.add_column(heading, justify="right" if heading else "left", no_wrap=not heading)
-    for row in rows:
-        cells = [f"{row['engine']}, {'good' if row['files'] == 'good' else row['on_error']}", f"{row['seconds']:.0f}"]
-        if row["ended"]:
-            table.add_row(*cells, "failed")
-            continue
-        cells += [f"{row[name]:,}" for name in ("reported", "delivered")]
-        cells.append(f"{sum(sum(row[name].values()) for name in WRONG):,}")
-        cells += [f"{sum(row[name].values()):,}" for name in ("lenient", "strict")]
-        table.add_row(*cells, f"{row['peak_bytes'] / 1e6:.0f}")
-    Console().print(table)
-
-
-def main(
-    count: Annotated[int, typer.Option(min=1, help="damaged files, and good ones")] = 10_000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    engines: Annotated[str, typer.Option(help="dali, numpy")] = "dali,numpy",
-    max_pixels: Annotated[int, typer.Option(min=20_000, help="of the loader")] = 2**20,
-    limit: Annotated[float, typer.Option(help="seconds that a process may take")] = 900,
-    out: Annotated[Path | None, typer.Option(help="the JSON file; default: benchmarks/results/")] = None,
-) -> dict[str, Any]:
+def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    allowed, rows = 2 * 3 * max_pixels * BATCH, []
+    asked = options(
+        __doc__, arguments, count=10_000, seed=0, engines="dali,numpy", max_pixels=2**20, limit=900.0, out=None
+    )
+    allowed = 2 * 3 * asked.max_pixels * BATCH
+    rows: list[Report] = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        kinds = {name: write(folder / name, count, seed, name == "mixed") for name in ("good", "mixed")}
-        for engine in engines.split(","):
+        kinds = {name: write(folder / name, asked.count, asked.seed, name == "mixed") for name in ("good", "mixed")}
+        for engine in asked.engines.split(","):
             for name, on_error in (("good", "replace"), ("mixed", "replace"), ("mixed", "skip")):
                 began, place = time.perf_counter(), folder / f"{engine}-{name}-{on_error}"
-                ended = run(place, limit, folder / name, len(kinds[name]), engine, on_error, max_pixels)
+                ended = run(place, asked.limit, folder / name, len(kinds[name]), engine, on_error, asked.max_pixels)
                 row = {"engine": engine, "files": name, "on_error": on_error, "samples": len(kinds[name])}
                 row |= {"ended": ended, "seconds": time.perf_counter() - began}
-                rows.append(row if ended else row | check(folder / name, kinds[name], on_error, max_pixels, place))
-    report = {
-        "benchmark": "mutated",
-        "environment": environment(),
-        "count": count,
-        "seed": seed,
-        "max_pixels": max_pixels,
-        "allowed_bytes": allowed,
-        "rows": rows,
-    }
-    show(rows)
-    print(f"written to {save(report, out)}")
-    for failure in (failed := list(failures(rows, allowed))):
-        print(failure)
+                rows.append(
+                    row if ended else row | check(folder / name, kinds[name], on_error, asked.max_pixels, place)
+                )
+    report = finish(asked, "mutated", allowed_bytes=allowed, rows=rows)
+    failed = list(failures(rows, allowed))
+    print(*failed, sep="\n")
     if failed:
-        raise typer.Exit(1)
+        sys.exit(1)
     return report
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

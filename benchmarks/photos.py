@@ -7,33 +7,17 @@ are 83 kB each on average, from 48 to 107 (ImageNet: about 110).
 Quality is 95 throughout: the originals are hardly larger than the crops, so a pixel holds less detail than in a
 camera's picture scaled down, and with qualities from 75 to 95 and all the originals the mean was 42 kB. For the same
 reason the smooth ones (retina, rocket, flower) are left out; colour wheels and the like are no photographs.
-
-    python -m benchmarks.photos --count 1000
 """
-
-from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from PIL import Image
 
-RECIPE = 1
-"""Part of the folder's name; a change to how photographs are made needs a new number."""
-SKIMAGE = (
-    "astronaut.png",
-    "chelsea.png",
-    "coffee.png",
-    "hubble_deep_field.jpg",
-    "ihc.png",
-    "motorcycle_left.png",
-    "motorcycle_right.png",
-)
-SKLEARN = ("china.jpg",)
+RECIPE = 1  # Part of the folder's name; a change to how photographs are made needs a new number.
+SKIMAGE = "astronaut.png chelsea.png coffee.png hubble_deep_field.jpg ihc.png motorcycle_left.png motorcycle_right.png"
 
 
 def originals() -> dict[str, Image.Image]:
@@ -42,14 +26,14 @@ def originals() -> dict[str, Image.Image]:
     from sklearn.datasets import load_sample_image
 
     shipped = Path(skimage.__file__).parent / "data"
-    images = {Path(name).stem: Image.open(shipped / name).convert("RGB") for name in SKIMAGE}
-    return images | {Path(name).stem: Image.fromarray(load_sample_image(name)) for name in SKLEARN}
+    images = {Path(name).stem: Image.open(shipped / name).convert("RGB") for name in SKIMAGE.split()}
+    return images | {"china": Image.fromarray(load_sample_image("china.jpg"))}
 
 
 def crop(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
     """A random part of the image, of the aspect ratio of `size` (width, height), scaled to it and perhaps mirrored.
 
-    Where the original allows it, the part is larger than `size`, else 85 to 100 % of what fits.
+    The part is larger than `size` where the original allows it, and otherwise 85 to 100 % of the original.
     """
     most = min(image.width / size[0], image.height / size[1])
     scale = rng.uniform(min(1.0, 0.85 * most), most)
@@ -59,28 +43,29 @@ def crop(image: Image.Image, size: tuple[int, int], rng: np.random.Generator) ->
     return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else part
 
 
-def make(folder: Path, count: int, seed: int) -> None:
-    """Write `count` photographs into class folders under `folder`."""
-    sources = originals()
-    for number in range(count):
-        rng = np.random.default_rng([seed, number])
-        name = list(sources)[number % len(sources)]
-        size = (375, 500) if rng.random() < 0.25 else (500, 375)
-        (folder / name).mkdir(exist_ok=True)
-        crop(sources[name], size, rng).save(folder / name / f"{number:06}.jpg", quality=95, subsampling="4:2:0")
+def blurs(folder: Path, count: int, sides: tuple[int, ...]) -> list[Path]:
+    """Write small JPEGs, each of random colours and as high and wide as the next of `sides`; return their paths."""
+    rng, paths = np.random.default_rng(0), [folder / f"{number:05}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        side, coarse = sides[number % len(sides)], rng.integers(0, 256, (6, 6, 3), np.uint8)
+        Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC).save(path)
+    return paths
 
 
 def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
-    """The folder that holds them, made first if it is not there. It comes into being whole or not at all."""
+    """Return the folder of the photographs, which is made first if it is not there, and then whole or not at all."""
     cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpuload-benchmarks"
     folder = cache / f"photos-{RECIPE}-{count}-{seed}"
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        made = Path(scratch, folder.name)
-        made.mkdir()
-        make(made, count, seed)
+        made, sources = Path(scratch, folder.name), list(originals().items())
+        for number in range(count):
+            rng, (name, image) = np.random.default_rng([seed, number]), sources[number % len(sources)]
+            size = (375, 500) if rng.random() < 0.25 else (500, 375)
+            (made / name).mkdir(parents=True, exist_ok=True)
+            crop(image, size, rng).save(made / name / f"{number:06}.jpg", quality=95, subsampling="4:2:0")
         try:
             made.rename(folder)
         except OSError:  # Another process was faster; its photographs are the same.
@@ -89,17 +74,6 @@ def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
     return folder
 
 
-def main(
-    count: Annotated[int, typer.Option(min=1, help="how many")] = 1000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    cache: Annotated[Path | None, typer.Option(help="where to keep them; default: the user's cache folder")] = None,
-) -> Path:
-    """Make the photographs and say where they are and how large."""
-    folder = photos(count, seed, cache)
-    sizes = [file.stat().st_size for file in folder.rglob("*.jpg")]
-    print(f"{folder}: {len(sizes)} photographs of {np.mean(sizes) / 1000:.0f} kB on average")
-    return folder
-
-
-if __name__ == "__main__":
-    typer.run(main)
+def data_folder(data: str) -> Path:
+    """Return the folder of an option `--data`: a path, or a number of photographs, which are made."""
+    return photos(int(data)) if data.isdigit() else Path(data)

@@ -1,198 +1,154 @@
-"""The tables of the README, in Markdown, each from what one benchmark wrote on one machine."""
+"""The tables of the README, in Markdown, each from the report of one benchmark on one machine."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from benchmarks import deep, scale
+Report = dict[str, Any]
+RELATIVE = "time relative to gpuload"
+IMAGES = {"size": "size", "contender": "loader", "images_per_second": "images per second", "ratio": RELATIVE}
+COLUMNS = {
+    "images": {**IMAGES, "busy": "busy", "cpu_ms": "CPU ms"},
+    "warm": {**IMAGES, "busy": "busy", "cpu_ms": "CPU ms"},
+    "epochs": {"size": "size", "program": "program", "seconds": "s", "first_seconds": "first epoch, s",
+               "ratio": RELATIVE, "peak_bytes": "peak, MB"},
+    "windows": {"series": "series", "length": "window", "channels": "channels", "batch_size": "batch", "dtype": "dtype",
+                "contender": "loader", "windows_per_second": "windows per second", "ratio": RELATIVE,
+                "share_of_copy": "share of a copy"},
+    "startup": {"step": "step", "seconds": "s", "ratio": "time relative to os.scandir"},
+    "growth": {"axis": "", "value": "value", "cold": "cold, images/s", "warm": "warm, images/s",
+               "index_seconds": "index, s", "index_bytes": "index, MB", "cold_bytes": "process cold, MB",
+               "warm_bytes": "process warm, MB"},
+    "delivery": {"job": "job", "framework": "framework", "in_a_row": "µs, in a row", "cold": "µs, cold"},
+    "fit": {"backend": "Keras' backend", "batches": "batches", "seconds.loop": "loop, s", "seconds.fit": "`fit`, s",
+            "ratio": "time of `fit` relative to the loop"},
+    "resume": {"job": "killed and resumed", "kills": "kills", "samples": "samples", "lost": "lost",
+               "twice": "delivered twice", "differing": "with other pixels"},
+    "memory": {"job": "a long run", "samples": "samples", "resident_bytes": "resident MB",
+               "spread_percent": "spread of the memory, %", "threads": "threads", "descriptors": "file descriptors"},
+    "overhead": {"job": "samples per second", "without": "without error handling", "with": "with error handling",
+                 "extra_time_percent": "extra time, %", "extra_cpu_percent": "extra CPU time, %"},
+    "mutated": {"engine": "engine", "files": "files", "on_error": "on_error", "ended": "ended", "seconds": "s",
+                "reported": "reported", "delivered": "delivered", "lost": "lost", "odd": "odd", "refused": "refused",
+                "lenient": "lenient", "strict": "strict", "peak_bytes": "peak, MB"},
+}  # fmt: skip
+"""Headings of the figures of each benchmark, by their keys; "a.b" is the key b of the dict a."""
 
 
-def machine(report: dict[str, Any]) -> str:
-    """Where it was measured, and when."""
+def usual(row: Report) -> bool:
+    """Whether windows are those that everybody measures, of a series in a cache."""
+    return (row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32")
+
+
+CASES: dict[str, tuple[str, str, Callable[[Report], str], dict[str, str]]] = {
+    "images": ("images per second", "contender", lambda row: "{size} × {size}".format(**row),
+               {"images_per_second": "{}", "ratio": RELATIVE}),
+    "epochs": ("seconds", "program", lambda row: "{size} × {size}".format(**row),
+               {"seconds": "{}", "first_seconds": "first epoch", "ratio": RELATIVE}),
+    "windows": ("windows per second", "contender", lambda row: "batches of {batch_size:,}".format(**row) * usual(row),
+                {"windows_per_second": "{}", "ratio": RELATIVE}),
+    "delivery": ("µs a batch", "framework", lambda row: str(row["job"]), {"in_a_row": "{}", "cold": "cold"}),
+}  # fmt: skip
+"""Of tables with a line for each contender: their heading, the key of the contender's name, the case that a row belongs
+to, and the headings of the figures in each case, by their keys."""
+ROUNDS = "Median of {rounds} interleaved rounds (least to greatest)"
+NOTES = {
+    "images": ROUNDS + "; {data[files]} files of {data[mean_bytes]:,.0f} bytes on average, batches of {batch_size}.",
+    "epochs": ROUNDS
+    + "; {data[files]} files, batches of {batch_size}; {epochs} epochs, with the start of the program.",
+    "windows": ROUNDS + "; windows of 96 × 7 float32, shuffled. In the {cases} cases that were measured, other lengths "
+    "and widths and a series far larger than the caches among them, gpuload is {least:,.0f} to {most:,.0f} times as "
+    "fast as the DataLoader.",
+    "delivery": ROUNDS
+    + "; batches of {batch_size}, delivered one after another or, cold, each right after threads have "
+    "filled the caches with another batch.",
+    "startup": "{files:,} files; median of {rounds} rounds (least to greatest), each a new process.",
+    "fit": ROUNDS + "; a small convolutional network on photographs of 64 × 64, batches of {batch_size}.",
+}
+CASES["warm"], NOTES["warm"] = CASES["images"], NOTES["images"]
+
+
+def columns(report: Report) -> dict[str, bool]:
+    """Headings of a report's rows, and whether a column holds names."""
+    found = COLUMNS[report["benchmark"]]
+    return {
+        heading: any(isinstance(row.get(key), str) and row[key] for row in report["rows"])
+        for key, heading in found.items()
+    }
+
+
+def cells(report: Report, spreads: int = 100) -> Iterator[list[str]]:
+    """Cells of each row of a report; only the first `spreads` figures of a row are shown with their spread."""
+    for row in report["rows"]:
+        line: list[str] = []
+        shown = 0
+        for key in COLUMNS[report["benchmark"]]:
+            value: Any = row
+            for part in key.split("."):
+                value = value.get(part, "")
+            is_spread = isinstance(value, dict) and "median" in value
+            shown += is_spread
+            line.append(cell(value, 1e-6 if key.endswith("bytes") else 1, is_spread and shown <= spreads))
+        yield line
+
+
+def cell(value: Any, unit: float = 1, with_spread: bool = False) -> str:
+    """A figure, a range, a count by kind, a number or a word, as it stands in a table."""
+    if isinstance(value, dict) and "median" in value:
+        least, median, greatest = (cell(value[key], unit) for key in ("least", "median", "greatest"))
+        return f"{median} ({least} to {greatest})" if with_spread else median
+    if isinstance(value, dict):
+        return f"{sum(value.values()):,}"
+    if isinstance(value, list):
+        return f"{cell(min(value), unit)} to {cell(max(value), unit)}"
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) or unit != 1:
+        return f"{value * unit:,.0f}" if abs(value * unit) >= 1000 else f"{value * unit:#.3g}".rstrip(".")
+    return f"{value:,}"
+
+
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1) -> str:
+    """Return a table in Markdown; its first `left` columns are aligned left."""
+    lines = [headings, ["---"] * left + ["---:"] * (len(headings) - left), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def page(report: Report, table: str, **figures: Any) -> str:
+    """Return the machine, a table and, if there is a note, the note with the versions of the packages."""
     found = report["environment"]
-    return f"**{found['device_name']}** ({found['cpu']}, {found['cpus']} CPUs; {found['date'][:10]})"
+    machine = f"**{found['device_name']}** ({found['cpu']}, {found['cpus']} CPUs; {found['date'][:10]})"
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    note = NOTES.get(report["benchmark"], "").format(**report, **figures)
+    return f"{machine}\n\n{table}" + (f"\n\n{note} {versions}." if note else "")
 
 
-def _table(report: dict[str, Any], unit: str, ours: str, cases: dict[str, dict[str, dict[str, Any]]]) -> list[str]:
-    """A line for each contender and two columns for each case, whose rows stand under the contenders, in Markdown."""
-    lines = [
-        machine(report),
-        "",
-        f"| {unit} per second | " + " | ".join(f"{heading} | gpuload is" for heading in cases) + " |",
-        "| --- |" + " ---: | ---: |" * len(cases),
+def rows_table(report: Report) -> str:
+    """Table with a line for each row."""
+    return page(report, markdown(list(columns(report)), cells(report)))
+
+
+def contenders_table(report: Report) -> str:
+    """Table with a line for each contender, and columns for each case."""
+    head, name, case, figures = CASES[report["benchmark"]]
+    cases: dict[str, dict[str, list[str]]] = {}
+    for row in report["rows"]:
+        if found := case(row):
+            words = [cell(row.get(key, ""), with_spread="{}" in heading) for key, heading in figures.items()]
+            cases.setdefault(found, {})[row[name]] = words
+    names = {row[name]: report.get("contenders", {}).get(row[name]) for row in report["rows"]}
+    lines = (
+        [f"`{key}`" + (f": {words}" if words else ""), *itertools.chain(*(found[key] for found in cases.values()))]
+        for key, words in names.items()
+    )
+    headings = [heading.format(found) for found in cases for heading in figures.values()]
+    ratios = [
+        row["ratio"]["median"] for row in report["rows"] if row.get("contender") == "DataLoader" and "ratio" in row
     ]
-    for name, words in report["contenders"].items():
-        cells = []
-        for rows in cases.values():
-            speed, ratio = rows[name][f"{unit}_per_second"], rows[name].get("ratio", {}).get("median")
-            cells.append(f"{speed['median']:,.0f} ({speed['least']:,.0f} to {speed['greatest']:,.0f})")
-            cells.append("" if name == ours or ratio is None else f"{ratio:.2f} ×" if ratio < 10 else f"{ratio:.0f} ×")
-        lines.append(f"| `{name}`: {words} | " + " | ".join(cells) + " |")
-    return lines
+    compared = {"cases": len(ratios), "least": min(ratios, default=0), "most": max(ratios, default=0)}
+    return page(report, markdown([head, *headings], lines), **compared)
 
 
-def versions(report: dict[str, Any]) -> str:
-    """Of everything that was there."""
-    return ", ".join(f"{name} {version}" for name, version in report["environment"]["versions"].items())
-
-
-def images_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.images` or `benchmarks.warm` in Markdown."""
-    data = report["data"]
-    cases: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in report["rows"]:
-        cases.setdefault(f"{row['size']} × {row['size']}", {})[row["contender"]] = row
-    lines = _table(report, "images", "gpuload", cases)
-    lines += [
-        "",
-        f"Median of {report['rounds']} interleaved rounds (least to greatest); {data['files']} files of "
-        f"{data['mean_bytes'] / 1000:.0f} kB on average, batches of {report['batch_size']}. {versions(report)}.",
-    ]
-    return "\n".join(lines)
-
-
-def windows_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.windows` in Markdown: the windows that everybody measures, in a series in a cache."""
-    cases: dict[str, dict[str, dict[str, Any]]] = {}
-    for row in report["rows"]:
-        if (row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32"):
-            cases.setdefault(f"batches of {row['batch_size']:,}", {})[row["contender"]] = row
-    lines = _table(report, "windows", "gpuload.torch", cases)
-    ratios = [row["ratio"]["median"] for row in report["rows"] if row["contender"] == "DataLoader" and "ratio" in row]
-    lines += [
-        "",
-        f"Windows of 96 × 7 float32, shuffled; median of {report['rounds']} interleaved rounds (least to greatest). In "
-        f"the {len(ratios)} cases that were measured, other lengths and widths and a series far larger than the caches "
-        f"among them, gpuload is {min(ratios):,.0f} to {max(ratios):,.0f} times the DataLoader. {versions(report)}.",
-    ]
-    return "\n".join(lines)
-
-
-def delivery_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.delivery` in Markdown: a line for each framework, a column for each job."""
-    cells: dict[str, list[str]] = {}
-    for row in report["rows"]:
-        cold = row["cold"]["median"]
-        cells.setdefault(row["framework"], []).append(f"{row['in_a_row']['median']:.0f} ({cold:.0f})")
-    jobs = dict.fromkeys(row["job"] for row in report["rows"])
-    lines = [machine(report), "", f"| µs a batch of {report['batch_size']} | " + " | ".join(jobs) + " |"]
-    lines += ["| --- |" + " ---: |" * len(jobs)]
-    lines += [f"| `{name}` | " + " | ".join(values) + " |" for name, values in cells.items()]
-    lines += [
-        "",
-        "Batches delivered one after another (each right after threads have filled the caches with another batch). "
-        f"Median of {report['rounds']} interleaved rounds. {versions(report)}.",
-    ]
-    return "\n".join(lines)
-
-
-def fit_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.fit` in Markdown."""
-    lines = [machine(report), "", "| Keras' backend | loop, ms a batch | `fit`, ms a batch | `fit` takes |"]
-    lines += ["| --- | ---: | ---: | ---: |"]
-    for row in report["rows"]:
-        loop, fit = (1000 * row["seconds"][name]["median"] / row["batches"] for name in ("loop", "fit"))
-        ratio = row["ratio"]
-        spread_ = f"{ratio['median']:.2f} × ({ratio['least']:.2f} to {ratio['greatest']:.2f})"
-        lines.append(f"| {row['backend']} | {loop:.1f} | {fit:.1f} | {spread_} |")
-    lines += [
-        "",
-        f"A small convolutional network on photographs of 64 × 64, batches of {report['batch_size']}; median of "
-        f"{report['rounds']} interleaved rounds (least to greatest). {versions(report)}.",
-    ]
-    return "\n".join(lines)
-
-
-def resume_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.resume` in Markdown."""
-    lines = ["| killed and resumed | kills | samples | lost | twice | with other pixels |", "| --- |" + " ---: |" * 5]
-    for row in report["rows"]:
-        figures = (f"{row[name]:,}" for name in ("kills", "samples", "lost", "twice", "differing"))
-        lines.append(f"| {row['job']} | " + " | ".join(figures) + " |")
-    return "\n".join([machine(report), "", *lines])
-
-
-def memory_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.memory` in Markdown."""
-    lines = ["| a long run | samples | resident MB | spread | threads | descriptors |", "| --- |" + " ---: |" * 5]
-    for row in report["rows"]:
-        least, most = (pick(row["resident_bytes"]) / 1e6 for pick in (min, max))
-        constant = ("{} to {}".format(*row[name]) for name in ("threads", "descriptors"))
-        lines.append(
-            f"| {row['job']} | {row['samples']:,} | {least:.1f} to {most:.1f} | {row['spread_percent']:.2f} % | "
-            + " | ".join(constant)
-            + " |"
-        )
-    return "\n".join([machine(report), "", *lines])
-
-
-def overhead_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.overhead` in Markdown."""
-    lines = ["| samples per second | plain | careful | costs |", "| --- |" + " ---: |" * 3]
-    for row in report["rows"]:
-        costs = row["costs_percent"]
-        lines.append(
-            f"| {row['job']} | {row['plain']['median']:,.0f} | {row['careful']['median']:,.0f} | "
-            f"{costs['median']:+.1f} % ({costs['least']:+.1f} to {costs['greatest']:+.1f}) |"
-        )
-    return "\n".join([machine(report), "", *lines])
-
-
-def epochs_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.epochs` in Markdown."""
-    sizes = list(dict.fromkeys(row["size"] for row in report["rows"]))
-    rows = {(row["size"], row["program"]): row for row in report["rows"]}
-    headings = "".join(f" {size} × {size}, s | of these the first epoch | gpuload is |" for size in sizes)
-    lines = [machine(report), "", f"| {report['epochs']} epochs |{headings}", "| --- |" + " ---: |" * 3 * len(sizes)]
-    for name, words in report["contenders"].items():
-        cells = []
-        for size in sizes:
-            row = rows[size, name]
-            seconds, ratio = row["seconds"], row.get("ratio", {}).get("median")
-            cells.append(f"{seconds['median']:.1f} ({seconds['least']:.1f} to {seconds['greatest']:.1f})")
-            cells.append(f"{row['first_seconds']['median']:.1f}")
-            cells.append("" if name == "gpuload.keras" or ratio is None else f"{ratio:.1f} ×")
-        lines.append(f"| `{name}`: {words} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        f"{report['data']['files']} files, batches of {report['batch_size']}, the start of the program included; "
-        f"median of {report['rounds']} interleaved rounds (least to greatest). {versions(report)}.",
-    ]
-    return "\n".join(lines)
-
-
-def startup_table(report: dict[str, Any]) -> str:
-    """A report of `benchmarks.startup` in Markdown."""
-    lines = [machine(report), "", f"| {report['files']:,} files | ms | of the walk |", "| --- | ---: | ---: |"]
-    for row in report["rows"]:
-        seconds = row["seconds"]
-        figure = " ({:,.0f} to {:,.0f})".format(*(1000 * seconds[key] for key in ("least", "greatest")))
-        ratio = f"{row['ratio']['median']:.2f} ×" if "ratio" in row else ""
-        lines.append(f"| {row['step']} | {1000 * seconds['median']:,.0f}{figure} | {ratio} |")
-    lines += ["", f"Median of {report['rounds']} rounds (least to greatest), each a new process. {versions(report)}."]
-    return "\n".join(lines)
-
-
-TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "images": images_table,
-    "warm": images_table,
-    "epochs": epochs_table,
-    "startup": startup_table,
-    "windows": windows_table,
-    "delivery": delivery_table,
-    "fit": fit_table,
-    "resume": resume_table,
-    "memory": memory_table,
-    "overhead": overhead_table,
-}
-"""Of each benchmark that has a table in the README."""
-
-PAGE_TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
-    "goals": (("images", "warm", "epochs", "startup"), deep.goals_table),
-    "limits": (("images", "warm"), deep.limits_table),
-    "growth": (("growth",), deep.growth_table),
-    "decoding": (("growth",), deep.decoding_table),
-    "scale": (("images", "warm", "growth", "startup"), scale.scale_table),
-}
-"""Of each part of benchmarks/README.md that is made: the benchmarks that it is made from, and what makes it."""
+TABLES = dict.fromkeys(("images", "warm", "epochs", "windows", "delivery"), contenders_table)
+TABLES |= dict.fromkeys(("startup", "fit", "resume", "memory", "overhead"), rows_table)
+"""Tables of README.md by the benchmark that each is made from."""

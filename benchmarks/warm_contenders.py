@@ -1,14 +1,13 @@
 """The loaders that `benchmarks.warm` compares: the job of `benchmarks.contenders`, of images that were decoded before.
 
-Each takes its first epoch before its first batch is measured; what it keeps is levels [size, size, 3] in uint8.
+Each takes its first epoch before its first batch is measured, and keeps levels [size, size, 3] in uint8.
 """
 
-from __future__ import annotations
-
 import functools
+import itertools
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import contenders
-from benchmarks.contenders import dali_augment, dali_batches, flow, gpuload_loader, tf_decode, tf_warp
-from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, warps
+from benchmarks.contenders import keras
+from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless
+from benchmarks.pillow_contenders import decoded
 
 Pixels = tuple[np.ndarray, np.ndarray]
 
@@ -25,76 +25,55 @@ Pixels = tuple[np.ndarray, np.ndarray]
 @functools.lru_cache(maxsize=1)
 def pixels(job: Job) -> Pixels:
     """Levels [N, size, size, 3] uint8 and labels [N], in memory."""
-    from PIL import Image
-
-    def decoded(path: str) -> np.ndarray:
-        with Image.open(path) as file:
-            return np.array(file.convert("RGB").resize((job.size, job.size), Image.Resampling.NEAREST))
-
     with ThreadPoolExecutor(job.cpus) as pool:
-        return np.stack(list(pool.map(decoded, [path for path, _ in job.files]))), np.array([n for _, n in job.files])
+        levels = np.stack(list(pool.map(lambda file: np.array(decoded(file[0], job.size)), job.files)))
+    return levels, np.array([label for _, label in job.files])
 
 
-def orders(job: Job) -> Iterator[np.ndarray]:
-    """Numbers [B] of the images of each batch, epoch after epoch, each in an order of its own."""
-    rng = np.random.default_rng()
-    while True:
-        order = rng.permutation(len(job.files))
-        for first in range(0, len(order) - job.batch_size + 1, job.batch_size):
-            yield order[first : first + job.batch_size]
+def after_first(loader: Iterable[Any], skipped: int = 1) -> Batches:
+    """Batches of a loader after its first epoch, or after several, in which it fills its cache."""
+    for _ in range(skipped):
+        for _ in loader:
+            pass
+    return endless(loader)
 
 
 def gpuload_warm(job: Job) -> Batches:
     """gpuload.Loader with cache="auto", after its first epoch; on a GPU it delivers there."""
-    with gpuload_loader(job, cache="auto") as loader:
-        for _ in loader:
-            pass
-        while True:
-            yield from loader
+    with contenders.gpuload_loader(job, cache="auto") as loader:
+        yield from after_first(loader)
 
 
 def gpuload_file(job: Job) -> Batches:
     """A second gpuload.Loader over the file that a first one filled, cache="pixels.cache"."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "pixels.cache")
-        with gpuload_loader(job, cache=path) as first:
-            for _ in range(2):  # What the first epoch dropped, for want of a whole batch, comes in another one.
-                for _ in first:
-                    pass
-        with gpuload_loader(job, cache=path) as loader:
-            for _ in loader:
-                pass
-            while True:
-                yield from loader
+        with contenders.gpuload_loader(job, cache=path) as first:
+            after_first(first, skipped=2)  # The first epoch dropped its short last batch; the second has its samples.
+        with contenders.gpuload_loader(job, cache=path) as loader:
+            yield from after_first(loader)
 
 
 def gpuload_keras(job: Job) -> Batches:
     """gpuload.keras.ImageDataGenerator, taken with next(), after its first epoch; always NumPy arrays."""
     from gpuload.keras import ImageDataGenerator
 
-    batches = flow(ImageDataGenerator, job, device=job.device)
-    for _ in range(-(-len(job.files) // job.batch_size)):
-        next(batches)
-    yield from batches
-
-
-def keras(job: Job) -> Batches:
-    """Keras' own ImageDataGenerator, which keeps nothing: one thread, on the CPU."""
-    return contenders.keras(job)
+    batches = contenders.flow(ImageDataGenerator, job, device=job.device)
+    yield from itertools.islice(batches, len(batches), None)
 
 
 def tf_dataset(job: Job, layers: bool) -> Any:
     """One epoch of tf.data: decoded, resized, cached, shuffled, warped by Keras' layers or TensorFlow's operation."""
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")
     auto = tf.data.AUTOTUNE
-    paths, labels = (list(column) for column in zip(*job.files, strict=True))
-    data = tf.data.Dataset.from_tensor_slices((paths, labels))
-    data = data.map(lambda path, label: (tf_decode(path, job.size), label), num_parallel_calls=auto).cache()
-    data = data.shuffle(len(paths))
+    data = contenders.tf_files(job)
+    data = data.map(lambda path, label: (contenders.tf_decoded(path, job.size), label), num_parallel_calls=auto)
+    data = data.cache().shuffle(len(job.files))
     if not layers:
-        data = data.map(lambda levels, label: (tf_warp(levels), label), num_parallel_calls=auto, deterministic=False)
+        data = data.map(
+            lambda levels, label: (contenders.tf_warped(levels), label), num_parallel_calls=auto, deterministic=False
+        )
         return data.batch(job.batch_size).prefetch(auto)
     import keras
 
@@ -116,73 +95,62 @@ def tf_dataset(job: Job, layers: bool) -> Any:
 
 def tf_data_layers(job: Job) -> Batches:
     """tf.data with .cache(), then Keras' RandomShear, RandomZoom and RandomFlip on batches, everything AUTOTUNE."""
-    return _endless(job, layers=True)
+    return _tf_batches(tf_dataset(job, layers=True))
 
 
 def tf_data(job: Job) -> Batches:
     """tf.data with .cache(), then ImageProjectiveTransformV3 image by image, everything AUTOTUNE and in any order."""
-    return _endless(job, layers=False)
+    return _tf_batches(tf_dataset(job, layers=False))
 
 
-def _endless(job: Job, layers: bool) -> Batches:
-    """Whole batches, epoch after epoch."""
-    data = tf_dataset(job, layers)
-    for _ in data:
-        pass
+def _tf_batches(data: Any) -> Batches:
+    after_first(data)
     yield from data.repeat().as_numpy_iterator()
 
 
 def dali(job: Job) -> Batches:
     """A DALI pipeline by hand, fed with batches of pixels in memory, two ahead, arrays without a copy."""
-    from nvidia.dali import fn, pipeline_def
+    from nvidia.dali import fn
 
     levels, labels = pixels(job)
-    gpu = job.device != "cpu"
-    numbers = orders(job)
+    numbers = job.orders()
 
     def feed() -> Pixels:
         chosen = next(numbers)
         return levels[chosen], labels[chosen]
 
-    @pipeline_def(batch_size=job.batch_size, num_threads=job.cpus, device_id=0 if gpu else None, prefetch_queue_depth=2)
     def graph() -> Any:
         images, classes = fn.external_source(feed, num_outputs=2, layout=["HWC", ""], batch=True)
-        return dali_augment(images.gpu() if gpu else images, job.size), classes.gpu() if gpu else classes
+        images, classes = (images.gpu(), classes.gpu()) if job.gpu else (images, classes)
+        return contenders.dali_augmented(images, job.size), classes
 
-    yield from dali_batches(graph(), gpu)
+    yield from contenders.dali_batches(contenders.dali_pipeline(job, graph), job)
 
 
 def torch(job: Job) -> Batches:
     """PyTorch's affine_grid and grid_sample on batches of a tensor of all pixels, on the GPU if there is one; CHW."""
     import torch
-    import torch.nn.functional as F
 
-    device = "cpu" if job.device == "cpu" else "cuda"
-    levels, labels = (torch.from_numpy(array).to(device) for array in pixels(job))
+    levels, labels = (torch.from_numpy(array).to(job.device) for array in pixels(job))
     levels = levels.permute(0, 3, 1, 2).contiguous()
     rng = np.random.default_rng()
-    for numbers in orders(job):
-        chosen = torch.from_numpy(numbers).to(device)
-        matrices = np.concatenate([warps(len(chosen), rng), np.zeros((len(chosen), 2, 1))], axis=2).astype(np.float32)
-        images = levels[chosen].float().div_(255)
-        grid = F.affine_grid(torch.from_numpy(matrices).to(device), list(images.shape), align_corners=False)
-        yield F.grid_sample(images, grid, padding_mode="border", align_corners=False), labels[chosen]
+    for numbers in job.orders():
+        chosen = torch.from_numpy(numbers).to(job.device)
+        yield contenders.torch_warped(levels[chosen], rng), labels[chosen]
 
 
 def cast(job: Job) -> Batches:
     """The limit: each pixel in memory is read once, scaled, and written in float32, by all CPUs or the GPU."""
     levels: Any
-    labels: Any
     levels, labels = pixels(job)
-    if job.device != "cpu":
+    if job.gpu:
         import torch
 
         levels, labels = (torch.from_numpy(array).to("cuda") for array in (levels, labels))
-        for numbers in orders(job):
-            chosen = torch.from_numpy(numbers).to("cuda")
-            yield levels[chosen] * (1 / 255), labels[chosen]
+        chosen = (torch.from_numpy(numbers).to("cuda") for numbers in job.orders())
+        yield from ((levels[numbers] * (1 / 255), labels[numbers]) for numbers in chosen)
     with ThreadPoolExecutor(job.cpus) as pool:
-        for numbers in orders(job):
+        for numbers in job.orders():
             images = np.empty((len(numbers), *levels.shape[1:]), np.float32)
 
             def part(first: int, numbers: np.ndarray = numbers, images: np.ndarray = images) -> None:

@@ -4,77 +4,61 @@ All of them deliver the same windows of the same series, in an order that is dra
 at the end of each window. Each is written as its users write it; its docstring says what differs.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+import gpuload
+from benchmarks.jobs import Batches, endless, orders
+
 
 @dataclass(frozen=True)
 class Job:
-    """What every contender is asked for."""
+    """The windows that every contender delivers: of values [rows, channels] float32 and labels [rows] int64."""
 
     values: np.ndarray
-    """[rows, channels] float32."""
     labels: np.ndarray
-    """[rows] int64."""
     length: int
     batch_size: int
-    device: str
-    """ "cpu" or "cuda"."""
-    dtype: str
-    """Of what is delivered: "float32" or "bfloat16"."""
+    device: str  # "cpu" or "cuda"
+    dtype: str  # Of the windows that are delivered: "float32" or "bfloat16".
 
     @property
     def count(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return len(self.values) - self.length + 1
 
+    def orders(self) -> Iterator[np.ndarray]:
+        """First rows of the windows of each batch, for ever."""
+        return orders(self.count, self.batch_size, whole=False)
 
-def _orders(job: Job) -> Iterator[np.ndarray]:
-    """The first rows of a batch's windows."""
-    rng = np.random.default_rng(0)
-    while True:
-        order = rng.permutation(job.count)
-        for first in range(0, job.count, job.batch_size):
-            yield order[first : first + job.batch_size]
+    def need_cpu(self) -> None:
+        """Raise ImportError unless the job is float32 on the CPU."""
+        if self.device != "cpu" or self.dtype != "float32":
+            raise ImportError("it is measured on the CPU only, in float32")
 
 
-def gpuload_torch(job: Job) -> Iterator[Any]:
+def gpuload_torch(job: Job) -> Batches:
     """gpuload.torch.TimeSeriesDataset in gpuload.torch.DataLoader, on the GPU if there is one."""
     from gpuload.torch import DataLoader, TimeSeriesDataset
 
     dtype: Any = None if job.dtype == "float32" else job.dtype
     dataset = TimeSeriesDataset(job.values, job.labels, job.length, dtype=dtype)
-    loader = DataLoader(dataset, batch_size=job.batch_size, shuffle=True, device=job.device)
-    while True:
-        yield from loader
+    return endless(DataLoader(dataset, batch_size=job.batch_size, shuffle=True, device=job.device))
 
 
-def gpuload_numpy(job: Job) -> Iterator[Any]:
+def gpuload_numpy(job: Job) -> Batches:
     """gpuload.Loader with NumPy arrays, on the CPU."""
-    import gpuload
-
-    if job.device != "cpu" or job.dtype != "float32":
-        raise ImportError("it is measured on the CPU only, in float32")
-    loader = gpuload.Loader(
-        gpuload.Series(job.values, job.labels),
-        gpuload.Window(job.length),
-        batch_size=job.batch_size,
-        shuffle=True,
-        seed=0,
-        device="cpu",
-        framework="numpy",
-    )
-    while True:
-        yield from loader
+    job.need_cpu()
+    source, window = gpuload.Series(job.values, job.labels), gpuload.Window(job.length)
+    options: dict[str, Any] = {"shuffle": True, "seed": 0, "device": "cpu", "framework": "numpy"}
+    return endless(gpuload.Loader(source, window, batch_size=job.batch_size, **options))
 
 
-def _data_loader(job: Job, workers: int, copies: bool = False) -> Iterator[Any]:
+def _data_loader(job: Job, workers: int, copies: bool = False) -> Batches:
     import torch
 
     class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
@@ -92,101 +76,74 @@ def _data_loader(job: Job, workers: int, copies: bool = False) -> Iterator[Any]:
 
     data, labels = (array if copies else torch.from_numpy(array) for array in (job.values, job.labels))
     dataset = TimeSeriesDataset(data, labels, job.length)
-    loader = torch.utils.data.DataLoader(
-        dataset,
-        batch_size=job.batch_size,
-        shuffle=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=job.device != "cpu",
-    )
-    while True:
-        for inputs, targets in loader:
-            yield _sent(job, inputs), _sent(job, targets, cast=False)
+    options = {"num_workers": workers, "persistent_workers": workers > 0, "pin_memory": job.device != "cpu"}
+    for batch in endless(torch.utils.data.DataLoader(dataset, job.batch_size, shuffle=True, **options)):
+        inputs, targets = (tensor.to(job.device, non_blocking=True) for tensor in batch)
+        yield inputs.to(getattr(torch, job.dtype)), targets
 
 
-def _sent(job: Job, tensor: Any, cast: bool = True) -> Any:
-    import torch
-
-    if job.device != "cpu":
-        tensor = tensor.to(job.device, non_blocking=True)
-    return tensor.to(torch.bfloat16) if cast and job.dtype == "bfloat16" else tensor
-
-
-def stock(job: Job) -> Iterator[Any]:
+def stock(job: Job) -> Batches:
     """A Dataset of slices of tensors in PyTorch's DataLoader, in the same process."""
-    yield from _data_loader(job, workers=0)
+    return _data_loader(job, workers=0)
 
 
-def stock_copies(job: Job) -> Iterator[Any]:
+def stock_copies(job: Job) -> Batches:
     """The same over NumPy arrays, with torch.tensor(...) of each window and each label, as many write it."""
-    yield from _data_loader(job, workers=0, copies=True)
+    return _data_loader(job, workers=0, copies=True)
 
 
-def stock_workers(job: Job) -> Iterator[Any]:
+def stock_workers(job: Job) -> Batches:
     """The first of these with worker processes: 2, or on a GPU 16."""
-    yield from _data_loader(job, workers=2 if job.device == "cpu" else min(16, len(os.sched_getaffinity(0))))
+    return _data_loader(job, workers=2 if job.device == "cpu" else min(16, len(os.sched_getaffinity(0))))
 
 
-def keras(job: Job) -> Iterator[Any]:
+def keras(job: Job) -> Batches:
     """keras.utils.timeseries_dataset_from_array, shuffled; on the CPU."""
     from keras.utils import timeseries_dataset_from_array
 
-    if job.device != "cpu" or job.dtype != "float32":
-        raise ImportError("it is measured on the CPU only, in float32")
-    targets = job.labels[job.length - 1 :]
-    dataset = timeseries_dataset_from_array(
-        job.values, targets, job.length, batch_size=job.batch_size, shuffle=True, seed=0
-    )
-    while True:
-        yield from dataset
+    job.need_cpu()
+    targets, options = job.labels[job.length - 1 :], {"batch_size": job.batch_size, "shuffle": True, "seed": 0}
+    return endless(timeseries_dataset_from_array(job.values, targets, job.length, **options))
 
 
-def torch_indexing(job: Job) -> Iterator[Any]:
+def torch_indexing(job: Job) -> Batches:
     """PyTorch's advanced indexing with a matrix of row numbers."""
     import torch
 
-    values, labels = torch.from_numpy(job.values).to(job.device), torch.from_numpy(job.labels).to(job.device)
-    steps = torch.arange(job.length, device=job.device)
-    while True:
-        order = torch.randperm(job.count, device=job.device)
-        for starts in order.split(job.batch_size):
-            inputs = values[starts[:, None] + steps]
-            yield inputs.to(getattr(torch, job.dtype)), labels[starts + (job.length - 1)]
+    values, steps = torch.from_numpy(job.values).to(job.device), torch.arange(job.length, device=job.device)
+    return _torch(job, lambda starts: values[starts[:, None] + steps])
 
 
-def torch_unfold(job: Job) -> Iterator[Any]:
+def torch_unfold(job: Job) -> Batches:
     """PyTorch's unfold, indexed with the starts; channels come before time."""
     import torch
 
-    values, labels = torch.from_numpy(job.values).to(job.device), torch.from_numpy(job.labels).to(job.device)
-    windows = values.unfold(0, job.length, 1)
+    return _torch(job, torch.from_numpy(job.values).to(job.device).unfold(0, job.length, 1).__getitem__)
+
+
+def _torch(job: Job, cut: Callable[[Any], Any]) -> Batches:
+    import torch
+
+    labels, dtype = torch.from_numpy(job.labels).to(job.device), getattr(torch, job.dtype)
     while True:
-        order = torch.randperm(job.count, device=job.device)
-        for starts in order.split(job.batch_size):
-            yield windows[starts].to(getattr(torch, job.dtype)), labels[starts + (job.length - 1)]
+        for starts in torch.randperm(job.count, device=job.device).split(job.batch_size):
+            yield cut(starts).to(dtype), labels[starts + (job.length - 1)]
 
 
-def numpy_take(job: Job) -> Iterator[Any]:
+def numpy_take(job: Job) -> Batches:
     """np.take with a matrix of row numbers."""
-    _on_cpu(job)
+    job.need_cpu()
     steps = np.arange(job.length)
-    for starts in _orders(job):
+    for starts in job.orders():
         yield job.values.take(starts[:, np.newaxis] + steps, axis=0), job.labels[starts + (job.length - 1)]
 
 
-def sliding_window_view(job: Job) -> Iterator[Any]:
+def sliding_window_view(job: Job) -> Batches:
     """NumPy's sliding_window_view(...)[starts], whole rows in a window, which is its fastest layout; without labels."""
-    _on_cpu(job)
-    channels = job.values.shape[1]
-    windows = np.lib.stride_tricks.sliding_window_view(job.values, (job.length, channels))[:, 0]
-    for starts in _orders(job):
-        yield (windows[starts],)
-
-
-def _on_cpu(job: Job) -> None:
-    if job.device != "cpu" or job.dtype != "float32":
-        raise ImportError("NumPy has neither a GPU nor bfloat16")
+    job.need_cpu()
+    shape = (job.length, job.values.shape[1])
+    windows = np.lib.stride_tricks.sliding_window_view(job.values, shape)[:, 0]
+    return ((windows[starts],) for starts in job.orders())
 
 
 CONTENDERS = {

@@ -10,22 +10,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for package in ("matplotlib", "psutil", "rich", "skimage", "sklearn", "typer"):
+for package in ("matplotlib", "psutil", "rich", "skimage", "sklearn"):
     pytest.importorskip(package)
 
-import typer  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from benchmarks import (  # noqa: E402
     charts,
     contenders,
+    deep,
     growth,
     images,
     jobs,
     photos,
+    program,
     report,
     scale,
-    tables,
     warm_contenders,
     window_contenders,
     windows,
@@ -44,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(module: str, *arguments: object) -> str:
     """Output of a program that runs as its users run it."""
     command = [sys.executable, "-m", f"benchmarks.{module}", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -160,7 +160,7 @@ def test_epochs_has_a_row_for_each_program(folder: Path, tmp_path: Path) -> None
         assert 0 < row["first_seconds"]["median"] == ends[0] < ends[1] == row["seconds"]["median"]
         assert row["peak_bytes"]["median"] > 1e7
     assert found["rows"][0]["ratio"]["rounds"] == [1.0]
-    assert "2 epochs of 40 photographs" in text
+    assert "gpuload.keras" in text
 
 
 @needs_dali
@@ -173,7 +173,7 @@ def test_startup_has_a_row_for_each_step(folder: Path, tmp_path: Path) -> None:
     assert [step.split()[-1] for step in steps[4:]] == ["0.0%", "25.0%", "50.0%", "75.0%", "99.9%"]
     assert all(len(row["seconds"]["rounds"]) == 2 for row in found["rows"])
     assert [row["step"] for row in found["rows"] if "ratio" in row] == ["gpuload.ImageFolder"]
-    assert "1,200 files in 1,000 folders" in text
+    assert "gpuload.ImageFolder" in text
     assert list(tmp_path.iterdir()) == [out]
 
 
@@ -197,29 +197,38 @@ def test_growth_changes_one_thing_at_a_time() -> None:
         assert values == sorted({*values})
         for case in cases:
             assert getattr(case, name) == case.value
-    with pytest.raises(typer.BadParameter, match="weight: not among files, scale"):
-        growth.main(names="files,weight")
+    with pytest.raises(SystemExit, match="weight: not among files, scale"):
+        growth.main("--axes", "files,weight")
 
 
 def test_epochs_refuses() -> None:
     from benchmarks import epochs
 
-    with pytest.raises(typer.BadParameter, match=r"nobody: not among gpuload\.keras"):
-        epochs.main(only="keras,nobody")
+    with pytest.raises(SystemExit, match=r"nobody: not among gpuload\.keras"):
+        epochs.main("--only", "keras,nobody")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"only": "dali,nobody"}, "nobody: not among gpuload"),
-        ({"device": "tpu"}, "tpu: it must be cpu or cuda"),
-        ({"count": 3}, "3 files, but a batch is 32"),
+        (("--only", "dali,nobody"), "nobody: not among gpuload"),
+        (("--data", "3"), "3 files, but a batch is 32"),
     ],
 )
-def test_images_refuses(options: dict, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_refuses(
+    options: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(typer.BadParameter, match=message):
-        images.main(**options)
+    with pytest.raises(SystemExit, match=message):
+        images.main(*options)
+
+
+def test_options_are_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = {"--device": ("tpu", "invalid choice: 'tpu'"), "--rounds": ("0", "0, but it must be at least 1")}
+    for option, (value, message) in wrong.items():
+        with pytest.raises(SystemExit, match="2"):
+            images.main(option, value)
+        assert message in capsys.readouterr().err
 
 
 def test_memory_has_a_row_for_each_job(tmp_path: Path) -> None:
@@ -258,7 +267,7 @@ def test_resume_tells_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(resume.gpuload.Loader, "state_dict", wrong)
     resume.pictures(tmp_path)
-    found = resume.measure(resume.Job("windows", tmp_path, "numpy"), tmp_path, 4, (1,), 0.3)
+    found = resume.measure(resume.job("windows", tmp_path, "numpy"), tmp_path, 4, (1,), 0.3)
     assert found["twice"] + found["differing"] > 0
 
 
@@ -269,9 +278,9 @@ def test_overhead_has_a_row_for_each_job(folder: Path, tmp_path: Path) -> None:
     rows = json.loads(out.read_text())["rows"]
     assert [row["job"].split()[0] for row in rows] == ["images", "images", "windows", "windows"]
     for row in rows:
-        assert len(row["costs_percent"]["rounds"]) == 1
-        assert row["plain"]["median"] > 0
-    assert "careful" in text
+        assert len(row["extra_time_percent"]["rounds"]) == 1
+        assert row["without"]["median"] > 0
+    assert "windows 96 x 7, batches of 256" in text
 
 
 @pytest.mark.parametrize("engine", ["numpy", pytest.param("dali", marks=needs_dali)])
@@ -290,7 +299,7 @@ def test_mutated_accounts_for_every_sample(engine: str, tmp_path: Path) -> None:
         assert row["reported"] + row["delivered"] == 144
         assert row["reported"] >= 4 * 7  # Of each kind there are four; seven of them nobody can read.
         assert (row["lost"], row["odd"], row["refused"]) == ({}, {}, {})
-        assert f"{engine}, {row['on_error']}" in text
+        assert row["on_error"] in text
 
 
 def test_mutated_tells_what_is_wrong(tmp_path: Path) -> None:
@@ -402,20 +411,19 @@ def test_contenders_deliver_the_same_windows() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"only": "DataLoader;nobody"}, "nobody: not among gpuload.torch"),
-        ({"device": "tpu"}, "tpu: it must be cpu or cuda"),
-        ({"places": "near,there"}, "there: it must be near or far"),
+        (("--only", "DataLoader;nobody"), "nobody: not among gpuload.torch"),
+        (("--places", "near,there"), "there: not among near, far"),
     ],
 )
-def test_windows_refuses(options: dict, message: str) -> None:
-    with pytest.raises(typer.BadParameter, match=message):
-        windows.main(**options)
+def test_windows_refuses(options: tuple[str, ...], message: str) -> None:
+    with pytest.raises(SystemExit, match=message):
+        windows.main(*options)
 
 
 def result(device: str, name: str, speed: float) -> dict:
     """What `benchmarks.images` writes, made up."""
-    row = {"size": 64, "contender": name, "images_per_second": report.spread([speed, speed, 2 * speed])}
-    row["ratio"] = report.spread([1.5])
+    row = {"size": 64, "contender": name, "images_per_second": program.spread([speed, speed, 2 * speed])}
+    row["ratio"] = program.spread([1.5])
     return {
         "benchmark": "images",
         "environment": {
@@ -436,25 +444,29 @@ def result(device: str, name: str, speed: float) -> dict:
 
 def windows_result() -> dict:
     """What `benchmarks.windows` writes, made up."""
-    common = {"contender": "DataLoader", "windows_per_second": report.spread([1000.0]), "channels": 7}
+    common = {"contender": "DataLoader", "windows_per_second": program.spread([1000.0]), "channels": 7}
     case = {"length": 96, "batch_size": 64, "dtype": "float32"}
     ratios = {"near": 60.6, "far": 75.1}
-    rows = [{**common, **case, "series": place, "ratio": report.spread([ratio])} for place, ratio in ratios.items()]
-    return result("cpu", "DataLoader", 1.0) | {"contenders": {"DataLoader": "words"}, "rows": rows}
+    rows = [{**common, **case, "series": place, "ratio": program.spread([ratio])} for place, ratio in ratios.items()]
+    return result("cpu", "DataLoader", 1.0) | {
+        "benchmark": "windows",
+        "contenders": {"DataLoader": "words"},
+        "rows": rows,
+    }
 
 
 def delivery_result() -> dict:
     times = {"images": (80.0, 400.0), "windows": (9.0, 9.0)}
     rows = [
-        {"job": job, "framework": "jax", "in_a_row": report.spread([row]), "cold": report.spread([cold])}
+        {"job": job, "framework": "jax", "in_a_row": program.spread([row]), "cold": program.spread([cold])}
         for job, (row, cold) in times.items()
     ]
     return result("cpu", "jax", 1.0) | {"benchmark": "delivery", "rows": rows}
 
 
 def fit_result() -> dict:
-    seconds = {"loop": report.spread([5.0]), "fit": report.spread([5.1])}
-    row = {"backend": "torch", "batches": 100, "seconds": seconds, "ratio": report.spread([1.0, 1.02, 1.05])}
+    seconds = {"loop": program.spread([5.0]), "fit": program.spread([5.1])}
+    row = {"backend": "torch", "batches": 100, "seconds": seconds, "ratio": program.spread([1.0, 1.02, 1.05])}
     return result("cpu", "torch", 1.0) | {"benchmark": "fit", "rows": [row]}
 
 
@@ -463,8 +475,8 @@ def long_results() -> list[dict]:
     killed = {"job": "windows", "kills": 200, "samples": 12345, "lost": 0, "twice": 1, "differing": 2}
     memory = {"job": "images", "samples": 10**6, "resident_bytes": [2e8, 2.01e8], "spread_percent": 0.5}
     memory |= {"threads": [9, 9], "descriptors": [12, 13]}
-    overhead = {"job": "images 64 x 64", "plain": report.spread([2000.0]), "careful": report.spread([1990.0])}
-    overhead |= {"costs_percent": report.spread([-0.5, 0.5, 1.5])}
+    overhead = {"job": "images 64 x 64", "without": program.spread([2000.0]), "with": program.spread([1990.0])}
+    overhead |= {"extra_time_percent": program.spread([-0.5, 0.5, 1.5])}
     rows = {"resume": killed, "memory": memory, "overhead": overhead}
     return [result("cpu", "numpy", 1.0) | {"benchmark": name, "rows": [row]} for name, row in rows.items()]
 
@@ -475,13 +487,13 @@ def image_results() -> list[dict]:
     found = []
     names = {"images": ("gpuload", "dali", "decoder"), "warm": ("gpuload", "keras", "tf.data layers", "cast")}
     for benchmark, contenders_ in names.items():
-        one = {"images_per_second": report.spread([1000.0]), "cpu_ms": report.spread([2.0])}
-        one |= {"ratio": report.spread([1.5])}
+        one = {"images_per_second": program.spread([1000.0]), "cpu_ms": program.spread([2.0])}
+        one |= {"ratio": program.spread([1.5])}
         rows = [{"size": size, "contender": name, **one} for size in (64, 224) for name in contenders_]
         found.append(base | {"benchmark": benchmark, "rows": rows, "contenders": dict.fromkeys(contenders_, "words")})
     found[0]["data"] = {"files": 1000, "mean_bytes": 1e5}
-    job = {"seconds": report.spread([20.0]), "first_seconds": report.spread([2.0]), "ends": [[2.0, 20.0]]}
-    job |= {"ratio": report.spread([12.5])}
+    job = {"seconds": program.spread([20.0]), "first_seconds": program.spread([2.0]), "ends": [[2.0, 20.0]]}
+    job |= {"ratio": program.spread([12.5])}
     programs = ("gpuload.keras", "keras")
     rows = [{"size": size, "program": name, **job} for size in (64, 224) for name in programs]
     found.append(
@@ -489,13 +501,13 @@ def image_results() -> list[dict]:
     )
     steps = {"os.scandir": 1.0, "gpuload.ImageFolder": 1.4, "first batch": 0.9, "first batch, again": 0.1}
     rows = [
-        {"step": step, "seconds": report.spread([value])} for step, value in (steps | {"resume at 50.0%": 0.5}).items()
+        {"step": step, "seconds": program.spread([value])} for step, value in (steps | {"resume at 50.0%": 0.5}).items()
     ]
-    rows[1]["ratio"] = report.spread([1.4])
+    rows[1]["ratio"] = program.spread([1.4])
     found.append(base | {"benchmark": "startup", "files": 10**6, "rows": rows})
-    figures = dict.fromkeys(("index_seconds", "cold", "warm"), report.spread([1000.0]))
-    figures |= {"index_seconds": report.spread([1.0])}
-    figures |= dict.fromkeys(("index_bytes", "cold_bytes", "warm_bytes"), report.spread([1e6]))
+    figures = dict.fromkeys(("index_seconds", "cold", "warm"), program.spread([1000.0]))
+    figures |= {"index_seconds": program.spread([1.0])}
+    figures |= dict.fromkeys(("index_bytes", "cold_bytes", "warm_bytes"), program.spread([1e6]))
     rows = [
         {"axis": axis, "value": value, "files": 1000, "size": 64, "megapixels": 0.1875, "mean_bytes": 1e5, **figures}
         for axis, value in (("files", 1000), ("scale", 1.0), ("size", 64), ("batch", 32), ("ranks", 2), ("kept", 0.5))
@@ -507,58 +519,71 @@ def image_results() -> list[dict]:
 def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     page = tmp_path / "PAGE.md"
+    pages = ("--readme", str(readme), "--page", str(page), "--results", str(tmp_path))
     page.write_text(
-        "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in tables.PAGE_TABLES)
+        "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in deep.PAGE_TABLES)
     )
     names = ("warm", "epochs", "startup", "windows", "delivery", "fit", "resume", "memory", "overhead")
     between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
     for found in image_results():
-        report.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
+        program.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
     for device, name in (("cuda", "gpuload"), ("old", "keras")):
-        report.save(result(device, name, 1234.4), tmp_path / f"images-{device}.json")
-    report.save(windows_result(), tmp_path / "windows-cpu.json")
-    report.save(delivery_result(), tmp_path / "delivery-cpu.json")
-    report.save(fit_result(), tmp_path / "fit-cpu.json")
+        program.save(result(device, name, 1234.4), tmp_path / f"images-{device}.json")
+    program.save(windows_result(), tmp_path / "windows-cpu.json")
+    program.save(delivery_result(), tmp_path / "delivery-cpu.json")
+    program.save(fit_result(), tmp_path / "fit-cpu.json")
     for found in long_results():
-        report.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
-    report.main(readme, page, tmp_path)
+        program.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
+    report.main(*pages)
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
-    assert "| `dali`: words | 1,000 (1,000 to 1,000) | 1.50 × | 1,000 (1,000 to 1,000) | 1.50 × |" in text
-    assert "| 10 epochs | 64 × 64, s | of these the first epoch | gpuload is | 224 × 224, s |" in text
-    assert "| `keras`: words | 20.0 (20.0 to 20.0) | 2.0 | 12.5 × | 20.0 (20.0 to 20.0) | 2.0 | 12.5 × |" in text
-    assert "| 1,000,000 files | ms | of the walk |" in text
-    assert "| gpuload.ImageFolder | 1,400 (1,400 to 1,400) | 1.40 × |" in text
+    assert "| `dali`: words | 1,000 (1,000 to 1,000) | 1.50 | 1,000 (1,000 to 1,000) | 1.50 |" in text
+    assert "| seconds | 64 × 64 | first epoch | time relative to gpuload | 224 × 224 |" in text
+    assert "| `keras`: words | 20.0 (20.0 to 20.0) | 2.00 | 12.5 | 20.0 (20.0 to 20.0) | 2.00 | 12.5 |" in text
+    assert "| step | s | time relative to os.scandir |" in text
+    assert "1,000,000 files; median of 3 rounds" in text
+    assert "| gpuload.ImageFolder | 1.40 (1.40 to 1.40) | 1.40 (1.40 to 1.40) |" in text
     assert text.endswith("\n<!-- /benchmark:overhead -->\nafter\n")
     assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
-    assert "| images | 1,000,000 | 200.0 to 201.0 | 0.50 % | 9 to 9 | 12 to 13 |" in text
-    assert "| images 64 x 64 | 2,000 | 1,990 | +0.5 % (-0.5 to +1.5) |" in text
-    assert "| µs a batch of 32 | images | windows |" in text
-    assert "| `jax` | 80 (400) | 9 (9) |" in text
-    assert "| torch | 50.0 | 51.0 | 1.02 × (1.00 to 1.05) |" in text
-    assert "| windows per second | batches of 64 | gpuload is |" in text
-    assert "| `DataLoader`: words | 1,000 (1,000 to 1,000) | 61 × |" in text
+    assert "| images | 1,000,000 | 200 to 201 | 0.500 | 9 to 9 | 12 to 13 |" in text
+    assert "| images 64 x 64 | 2,000 (2,000 to 2,000) | 1,990 (1,990 to 1,990) | 0.500 (-0.500 to 1.50) |" in text
+    assert "| µs a batch | images | cold | windows | cold |" in text
+    assert "| `jax`: what it is | 80.0 (80.0 to 80.0) | 400 | 9.00 (9.00 to 9.00) | 9.00 |" in text
+    assert "| torch | 100 | 5.00 (5.00 to 5.00) | 5.10 (5.10 to 5.10) | 1.02 (1.00 to 1.05) |" in text
+    assert "| windows per second | batches of 64 | time relative to gpuload |" in text
+    assert "| `DataLoader`: words | 1,000 (1,000 to 1,000) | 60.6 |" in text
     assert "In the 2 cases that were measured" in text
-    assert "gpuload is 61 to 75 times the DataLoader" in text
+    assert "gpuload is 61 to 75 times as fast as the DataLoader" in text
     assert "\nold\n" not in text
-    assert "| `keras`: what it is | 1,234 (1,234 to 2,469) | 1.50 × |" in text
-    assert "| `gpuload`: what it is | 1,234 (1,234 to 2,469) |  |" in text
-    deep = page.read_text()
-    assert "\nold\n" not in deep
-    assert "| cold, 64 × 64, of bare DALI | at least 1 × | 1.50 (1.50 to 1.50) × | yes |" in deep
-    assert "| warm, 64 × 64, of Keras' generator | at least 30 × | 1.50 (1.50 to 1.50) × | **no** |" in deep
-    assert "| 10 epochs, 64 × 64, of Keras' generator | at least 10 × | 12.5 (12.5 to 12.5) × | yes |" in deep
-    assert "| index of 1,000,000 files, of a walk | at most 1.5 × | 1.40 (1.40 to 1.40) × | yes |" in deep
-    assert "Going on at 1 places of an epoch takes 500 to 500 ms to the first batch." in deep
-    assert "| cold, 64 × 64 | 1,000 | reading and decoding alone | 1,000 | 150% | 2,000 | 2,000 |" in deep
-    assert "5 × 12,288 = 61 kB, at 1,000 images/s 0.06 GB/s" in deep
-    assert "| share of the images that the cache holds | 0.5 | 1,000 | 1,000 | 1.000 | 1.0 | 1 | 1 |" in deep
-    assert "| 0.19 | 100 | 1,000 | 188 | 100 |" in deep
-    assert "first epoch, read from the store: G × r × b | 250 MB/s | 2.5 GB/s | 25 GB/s | 250 GB/s |" in deep
-    report.main(readme, page, tmp_path)
-    assert (readme.read_text(), page.read_text()) == (text, deep)
-    charts.main(tmp_path, tmp_path / "docs")
+    assert "| `keras`: what it is | 1,234 (1,234 to 2,469) | 1.50 |" in text
+    assert "| `gpuload`: what it is | 1,234 (1,234 to 2,469) | 1.50 |" in text
+    detailed = page.read_text()
+    assert "\nold\n" not in detailed
+    assert "| cold, 64 × 64: speed relative to bare DALI | at least 1 × | 1.50 (1.50 to 1.50) × | yes |" in detailed
+    assert (
+        "| warm, 64 × 64: speed relative to Keras' generator | at least 30 × | 1.50 (1.50 to 1.50) × | **no**"
+        in detailed
+    )
+    assert (
+        "| 10 epochs, 64 × 64: speed relative to Keras' generator | at least 10 × | 12.5 (12.5 to 12.5) × | yes"
+        in detailed
+    )
+    assert (
+        "| index of 1,000,000 files: time relative to os.scandir | at most 1.5 × | 1.40 (1.40 to 1.40) × | yes |"
+        in detailed
+    )
+    assert "Resumed at 1 places of an epoch, a loader takes 500 to 500 ms to its first batch." in detailed
+    assert "| cold, 64 × 64 | 1,000 | 2,000 |  | reading and decoding alone | 1,000 | 2,000 |  | 150% |" in detailed
+    assert "| warm, 64 × 64 | 1,000 | 2,000 | 0.06 | reading levels and" in detailed
+    assert (
+        "| share of the images that the cache holds | 0.500 | 1,000 | 1,000 | 1.00 | 1.00 | 1.00 | 1.00 |" in detailed
+    )
+    assert "| 0.19 | 100 | 1,000 | 188 | 100 |" in detailed
+    assert "and in the first epoch: G × r × b | 250 MB/s | 2.5 GB/s | 25 GB/s | 250 GB/s |" in detailed
+    report.main(*pages)
+    assert (readme.read_text(), page.read_text()) == (text, detailed)
+    charts.main("--results", str(tmp_path), "--docs", str(tmp_path / "docs"))
     drawn = sorted(path.stem for path in (tmp_path / "docs").iterdir())
     assert drawn == sorted(charts.CHARTS)
     for name in drawn:
@@ -569,23 +594,16 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
 
 def test_the_pages_have_the_markers_and_show_the_charts() -> None:
     text = report.PAGE.read_text()
-    for name in tables.PAGE_TABLES:
+    for name in deep.PAGE_TABLES:
         assert text.count(f"<!-- benchmark:{name} -->") == text.count(f"<!-- /benchmark:{name} -->") == 1
     for name in charts.CHARTS:
         assert f"](../docs/{name}.png)" in text
 
 
 def test_demands_of_many_gpus() -> None:
-    assumed = scale.Assumed(images_per_gpu=1000, gpus_per_machine=8, files=10**6, size=100)
-    measured = scale.Measured(
-        file_bytes=1e5,
-        decode_seconds=1e-3,
-        cold_seconds=2e-3,
-        warm_seconds=1e-4,
-        name_bytes=60,
-        index_seconds=1e-6,
-    )
-    found = scale.demands(20, measured, assumed)
+    assumed = {"images_per_gpu": 1000, "gpus_per_machine": 8, "files": 10**6, "size": 100}
+    measured = {"file_bytes": 1e5, "decode_seconds": 1e-3, "cold_seconds": 2e-3, "warm_seconds": 1e-4}
+    found = scale.demands(20, scale.Scale(**measured, name_bytes=60, index_seconds=1e-6, **assumed))
     assert (found["rate"], found["machines"], found["first_seconds"]) == (20_000, 3, 50)
     assert (found["cold_bytes"], found["warm_bytes"]) == pytest.approx((2e9, 6e8))
     assert (found["cold_cpus"], found["warm_cpus"]) == pytest.approx((40, 2))
@@ -598,15 +616,15 @@ def test_the_table_needs_markers_and_results(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("# nothing\n")
     with pytest.raises(FileNotFoundError, match=r"holds no images-\*\.json: run python -m benchmarks.images first"):
-        report.main(readme, readme, tmp_path)
-    report.save(result("cpu", "dali", 1.0), tmp_path / "images-cpu.json")
+        report.main("--readme", str(readme), "--page", str(readme), "--results", str(tmp_path))
+    program.save(result("cpu", "dali", 1.0), tmp_path / "images-cpu.json")
     with pytest.raises(ValueError, match="the README must hold <!-- benchmark:images --> and"):
-        report.main(readme, readme, tmp_path)
+        report.main("--readme", str(readme), "--page", str(readme), "--results", str(tmp_path))
 
 
 def test_every_task_goes_first_in_turn() -> None:
     calls: list[str] = []
     names = ("a", "b", "c")
-    found = report.rounds(3, {name: lambda name=name: calls.append(name) or len(calls) for name in names})
+    found = program.rounds(3, {name: lambda name=name: calls.append(name) or len(calls) for name in names})
     assert "".join(calls) == "abcbcacab"
     assert found == {"a": [1, 6, 8], "b": [2, 4, 9], "c": [3, 5, 7]}
