@@ -115,7 +115,7 @@ def measure(case: Case, paths: list[str], cache: str, seconds: float, barrier: A
         result["warm_bytes"] = resident()
 
     limit = math.ceil(case.kept * case.files * 3 * case.size**2)
-    shared = {"cache": cache} if case.ranks > 1 else {"cache": "host", "cache_limit": limit}
+    shared = {"cache": cache} if case.ranks > 1 else {"cache": gpuload.Cache(place="host", limit=limit)}
     if rank == 0:
         with loader.replace(**shared, shard=None, threads=case.threads, last_batch="keep") as first:
             for _ in first:

@@ -161,7 +161,8 @@ def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: in
     os.dup2(os.open(out / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     source = gpuload.ImageList([at(folder, number) for number in range(count)], labels=np.arange(count))
     transform = gpuload.Augment(size=(SIDE, SIDE), interpolation="nearest", dtype="uint8", layout="HWC")
-    options: dict[str, Any] = {"on_error": on_error, "max_pixels": max_pixels, "engine": engine}
+    errors = gpuload.Errors(on_error=on_error, max_pixels=max_pixels)
+    options: dict[str, Any] = {"errors": errors, "engine": engine}
     options |= {"batch_size": BATCH, "seed": 0, "device": "cpu", "framework": "numpy"}
     options["cache"] = None  # It takes memory for each sample, and is not compared here.
     with (
@@ -264,7 +265,7 @@ def failures(rows: list[Report], allowed: int) -> Iterator[str]:
 def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
     asked = options(
-        __doc__, arguments, count=10_000, seed=0, engines="dali,numpy", max_pixels=2**20, limit=900.0, out=None
+        __doc__, arguments, count=10_000, seed=0, engines="numba,numpy", max_pixels=2**20, limit=900.0, out=None
     )
     allowed = 2 * 3 * asked.max_pixels * BATCH
     rows: list[Report] = []

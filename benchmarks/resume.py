@@ -31,7 +31,6 @@ import numpy as np
 import gpuload
 from benchmarks.photos import blurs
 from benchmarks.program import Report, finish, options
-from gpuload.images.step import Step
 
 COUNT, SIDE, BATCH = 241, 48, 8
 """Images, their height and width, and samples in a batch of one rank: the last batch of an epoch is short."""
@@ -99,15 +98,11 @@ def child(ranks: Ranks, folder: Path, counts: tuple[int, ...]) -> None:
 
 def ready(engine: str) -> None:
     """Import and compile the code that children need, who have little time."""
-    if engine == "dali":
+    if engine != "numpy":
         from nvidia.dali import fn, pipeline_def  # noqa: F401
-
-        from gpuload.images.host import NumbaAugmenter
-
-        augmenter = NumbaAugmenter(gpuload.Augment(size=(1, 1), layout="HWC"), (1, 1, 3), 1)
-        pixels, step = np.zeros((1, 1, 1, 3), np.uint8), Step(indices=np.arange(1))
-        augmenter.start(None, pixels, ~step.indices, step).result()
-        augmenter.close()
+    pixels = gpuload.ImageArray(np.zeros((1, 1, 1, 3), np.uint8))
+    with gpuload.Loader(pixels, gpuload.Augment(hflip=0.5), batch_size=1, engine=engine, device="cpu") as loader:
+        list(loader)
 
 
 def quietly(errors: Path, function: Any, *arguments: Any) -> None:
@@ -175,7 +170,7 @@ def measure(ranks: Ranks, folder: Path, kills: int, counts: tuple[int, ...], lon
 
 def main(*arguments: str) -> Report:
     """Measure, print a table, write JSON."""
-    asked = options(__doc__, arguments, kills=200, engine="dali", longest=1.0, out=None)
+    asked = options(__doc__, arguments, kills=200, engine="numba", longest=1.0, out=None)
     rows: list[Report] = []
     ready(asked.engine)
     for name, counts in (("images", (1,)), ("1 to 3 ranks", (1, 2, 3)), ("windows", (1,))):

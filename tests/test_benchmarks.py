@@ -283,7 +283,7 @@ def test_overhead_has_a_row_for_each_job(folder: Path, tmp_path: Path) -> None:
     assert "windows 96 x 7, batches of 256" in text
 
 
-@pytest.mark.parametrize("engine", ["numpy", pytest.param("dali", marks=needs_dali)])
+@pytest.mark.parametrize("engine", ["numpy", pytest.param("numba", marks=needs_dali)])
 def test_mutated_accounts_for_every_sample(engine: str, tmp_path: Path) -> None:
     out = tmp_path / "mutated.json"
     text = run("mutated", "--count", 72, "--engines", engine, "--out", out)
