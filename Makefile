@@ -35,7 +35,7 @@ OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 cupy-cuda13x,nv
 STAMP := $(VENV)/.installed-$(ACCEL)
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench soak clean
+.PHONY: help demo test test-all lint format bench soak clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,9 @@ demo: $(STAMP)-demo  ## train a small network on augmented digits
 
 test: $(STAMP)-test  ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-all: test  ## run the tests, then compile every kernel for every architecture
+	$(BIN)/python -m pytest -n $(JOBS) -m slow tests/test_kernels.py tests/test_warp_kernel.py
 
 lint: $(STAMP)-test  ## check style, format and types
 	$(BIN)/python -m ruff check .
