@@ -42,7 +42,8 @@ def _concatenated(name: str, parts: list[Array]) -> Any:
         raise ValueError(f"{name} must have the same channels in every series: got rows of {few(sorted(shapes))}")
     if len({isinstance(part, np.ndarray) for part in parts}) > 1:
         raise ValueError(f"{name} must lie all on the host or all on a GPU: bring the list together first")
-    return (np if isinstance(parts[0], np.ndarray) else _cupy(name)).concatenate(parts)
+    on_gpu = not isinstance(parts[0], np.ndarray)
+    return (required("cupy", f"{name} on a GPU", "cuda13") if on_gpu else np).concatenate(parts)
 
 
 def as_array(name: str, values: Any) -> Any:
@@ -56,8 +57,10 @@ def as_array(name: str, values: Any) -> Any:
         values = _from_torch(name, values.detach())
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must be an array without a mask: fill it in with values.filled(np.nan)")
-    on_gpu = hasattr(values, "__cuda_array_interface__")
-    array = _cupy(name).asarray(values) if on_gpu else as_numpy(name, "be an array, or a list of arrays", values)
+    if hasattr(values, "__cuda_array_interface__"):
+        array = required("cupy", f"{name} on a GPU", "cuda13").asarray(values)
+    else:
+        array = as_numpy(name, "be an array, or a list of arrays", values)
     if not array.ndim:
         raise ValueError(f"{name} must be an array with time along its first axis, not {values!r}")
     if not array.dtype.isnative and map_under(array) is None:
@@ -86,19 +89,13 @@ def as_numpy(name: str, rule: str, values: Any) -> Array:
         raise ValueError(f"{name} must {rule}: {error}") from None
 
 
-def _cupy(name: str) -> Any:
-    return required("cupy", f"{name} on a GPU", "cuda13")
-
-
 def _from_torch(name: str, tensor: Any) -> Any:
     if tensor.is_cuda:
         return tensor
-    if str(tensor.dtype) != "torch.bfloat16":
-        try:
-            return tensor.numpy()
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None
-    ml_dtypes = required("ml_dtypes", f"{name} in bfloat16", "bfloat16")
-    import torch
-
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    if str(tensor.dtype) == "torch.bfloat16":
+        narrow = required("ml_dtypes", f"{name} in bfloat16", "bfloat16").bfloat16
+        return tensor.view(required("torch", name, "torch").int16).numpy().view(narrow)
+    try:
+        return tensor.numpy()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None

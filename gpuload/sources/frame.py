@@ -55,7 +55,7 @@ class ImageFrame(FileSource):
         super().__init__(names, directory, labels)
 
 
-def _column(dataframe: Any, name: str, argument: str) -> Array:
+def _column(dataframe: Any, name: str, argument: str) -> Any:
     """Return the values of one column. Raise ValueError if it is not there, or has missing values."""
     columns = dataframe.columns
     if name not in columns:
@@ -65,8 +65,7 @@ def _column(dataframe: Any, name: str, argument: str) -> Array:
             f"{argument}={name!r} must have no missing values: {len(missing)} of {len(dataframe)} are, the "
             f"first in row {missing[0]} (counted from 0); drop them with dataframe.dropna(subset=[{name!r}])"
         )
-    values: Array = dataframe[name].to_numpy()
-    return values
+    return dataframe[name].to_numpy()
 
 
 def _numbers(values: Array, name: str) -> Array:
