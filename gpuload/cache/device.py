@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gpuload.cache.disk import DiskCache
 from gpuload.cache.free import SHARE
+from gpuload.cache.host import HostCache, Indices, held
 from gpuload.gpu.runtime import Runtime
 from gpuload.gpu.store import DeviceStore, pitch
 from gpuload.options import Limit
 
-Indices = NDArray[np.int64]
-
-
-class HostImages(Protocol):
-    """Images on the host: a `HostCache`, `DiskCache` or `ArrayImages`."""
-
-    @property
-    def images(self) -> NDArray[Any]:
-        """The images [K, H, W, C]."""
-
-    def rows(self, indices: Indices) -> Indices:
-        """Return [B], the places of these samples in `images`, or -1. The array is the caller's."""
-
-    def put(self, indices: Indices, images: NDArray[Any]) -> None:
-        """Keep images [B, H, W, C], as far as there is room."""
-
-    def close(self) -> None:
-        """Free the images."""
-
 
 class ArrayImages:
-    """An array of images in memory."""
+    """An array of images in memory, used like a cache that has them all."""
 
     def __init__(self, images: NDArray[Any]):
         self.images = images
@@ -50,29 +33,24 @@ class ArrayImages:
         self.images = self.images[:0]
 
 
+HostImages = HostCache | DiskCache | ArrayImages
+"""Images on the host."""
+
+
 class DeviceCache:
     """Images of one size in a GPU's memory: the first samples, as many as fit. Others may be on the host.
 
-    Hold `lock` while calling `rows` and `put`.
+    `size` is the number of samples, `limit` in bytes, or a share of the device's free memory; None: a quarter. Hold
+    `lock` while calling `rows` and `put`.
     """
 
     def __init__(
         self, size: int, image_bytes: int, runtime: Runtime, *, limit: Limit = None, host: HostImages | None = None
     ):
-        """
-        Args:
-            size: Number of samples. 0: none are kept on the device.
-            image_bytes: Bytes of an image.
-            runtime: The device.
-            limit: Bytes, or a share of the device's free memory. None: a quarter.
-            host: Images on the host.
-        """
         share = SHARE if limit is None else limit
         most = int(share * runtime.free_bytes()) if isinstance(share, float) else share
         self.capacity = min(size, most // pitch(image_bytes))
-        """Number of images that the device can hold."""
         self.count = 0
-        """Number of images that it holds."""
         self.lock = threading.Lock()
         self.runtime = runtime
         self.host = host
@@ -81,11 +59,7 @@ class DeviceCache:
 
     def rows(self, indices: Indices) -> Indices:
         """Return [B], the slots of these samples in `store`, or -1."""
-        if not self.count:
-            return np.full(len(indices), -1)
-        within = np.minimum(indices, self.capacity - 1)
-        rows: Indices = np.where((within == indices) & self._there[within], indices, -1)
-        return rows
+        return held(indices, self._there)
 
     def put(self, indices: Indices, addresses: NDArray[np.uint64], keep: tuple[Any, ...], stream: int | None) -> None:
         """Queue copies of samples into the store, as far as there is room; arguments as of `DeviceStore.put`."""
@@ -102,8 +76,7 @@ class DeviceCache:
         """Free the memory when nothing reads it any more."""
         if self.store is not None:
             self.store.close()
-        self.store = None
+        self.store, self._there = None, self._there[:0]
         self.capacity = self.count = 0
-        self._there = self._there[:0]
         if self.host is not None:
             self.host.close()

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gpuload.cache.host import Indices, held
 from gpuload.options import Limit
 
 log = logging.getLogger("gpuload")
@@ -38,7 +39,6 @@ for itself empties the slot."""
 _FRESH = 10**9
 """Nanoseconds for which a changed file is not kept: the clock of some file systems is that coarse."""
 
-Indices = NDArray[np.int64]
 Stat = tuple[int, int]
 
 
@@ -48,6 +48,10 @@ class DiskCache:
     A key describes the content; a file with another key is made anew. Each image is checked when a process first reads
     it: against its checksum, and its file's size and time. A failure (no space, no permission, damage) is logged once,
     and the image counts as missing.
+
+    `key` is everything that determines an image, except the content of its file; `paths` returns the files of samples,
+    by their numbers; `size` is the number of samples; `limit` is in bytes, or a share of the free disk, or None: all
+    that is needed. Raise ValueError if something else lies at `path`.
     """
 
     def __init__(
@@ -60,38 +64,22 @@ class DiskCache:
         dtype: DTypeLike,
         limit: Limit = None,
     ):
-        """
-        Args:
-            path: Path of the file, in a folder that exists.
-            key: Everything that determines an image, except the content of its file.
-            paths: Returns the files of samples, by their numbers.
-            size: Number of samples in the data set.
-            shape, dtype: Shape and dtype of an image.
-            limit: Bytes of the file, or a share of the free disk. None: what it needs.
-
-        Raises:
-            ValueError: something else lies at `path`; it is left alone.
-        """
-        self.path = path
-        self._paths = paths
+        self.path, self._paths = path, paths
         self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
         capacity = size
         if limit is not None:
-            each = self._bytes + RECORD.itemsize
-            capacity = min(size, max(0, _bytes_allowed(path, limit) - 2 * PAGE) // each)
+            capacity = min(size, max(0, _bytes_allowed(path, limit) - 2 * PAGE) // (self._bytes + RECORD.itemsize))
         self._start = PAGE + -(-capacity * RECORD.itemsize // PAGE) * PAGE
         self._end = self._start + capacity * self._bytes
-        self._header = {**key, "capacity": capacity, "shape": list(shape), "dtype": np.dtype(dtype).name}
-        self._header = json.loads(json.dumps(self._header))  # As JSON gives it back: lists, no tuples.
-        self.count = 0
-        """Number of images that this process has read from the file or put there."""
+        header = {**key, "capacity": capacity, "shape": shape, "dtype": np.dtype(dtype).name}
+        self._header = json.loads(json.dumps(header))  # As JSON gives it back: lists, no tuples.
         self._told: set[str] = set()
         self._using = threading.RLock()  # The descriptor: after a close its number may belong to another file.
         self._stats: dict[int, Stat] = {}  # Of samples that are being decoded; taken before they were read.
         self._file: int | None = None
         self._writes = False
-        self.capacity = 0
-        """Number of images that it can hold: the first samples. 0 if there is no file."""
+        # The number of images that this process has read from the file or put there; and of those that it can hold.
+        self.count = self.capacity = 0
         self.images: NDArray[Any] = np.empty((0, *shape), dtype)
         """[capacity, ...] images, of which those named by `rows` are valid."""
         self._records: NDArray[Any] = np.empty(0, RECORD)
@@ -112,8 +100,7 @@ class DiskCache:
             mapped = mmap.mmap(self._file, self._end, access=mmap.ACCESS_READ)
         except OSError as error:
             self._tell("open", f"cannot be used ({error}): images are decoded in each epoch")
-            self.close()
-            return
+            return self.close()
         self._records = np.frombuffer(mapped, RECORD, capacity, PAGE)
         count = capacity * math.prod(shape)
         self.images = np.frombuffer(mapped, dtype, count, self._start).reshape(capacity, *shape)
@@ -124,35 +111,24 @@ class DiskCache:
         """Return whether the file exists and has the right content. Raise ValueError if it is no cache at all."""
         try:
             with open(self.path, "rb") as file:
-                page = file.read(PAGE)
-                length = os.fstat(file.fileno()).st_size
+                page, length = file.read(PAGE), os.fstat(file.fileno()).st_size
         except FileNotFoundError:
             return False
         if length == 0:  # An empty file, as tempfile makes them.
             return False
         if not page.startswith(MAGIC):
-            raise ValueError(
-                f"cache={self.path!r} must be a file that gpuload wrote, or none: what is there is something else, and "
-                "is left as it is; pass another path"
-            )
+            rule = f"cache={self.path!r} must be a file that gpuload wrote, or none"
+            raise ValueError(f"{rule}: what is there is something else, and is left as it is; pass another path")
         try:
             header = json.loads(page[len(MAGIC) :].rstrip(b"\0"))
             different = sorted(name for name in header | self._header if header.get(name) != self._header.get(name))
         except ValueError:
-            self._tell("header", "is damaged: it is made anew")
-            return False
+            return self._tell("header", "is damaged: it is made anew")
         if different:
-            name = different[0]
-            self._tell(
-                "key",
-                f"holds other images ({name} was {header.get(name)!r}, and is {self._header.get(name)!r}): it is made "
-                "anew; give each loader a path of its own",
-            )
-            return False
-        if length != self._end:
-            self._tell("length", "was cut short: it is made anew")
-            return False
-        return True
+            was, now = header.get(different[0]), self._header.get(different[0])
+            other = f"holds other images ({different[0]} was {was!r}, and is {now!r})"
+            return self._tell("key", f"{other}: it is made anew; give each loader a path of its own")
+        return length == self._end or self._tell("length", "was cut short: it is made anew")
 
     def _make(self) -> None:
         """Put an empty file there. Processes that have the old file open keep it."""
@@ -183,18 +159,14 @@ class DiskCache:
         """Mark the file as in use until it is closed. Empty spoilt slots if no other process uses the file."""
         assert self._file is not None
         try:
-            try:
+            with contextlib.suppress(BlockingIOError):
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                pass
-            else:
-                if self._writes:
-                    data = os.pread(self._file, self._start - PAGE, PAGE)
-                    states = np.frombuffer(data[: len(data) // RECORD.itemsize * RECORD.itemsize], RECORD)["state"]
-                    if (states > SPOILT).any():
-                        self._tell("damage", "is damaged: it has records that nobody wrote; they are emptied")
-                    for index in np.flatnonzero(states > VALID).tolist():
-                        self._record(index, EMPTY)
+                data = os.pread(self._file, self._start - PAGE, PAGE) if self._writes else b""
+                states = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)["state"]
+                if (states > SPOILT).any():
+                    self._tell("damage", "is damaged: it has records that nobody wrote; they are emptied")
+                for index in np.flatnonzero(states > VALID).tolist():
+                    self._record(index, EMPTY)
             fcntl.flock(self._file, fcntl.LOCK_SH)
         except OSError as error:  # A file system without locks: spoilt slots stay spoilt.
             log.debug("cache=%r cannot be locked: %s", self.path, error)
@@ -202,28 +174,16 @@ class DiskCache:
     def rows(self, indices: Indices) -> Indices:
         """Return [B], the places of these samples in `images`, or -1."""
         with self._using:
-            return self._rows(indices)
-
-    def _rows(self, indices: Indices) -> Indices:
-        if self._file is None or not self._whole():
-            return np.full(len(indices), -1)
-        within = np.minimum(indices, self.capacity - 1)
-        known = (within == indices) & self._checked[within]
-        if not known.all():
-            wanted = indices[(within == indices) & ~known]
-            for index, path in zip(wanted.tolist(), self._paths(wanted), strict=True):
-                self._check(index, path)
-            known = (within == indices) & self._checked[within]
-        return np.where(known, indices, -1)
-
-    def _whole(self) -> bool:
-        """Return whether the file still has its length: reading a mapping beyond its end would end the process."""
-        assert self._file is not None
-        if os.fstat(self._file).st_size == self._end:
-            return True
-        self._tell("length", "was cut short while it was used: images are decoded in each epoch")
-        self.close()
-        return False
+            # Reading a mapping beyond the end of its file would end the process.
+            if self._file is not None and os.fstat(self._file).st_size != self._end:
+                self._tell("length", "was cut short while it was used: images are decoded in each epoch")
+                self.close()
+            rows = held(indices, self._checked)
+            if len(wanted := indices[(rows < 0) & (indices < self.capacity)]):
+                for index, path in zip(wanted.tolist(), self._paths(wanted), strict=True):
+                    self._check(index, path)
+                rows = held(indices, self._checked)
+            return rows
 
     def _check(self, index: int, path: bytes) -> None:
         """Check whether the image is there and right. If not, remember its file's size and time before it is read."""
@@ -232,10 +192,9 @@ class DiskCache:
         except OSError:
             return
         stat = found.st_size, found.st_mtime_ns
-        record = self._records[index]
-        state, checksum, *told = (int(record[name]) for name in ("state", "checksum", "size", "changed"))
+        state, checksum, size, changed, _ = self._records[index].item()
         if state == VALID:
-            if tuple(told) != stat:
+            if (size, changed) != stat:
                 self._tell("stale", f"has images of files that have changed since, such as {os.fsdecode(path)!r}")
             elif zlib.crc32(self.images[index]) != checksum:
                 self._tell("damage", f"is damaged: the image of sample {index} is not what was written; it is decoded")
@@ -268,8 +227,7 @@ class DiskCache:
             if int(self._records["state"][index]) != EMPTY:
                 return
             data = image.reshape(-1).view(np.uint8).data
-            written = os.pwrite(self._file, data, self._start + index * self._bytes)
-            if written != self._bytes:
+            if os.pwrite(self._file, data, self._start + index * self._bytes) != self._bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._record(index, VALID, zlib.crc32(data), *stat)
             self._checked[index] = True
@@ -280,23 +238,24 @@ class DiskCache:
         finally:
             fcntl.lockf(self._file, fcntl.LOCK_UN, *where)
 
-    def _record(self, index: int, state: int, *rest: int) -> None:
+    def _record(self, index: int, state: int, checksum: int = 0, size: int = 0, changed: int = 0) -> None:
         if self._writes and self._file is not None:
-            record = np.array([(state, *rest, *[0] * (4 - len(rest)))], RECORD)
+            record = np.array((state, checksum, size, changed, 0), RECORD)
             os.pwrite(self._file, record.tobytes(), PAGE + index * RECORD.itemsize)
 
-    def _tell(self, kind: str, words: str) -> None:
-        """Log a message, once of each kind."""
+    def _tell(self, kind: str, words: str) -> bool:
+        """Log a message, once of each kind. Return False, as the checks that fail do."""
         if kind not in self._told:
             self._told.add(kind)
             log.warning("cache=%r %s", self.path, words)
+        return False
 
     def close(self) -> None:
         """Close the file."""
         with self._using:
-            file, self._file, self.capacity = self._file, None, 0
-            self._writes = False
+            file, self._file, self._writes, self.capacity = self._file, None, False, 0
             self._records, self.images = self._records[:0].copy(), self.images[:0].copy()
+            self._checked = self._checked[:0]
             if file is not None:
                 # A reader of an image keeps the mapping, and with it a duplicate of the descriptor.
                 with contextlib.suppress(OSError):

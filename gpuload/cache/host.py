@@ -18,40 +18,34 @@ log = logging.getLogger("gpuload")
 
 _AGAIN = 2**26
 """Number of bytes after which the free memory is checked again: other programs take memory too."""
-
 Indices = NDArray[np.int64]
+
+
+def held(numbers: Indices, there: NDArray[np.bool_]) -> Indices:
+    """Return the numbers of slots that hold an image, and -1 for others."""
+    if not len(there):
+        return np.full(len(numbers), -1)
+    within = np.clip(numbers, 0, len(there) - 1)
+    rows: Indices = np.where((within == numbers) & there[within], numbers, -1)
+    return rows
 
 
 class HostCache:
     """Images of one size in the host's memory, which the system provides as images come.
 
-    >>> cache = HostCache(10, (2, 2, 3), "uint8", limit=60)
-    >>> cache.put(np.array([1, 7]), np.ones((2, 2, 2, 3), np.uint8))
-    >>> cache.rows(np.array([0, 1, 7])).tolist()  # Of 10 images, the first 5 fit.
-    [-1, 1, -1]
-    >>> cache.images[1].sum(), cache.count
-    (np.uint64(12), 1)
+    `size` is the number of samples in the data set, `first` that of the first one that may be kept. `limit` is in
+    bytes, or a share of the free memory at any time; None: a quarter.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...], dtype: DTypeLike, limit: Limit = None, first: int = 0):
-        """
-        Args:
-            size: Number of samples in the data set.
-            shape: Shape of an image.
-            dtype: Dtype of an image.
-            limit: Bytes, or a share of the free memory at any time. None: a quarter.
-            first: Number of the first sample that may be kept.
-        """
         self._share = SHARE if limit is None else limit if isinstance(limit, float) else None
         self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
         most = int(self._share * free_memory()) if self._share is not None else int(limit or 0)
         self.capacity = min(max(0, size - first), most // self._bytes)
-        """Number of images that it can hold: samples from `first` on."""
         self._first = first
         self.images: NDArray[Any] = sparse((self.capacity, *shape), dtype)
         """[capacity, ...] images, of which those named by `rows` are valid."""
         self.count = 0
-        """Number of images that it holds."""
         self._there = np.zeros(self.capacity, bool)
         self._looked = 0  # Bytes that may be taken without another check.
         self._full = False  # Other programs have taken the memory.
@@ -59,12 +53,7 @@ class HostCache:
 
     def rows(self, indices: Indices) -> Indices:
         """Return [B], the places of these samples in `images`, or -1."""
-        if not self.count:
-            return np.full(len(indices), -1)
-        numbers = indices - self._first
-        within = np.clip(numbers, 0, self.capacity - 1)
-        rows: Indices = np.where((within == numbers) & self._there[within], numbers, -1)
-        return rows
+        return held(indices - self._first, self._there)
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
         """Keep the images [B, ...] of these samples, as far as there is room."""

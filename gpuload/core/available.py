@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import logging
 import os
@@ -17,22 +18,16 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def dali_installed() -> bool:
-    """Whether NVIDIA DALI can be imported."""
+def _installed(module: str) -> bool:
     try:
-        return importlib.util.find_spec("nvidia.dali") is not None
-    except ModuleNotFoundError:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # Not even the package around it is there.
         return False
 
 
-def numba_installed() -> bool:
-    """Whether numba can be imported."""
-    return importlib.util.find_spec("numba") is not None
-
-
-def cupy_installed() -> bool:
-    """Whether CuPy can be imported."""
-    return importlib.util.find_spec("cupy") is not None
+dali_installed = functools.partial(_installed, "nvidia.dali")
+numba_installed = functools.partial(_installed, "numba")
+cupy_installed = functools.partial(_installed, "cupy")
 
 
 def required(module: str, purpose: str, extra: str) -> Any:
@@ -40,9 +35,8 @@ def required(module: str, purpose: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:  # The cause is shown too: the package may be installed, and broken.
-        raise ImportError(
-            f"{purpose} needs {module}, which is not installed: pip install 'gpuload[{extra}]'"
-        ) from error
+        message = f"{purpose} needs {module}, which is not installed: pip install 'gpuload[{extra}]'"
+        raise ImportError(message) from error
 
 
 def announce(message: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import itertools
 import math
 import operator
 import re
@@ -19,10 +20,6 @@ from numpy.typing import NDArray
 Range = float | tuple[float, float]
 AnyClass = TypeVar("AnyClass", bound=type[Any])
 
-_UNITS = {"b": 1}
-for _power, _prefix in enumerate("kmgt", start=1):
-    _UNITS |= {f"{_prefix}b": 1000**_power, f"{_prefix}ib": 1024**_power}
-
 
 def checked_int(name: str, value: object, least: int) -> int:
     """Return `value` as an int. Raise ValueError if it is below `least`, or no integer of Python or NumPy."""
@@ -36,28 +33,21 @@ def checked_int(name: str, value: object, least: int) -> int:
 
 
 def checked_bytes(name: str, value: object) -> int:
-    """Return a number of bytes, at least 1, that is given as an integer or as text with a unit.
-
-    kB, MB, GB and TB are powers of 1000; KiB, MiB, GiB and TiB are powers of 1024. Upper and lower case are alike.
+    """Return a number of bytes, at least 1, from an integer or text. kB, MB ... are powers of 1000, KiB ... of 1024.
 
     >>> checked_bytes("cache_limit", "1.5 GiB"), checked_bytes("cache_limit", "500MB")
     (1610612736, 500000000)
-    >>> checked_bytes("cache_limit", "2 gigs")
-    Traceback (most recent call last):
-    ValueError: cache_limit must be a number of bytes of at least 1, such as 2_000_000_000, '2GB', '500 MB' or \
-'1.5GiB', not '2 gigs'
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?b)", value.strip().lower()) if isinstance(value, str) else None
+    size, pattern = value, r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b"
+    if isinstance(value, str) and (match := re.fullmatch(pattern, value.strip().lower())):
+        size = int(Fraction(match[1]) * (1024 if match[3] else 1000) ** " kmgt".index(match[2] or " "))
     try:
-        size = int(Fraction(match[1]) * _UNITS[match[2]]) if match else checked_int(name, value, 1)
-    except (KeyError, ValueError):
-        size = 0
-    if size < 1:
+        return checked_int(name, size, 1)
+    except ValueError:
         raise ValueError(
             f"{name} must be a number of bytes of at least 1, such as 2_000_000_000, '2GB', '500 MB' or '1.5GiB', "
             f"not {value!r}"
-        )
-    return size
+        ) from None
 
 
 def checked_size(name: str, value: Any) -> tuple[int, int]:
@@ -104,18 +94,10 @@ def probability(name: str, value: Any) -> float:
 
 
 def choice(name: str, value: object, options: Any, *, synonyms: Mapping[str, str] | None = None) -> None:
-    """Raise ValueError if `value` is none of the options, with advice where a word like it is known.
+    """Raise ValueError if `value` is none of the options, which are a `Literal` or an iterable of strings.
 
-    Args:
-        name: The argument, as users write it.
-        value: The value to check.
-        options: A `Literal` of strings, or an iterable of them.
-        synonyms: Other libraries' words, in lower case, and the option that each stands for; or, for a word without
-            an option, a sentence of advice.
+    `synonyms` has other libraries' words, in lower case, each with the option it stands for or a sentence of advice.
 
-    >>> choice("framework", "pytorch", ["numpy", "torch"], synonyms={"pytorch": "torch"})
-    Traceback (most recent call last):
-    ValueError: framework must be one of numpy, torch, not 'pytorch': pass framework='torch'
     >>> choice("framework", "nunpy", ["numpy", "torch"])
     Traceback (most recent call last):
     ValueError: framework must be one of numpy, torch, not 'nunpy': did you mean 'numpy'?
@@ -123,20 +105,16 @@ def choice(name: str, value: object, options: Any, *, synonyms: Mapping[str, str
     names = list(get_args(options) or options)
     if isinstance(value, str) and value in names:
         return
-    advice = ""
-    if isinstance(value, str):
-        meant = (synonyms or {}).get(value.lower())
-        if meant is not None:
-            advice = f": pass {name}={meant!r}" if meant in names else f": {meant}"
-        elif (near := nearest(value, names)) is not None:
-            advice = f": did you mean {near!r}?"
+    advice, word = "", value if isinstance(value, str) else ""
+    if (meant := (synonyms or {}).get(word.lower())) is not None:
+        advice = f": pass {name}={meant!r}" if meant in names else f": {meant}"
+    elif (near := nearest(word, names)) is not None:
+        advice = f": did you mean {near!r}?"
     raise ValueError(f"{name} must be one of {', '.join(names)}, not {value!r}{advice}")
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Return the name that `word` is most likely a misspelling of, or None.
-
-    Names with other digits are none: float64 is not a misspelling of float16.
+    """Return the name that `word` most likely misspells, or None. Digits must agree: float64 is not float16.
 
     >>> nearest("Float-32", ["float32", "float16"]), nearest("float64", ["float32", "float16"])
     ('float32', None)
@@ -148,13 +126,10 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def answers_unknown(**hints: str) -> Callable[[AnyClass], AnyClass]:
-    """Decorate a class so that an unknown keyword argument is answered with the right one.
-
-    The class's signature, its pickles and `dataclasses.replace` stay as they are. Place it above `@dataclass`.
+    """Decorate a class so that an unknown keyword argument is answered with the right one. Place it above `@dataclass`.
 
     Args:
-        hints: Advice by unknown argument, such as another library's name for an option. Misspellings of it get the
-            same advice.
+        hints: Advice by unknown argument, such as another library's name for an option, or by a misspelling of it.
 
     >>> @answers_unknown(drop_last="pass last_batch='drop'")
     ... class Loader:
@@ -181,19 +156,14 @@ def answers_unknown(**hints: str) -> Callable[[AnyClass], AnyClass]:
 
         def advice(name: str) -> str:
             near = name if name in hints else nearest(name, [*known, *hints])
-            if near is None:
-                return f"see help({_public_name(cls)})"
-            return hints.get(near) or f"did you mean {near!r}?"
+            if near is not None:
+                return hints.get(near) or f"did you mean {near!r}?"
+            # The shortest package that has the class, as in "gpuload.Augment".
+            packages = itertools.accumulate(cls.__module__.split("."), "{}.{}".format)
+            shown = (each for each in packages if getattr(sys.modules.get(each), cls.__name__, None) is cls)
+            return f"see help({next(shown, cls.__module__)}.{cls.__name__})"
 
         cls.__init__ = __init__
         return cls
 
     return decorate
-
-
-def _public_name(cls: type[Any]) -> str:
-    """Return the class's name after the shortest package that has it: "gpuload.Augment"."""
-    parts = cls.__module__.split(".")
-    packages = [".".join(parts[: number + 1]) for number in range(len(parts))]
-    shown = (package for package in packages if getattr(sys.modules.get(package), cls.__name__, None) is cls)
-    return f"{next(shown, cls.__module__)}.{cls.__name__}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -11,11 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Device:
-    """The CPU, or one CUDA device.
-
-    Args:
-        index: Number of the CUDA device. None: the CPU.
-    """
+    """CUDA device number `index`; the CPU if that is None."""
 
     index: int | None
 
@@ -30,36 +28,31 @@ CPU = Device(None)
 def device_count() -> int:
     """Return the number of CUDA devices that this process may use; 0 without a driver.
 
-    The driver's management library (NVML) tells it without a framework and without a CUDA context: after `cuInit`,
-    forked processes could not use CUDA. The driver itself is asked only if that library is missing, or if
-    `CUDA_VISIBLE_DEVICES` names parts of devices (MIG).
+    NVML, the driver's management library, tells it without `cuInit`, after which forked processes could not use CUDA.
+    The driver itself is asked only without NVML, or if `CUDA_VISIBLE_DEVICES` names parts of devices (MIG).
     """
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    counted = None if visible and "MIG-" in visible else _count_by_nvml(visible)
-    if counted is not None:
-        return counted
+    if "MIG-" not in (visible or ""):
+        with contextlib.suppress(OSError):
+            return _count_by_nvml(visible)
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
 
 
-def _count_by_nvml(visible: str | None) -> int | None:
-    """Return the number of devices that NVML shows and CUDA_VISIBLE_DEVICES leaves; None if NVML does not answer."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
+def _count_by_nvml(visible: str | None) -> int:
+    """Return the number of devices that NVML shows and CUDA_VISIBLE_DEVICES leaves; OSError if NVML does not answer."""
+    nvml = ctypes.CDLL("libnvidia-ml.so.1")
     if nvml.nvmlInit_v2() != 0:
-        return None
+        raise OSError("NVML does not start")
+    count = ctypes.c_uint(0)
     try:
-        count = ctypes.c_uint(0)
         if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-            return None
+            raise OSError("NVML does not count the devices")
         if visible is None:
             return count.value
         return _visible(visible, [_uuid(nvml, index) for index in range(count.value)])
@@ -82,26 +75,21 @@ def _visible(names: str, uuids: list[str]) -> int:
     >>> [_visible(names, uuids) for names in ("2,0", "0,7,1", "-1", "", "GPU-1c,GPU-8f6b", "GPU-8f6")]
     [2, 1, 0, 0, 2, 0]
     """
-    count = 0
-    for name in names.split(","):
-        name = name.strip()
+
+    def there(name: str) -> bool:
         if name.startswith("GPU-"):
-            there = sum(uuid.startswith(name) for uuid in uuids) == 1
-        else:
-            there = name.isdecimal() and int(name) < len(uuids)
-        if not there:
-            break
-        count += 1
-    return count
+            return sum(uuid.startswith(name) for uuid in uuids) == 1
+        return name.isdecimal() and int(name) < len(uuids)
+
+    return len(list(itertools.takewhile(there, map(str.strip, names.split(",")))))
 
 
 def _wanted(device: object) -> tuple[str, object]:
-    """Return what names the device, the argument or the environment's variable, and the name."""
-    if type(device).__module__ == "torch" and type(device).__name__ == "device":
-        return "device", str(device)
+    """Return where the device is named, in the argument or the environment's variable, and the name."""
     if device == "auto" and "GPULOAD_DEVICE" in os.environ:
         return "GPULOAD_DEVICE", os.environ["GPULOAD_DEVICE"]
-    return "device", device
+    is_torch = (type(device).__module__, type(device).__name__) == ("torch", "device")
+    return "device", str(device) if is_torch else device
 
 
 def is_auto(device: object) -> bool:
@@ -110,15 +98,10 @@ def is_auto(device: object) -> bool:
 
 
 def resolve(device: object) -> Device:
-    """Return the device of that name.
+    """Return the device of that name: "auto", "cpu", "cuda", "cuda:N", or a `torch.device`.
 
-    Args:
-        device: "auto", "cpu", "cuda", "cuda:N", or a `torch.device`. "auto" takes the first GPU, or else the CPU; the
-            environment's GPULOAD_DEVICE overrides it.
-
-    Raises:
-        ValueError: The name is another one.
-        RuntimeError: The machine does not have that CUDA device.
+    "auto" takes the first GPU, or else the CPU; the environment's GPULOAD_DEVICE overrides it. Raise ValueError for
+    another name, RuntimeError if the machine does not have that CUDA device.
 
     >>> str(resolve("cpu"))
     'cpu'
@@ -131,10 +114,7 @@ def resolve(device: object) -> Device:
         return Device(0) if device_count() else CPU
     match = re.fullmatch(r"cpu|cuda(?::(\d+))?", value) if isinstance(value, str) else None
     if match is None:
-        advice = ""
-        if (meant := _meant(value)) is not None:
-            advice = f": pass device={meant!r}" if name == "device" else f": set {name}={meant}"
-        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {value!r}{advice}")
+        raise ValueError(f"{name} must be 'auto', 'cpu', 'cuda' or 'cuda:N', not {value!r}{_advice(name, value)}")
     if value == "cpu":
         return CPU
     index, count = int(match[1] or 0), device_count()
@@ -146,11 +126,12 @@ def resolve(device: object) -> Device:
     return Device(index)
 
 
-def _meant(value: object) -> str | None:
-    """Return the device that another library's name stands for: "gpu:1", TensorFlow's "/GPU:1", PyTorch's 1."""
+def _advice(name: str, value: object) -> str:
+    """Return advice if another library calls a device so: "gpu:1", TensorFlow's "/GPU:1", PyTorch's 1."""
     text = f"gpu:{value}" if type(value) is int else str(value).lower()
     match = re.fullmatch(r"/?(?:device:)?(cpu|gpu|cuda)(?::(\d+))?", text)
     if match is None:
-        return None
+        return ""
     number = int(match[2] or 0)
-    return "cpu" if match[1] == "cpu" else f"cuda:{number}" if number else "cuda"
+    meant = "cpu" if match[1] == "cpu" else f"cuda:{number}" if number else "cuda"
+    return f": pass device={meant!r}" if name == "device" else f": set {name}={meant}"

@@ -21,9 +21,7 @@ class BadSample:
 
 
 class SampleError(RuntimeError):
-    """A batch could not be made because some of its files cannot be read.
-
-    Only this batch is lost. The loader goes on with the next one.
+    """A batch could not be made because some of its files cannot be read. The next batch can be.
 
     Args:
         samples: The bad samples, in the order of the batch; also an attribute.

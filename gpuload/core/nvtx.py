@@ -13,11 +13,7 @@ def range(name: str) -> AbstractContextManager[object]:
     """Return a context that Nsight Systems and other NVTX tools show under this name.
 
     Each name has one context, for all threads and any depth; without a profiler it costs a few hundred nanoseconds.
-    NVIDIA's package nvtx is imported with the first range. Without that package, or with the environment's
-    NVTX_DISABLE=1, the context does nothing.
-
-    >>> with range("submit"):
-    ...     pass
+    It does nothing without NVIDIA's package nvtx, or with the environment's NVTX_DISABLE=1.
     """
     try:
         import nvtx

@@ -1,8 +1,8 @@
 """Hands batches to a framework, on the device where they are, without a copy where the framework allows that.
 
 Each file defines one `Framework`. Its `convert` takes an engine's array (a NumPy array; on a GPU a CuPy array or a DALI
-tensor) and returns the framework's own array over the same memory. That memory lives as long as the batch, or anything
-made from it without a copy. No framework is imported before it is chosen. CONTRIBUTING tells how to add one.
+tensor) and returns the framework's own over the same memory, which lives as long as the batch, or anything made from it
+without a copy. No framework is imported before it is chosen. CONTRIBUTING tells how to add one.
 """
 
 from __future__ import annotations
@@ -23,36 +23,23 @@ from gpuload.delivery.torch import TORCH
 __all__ = ["CUPY_ALLOCATOR", "FRAMEWORKS", "Allocator", "Framework", "choose"]
 
 FRAMEWORKS = {framework.name: framework for framework in (NUMPY, TORCH, TENSORFLOW, JAX, CUPY, DLPACK)}
-"""All frameworks, by name."""
 
-_SYNONYMS = {
-    "pytorch": "torch",
-    "tf": "tensorflow",
-    "np": "numpy",
-    "numpy.ndarray": "numpy",
-    "keras": "for Keras use gpuload.keras, which delivers to Keras' backend",
-}
+_KERAS = "for Keras use gpuload.keras, which delivers to Keras' backend"
+_SYNONYMS = {"pytorch": "torch", "tf": "tensorflow", "np": "numpy", "numpy.ndarray": "numpy", "keras": _KERAS}
 
 
 def choose(framework: str | None, device: Device) -> Framework:
-    """Return the framework of that name, after checking that it is installed and can use the device.
+    """Return the framework of that name, or NumPy on the CPU and CuPy on a GPU.
 
-    Args:
-        framework: A name in `FRAMEWORKS`. None takes NumPy on the CPU and CuPy on a GPU.
-        device: Where batches are made.
-
-    Raises:
-        ValueError: The name is unknown, or it is "cupy" and batches are made on the CPU.
-        ImportError: The framework is not installed.
-        RuntimeError: The framework cannot use the GPU.
+    Raise ValueError for an unknown name, or for "cupy" with batches on the CPU; ImportError if the framework is not
+    installed; RuntimeError if it cannot use the GPU.
     """
     if framework is None:
         framework = "numpy" if device == CPU else "cupy"
     choice("framework", framework, FRAMEWORKS, synonyms=_SYNONYMS)
     if framework == "cupy" and device == CPU:
-        raise ValueError(
-            "framework='cupy' needs a GPU, but batches are made on cpu: pass device='cuda' or framework='numpy'"
-        )
+        advice = "pass device='cuda' or framework='numpy'"
+        raise ValueError(f"framework='cupy' needs a GPU, but batches are made on cpu: {advice}")
     module = "cupy" if framework == "dlpack" and device != CPU else framework
     if (extra := FRAMEWORKS[module].extra) is not None:
         required(module, f"framework={framework!r}", extra)

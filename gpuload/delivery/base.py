@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from gpuload.core.available import required
 from gpuload.core.device import Device
@@ -14,12 +13,10 @@ from gpuload.core.device import Device
 
 @dataclass(frozen=True)
 class Allocator:
-    """How a framework allocates arrays on a GPU."""
+    """How a framework allocates arrays on a GPU: `empty` takes a shape, a dtype's name and a device."""
 
     empty: Callable[[tuple[int, ...], str, Device], Any]
-    """Takes a shape, the name of a dtype and a device; returns an array for a kernel to write."""
     pointer: Callable[[Any], int]
-    """Returns the address of such an array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +25,18 @@ class Framework:
 
     Args:
         name: As users write it.
-        convert: Takes an engine's array, the device and a dtype; returns the framework's array. The dtype is "bfloat16"
-            where an array in another dtype has to be converted to it, and otherwise it changes nothing.
+        convert: Takes an engine's array, the device and a dtype; returns the framework's array. It converts to
+            "bfloat16" only; other dtypes change nothing.
         extra: Extra of gpuload that installs the framework. None: the framework needs no package of its own.
         has: Whether the framework has arrays of a dtype, given by NumPy's name or as "bfloat16".
         dtype_setting: The framework's setting that gives it more dtypes of numbers, for error messages.
         gpus: Number of GPUs that the framework can use. None: all of them.
-        stream: Returns the CUDA stream on which the framework will use the next batch. None: the host waits until the
-            batch is complete.
+        stream: Returns the CUDA stream that will use the next batch. None: the host waits for the batch.
         allocator: Allocates the arrays that kernels write. None: CuPy does, and `convert` makes them the framework's.
-        split: Takes one of the framework's arrays and a number; returns parts of at most that many rows, over the same
-            memory. None: the engine's array is sliced, and each slice is converted.
+        split: Cuts one of the framework's arrays into parts of at most so many rows, over the same memory. None: the
+            engine's array is sliced, and each slice is converted.
         label_dtype: Dtype that integer labels of images are converted to. None: they keep theirs.
-        layout: Layout of images where the user asks for none: "HWC" or "CHW".
+        layout: Layout of images by default: "HWC" or "CHW".
     """
 
     name: str
@@ -70,14 +66,8 @@ class Framework:
 
 
 def is_number(dtype: str) -> bool:
-    """Whether the dtype holds numbers of at most 64 bits, or complex ones of at most 128."""
-    if dtype == "bfloat16":
-        return True
-    try:
-        found = np.dtype(dtype)
-    except TypeError:  # NumPy cannot read every name that it gives: "str32".
-        return False
-    return found.kind in "biufc" and found.char not in "gG"
+    """Whether the dtype, by NumPy's name, holds numbers of at most 64 bits, or complex ones of at most 128."""
+    return bool(re.fullmatch("bfloat16|bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", dtype))
 
 
 def bfloat16(library: str) -> Any:

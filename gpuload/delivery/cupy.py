@@ -12,11 +12,7 @@ from gpuload.core.available import required
 from gpuload.core.device import Device
 from gpuload.delivery.base import Allocator, Framework, bfloat16, is_number
 
-
-@functools.cache
-def import_cupy() -> Any:
-    """Return the module `cupy`."""
-    return required("cupy", "framework='cupy'", "cuda13")
+import_cupy = functools.cache(functools.partial(required, "cupy", "framework='cupy'", "cuda13"))
 
 
 def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
@@ -28,15 +24,13 @@ def to_cupy(array: Any, device: Device, dtype: str | None = None) -> Any:
 
 
 def _empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
-    cupy = import_cupy()
-    with cupy.cuda.Device(device.index):
-        return cupy.empty(shape, bfloat16("CuPy") if dtype == "bfloat16" else dtype)
+    with import_cupy().cuda.Device(device.index):
+        return import_cupy().empty(shape, bfloat16("CuPy") if dtype == "bfloat16" else dtype)
 
 
 def _stream(device: Device) -> int:
-    cupy = import_cupy()
-    with cupy.cuda.Device(device.index):
-        return int(cupy.cuda.get_current_stream().ptr)
+    with import_cupy().cuda.Device(device.index):
+        return int(import_cupy().cuda.get_current_stream().ptr)
 
 
 CUPY_ALLOCATOR = Allocator(_empty, operator.attrgetter("data.ptr"))

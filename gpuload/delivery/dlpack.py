@@ -17,9 +17,8 @@ def to_dlpack(array: Any, device: Device, dtype: str | None = None) -> Any:
         return np.asarray(array)
     result = to_cupy(array, device)
     if isinstance(array, np.ndarray):
-        cupy = import_cupy()
-        with cupy.cuda.Device(device.index):
-            cupy.cuda.get_current_stream().synchronize()
+        with import_cupy().cuda.Device(device.index):
+            import_cupy().cuda.get_current_stream().synchronize()
     return result
 
 

@@ -13,24 +13,19 @@ from gpuload.core.memory import ALIGNED
 from gpuload.delivery.base import Framework, is_number
 from gpuload.delivery.cupy import import_cupy
 
-
-@functools.cache
-def import_jax() -> Any:
-    """Return the module `jax`."""
-    return required("jax", "framework='jax'", "jax")
+import_jax = functools.cache(functools.partial(required, "jax", "framework='jax'", "jax"))
 
 
 def to_jax(array: Any, device: Device, dtype: str | None = None) -> Any:
     """Return a `jax.Array` on the device. JAX keeps the memory until no computation reads it.
 
-    Two kinds of arrays are copied: those with one number a sample, such as labels; and those whose address is no
-    multiple of 64 bytes, on the CPU by JAX itself, on a GPU here, since XLA refuses to run with them.
+    Arrays with one number a sample, such as labels, are copied. So are those whose address is no multiple of 64 bytes,
+    which XLA refuses: on the CPU by JAX itself, on a GPU here.
     """
     jax = import_jax()
     if device == CPU or isinstance(array, np.ndarray):
         host = np.asarray(array)
-        # Both ways do what jax.device_put does, with less Python. The first is the faster one, and copies.
-        if host.ndim == 1:
+        if host.ndim == 1:  # Both ways do what jax.device_put does, with less Python. This one is faster, and copies.
             result = _copy_to(device)(host)
         else:
             result = jax.make_array_from_callback(host.shape, _sharding(device), lambda index: host)
@@ -47,10 +42,9 @@ def to_jax(array: Any, device: Device, dtype: str | None = None) -> Any:
 
 @functools.cache
 def _sharding(device: Device) -> Any:
-    jax = import_jax()
-    here = jax.local_devices(backend="cpu" if device == CPU else "gpu")
+    here = import_jax().local_devices(backend="cpu" if device == CPU else "gpu")
     number = 0 if device == CPU else [gpu.local_hardware_id for gpu in here].index(device.index)
-    return jax.sharding.SingleDeviceSharding(here[number])
+    return import_jax().sharding.SingleDeviceSharding(here[number])
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -16,35 +17,28 @@ from gpuload.plan.order import Order
 def shard_of(sharding: Any, batch_size: int) -> tuple[int, int]:
     """Return (rank, count): the part of each batch that this process makes, which its devices in the mesh settle.
 
-    Args:
-        sharding: A `jax.sharding.NamedSharding` that spreads the first axis, and no other, in equal parts.
-        batch_size: Samples in a batch of all processes together.
-
-    Raises:
-        ValueError: The sharding is another one, or cannot spread the batch.
-        ImportError: JAX is not installed.
+    `batch_size` counts the samples of all processes together. Raise ValueError unless `sharding` is a
+    `jax.sharding.NamedSharding` that spreads the first axis, and no other, in equal parts.
     """
     jax = import_jax()
     if not isinstance(sharding, jax.sharding.NamedSharding) or not isinstance(sharding.mesh, jax.sharding.Mesh):
         raise ValueError(f"sharding must be a jax.sharding.NamedSharding over a mesh of devices, not {sharding!r}")
     unsettled = jax.sharding.PartitionSpec.UNCONSTRAINED in sharding.spec
     if unsettled or any(axes is not None for axes in sharding.spec[1:]):
-        raise ValueError(
-            f"sharding must spread the first axis, that of the samples, and no other, not {sharding.spec}: pass "
-            "NamedSharding(mesh, PartitionSpec(...)) with one entry"
-        )
+        rule = f"sharding must spread the first axis, that of the samples, and no other, not {sharding.spec}"
+        raise ValueError(f"{rule}: pass NamedSharding(mesh, PartitionSpec(...)) with one entry")
     pieces = _pieces(sharding)
     if batch_size % pieces:
         raise ValueError(f"batch_size must be a multiple of the {pieces} parts that sharding makes, not {batch_size}")
     rows: dict[int, set[tuple[int, int]]] = {}
     for device, (index, *_) in sharding.devices_indices_map((batch_size,)).items():
-        start, stop, _ = index.indices(batch_size)
-        rows.setdefault(device.process_index, set()).add((start, stop))
+        rows.setdefault(device.process_index, set()).add(index.indices(batch_size)[:2])
     spans = {process: (min(parts)[0], max(parts)[1]) for process, parts in rows.items()}
     sizes = {stop - start for start, stop in spans.values()}
-    whole = all(sum(b - a for a, b in parts) == spans[p][1] - spans[p][0] for p, parts in rows.items())
     size = max(sizes)
-    if len(sizes) > 1 or not whole or any(start % size for start, _ in spans.values()):
+    # Parts with gaps between them have fewer rows than their span.
+    gaps = any(sum(stop - start for start, stop in parts) < size for parts in rows.values())
+    if len(sizes) > 1 or gaps or any(start % size for start, _ in spans.values()):
         raise ValueError(
             "sharding must give each process one stretch of the batch, all of the same length, but the processes' rows "
             f"are {sorted(sorted(parts) for parts in rows.values())}: order the mesh's devices by process"
@@ -56,36 +50,27 @@ def shard_of(sharding: Any, batch_size: int) -> tuple[int, int]:
 
 def _pieces(sharding: Any) -> int:
     """Return the number of parts that the first axis is cut into."""
-    axes = sharding.spec[0] if sharding.spec else None
-    names = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
-    return int(np.prod([sharding.mesh.shape[name] for name in names], dtype=int))
+    axes = sharding.spec[0] if sharding.spec else ()
+    names = axes if isinstance(axes, tuple) else (axes,)
+    return math.prod(sharding.mesh.shape[name] for name in names if name is not None)
 
 
 def check_last_batch(order: Order, sharding: Any) -> None:
     """Raise ValueError if the order ends in a short batch that the sharding cannot spread."""
-    left = order.size % order.batch_size
-    pieces = _pieces(sharding)
+    left, pieces = order.size % order.batch_size, _pieces(sharding)
     if order.last_batch == "keep" and left % pieces:
-        raise ValueError(
-            f"last_batch='keep' leaves a batch of {left}, which sharding cannot spread in {pieces} equal parts: pass "
-            "last_batch='drop' or 'pad'"
-        )
+        fault = f"last_batch='keep' leaves a batch of {left}, which sharding cannot spread in {pieces} equal parts"
+        raise ValueError(f"{fault}: pass last_batch='drop' or 'pad'")
 
 
 def sharded(framework: Framework, sharding: Any, count: int, device: Device) -> Framework:
-    """Return JAX as a framework whose batches are global arrays, assembled from each process's part.
+    """Return JAX as a framework whose batches are global arrays, assembled from the parts of `count` processes.
 
-    Args:
-        framework: The framework JAX, as `choose` returns it.
-        sharding: How the batch is spread over devices; `shard_of` has checked it.
-        count: Number of processes that make a part.
-        device: Where this process makes its part.
-
-    Raises:
-        ValueError: The devices of the sharding are of another kind than `device`.
+    `shard_of` has checked the sharding. Raise ValueError if its devices are of another kind than `device`, where this
+    process makes its part.
     """
     jax = import_jax()
-    platforms = {"cpu" if gpu.platform == "cpu" else "cuda" for gpu in sharding.device_set}
+    platforms = {"cpu" if each.platform == "cpu" else "cuda" for each in sharding.device_set}
     if platforms != {"cpu" if device == CPU else "cuda"}:
         raise ValueError(
             f"sharding must be over devices like {device}, where batches are made, not over {', '.join(platforms)}: "

@@ -12,19 +12,15 @@ from gpuload.core.device import CPU, Device
 from gpuload.core.memory import ALIGNED, aligned
 from gpuload.delivery.base import Framework
 
-
-@functools.cache
-def _tensorflow() -> Any:
-    return required("tensorflow", "framework='tensorflow'", "tensorflow")
+_tf = functools.cache(functools.partial(required, "tensorflow", "framework='tensorflow'", "tensorflow"))
 
 
 def to_tensorflow(array: Any, device: Device, dtype: str | None = None) -> Any:
-    """Return an eager `tf.Tensor` on the device.
+    """Return an eager `tf.Tensor` on the device, on a GPU a copy.
 
-    On a GPU it is a copy on that GPU. TensorFlow releases memory that is not its own while kernels that read it still
-    wait on its stream, and it does not tell which stream that is.
+    TensorFlow releases memory of others while kernels that read it still wait on its stream, which it does not tell.
     """
-    tf = _tensorflow()
+    tf = _tf()
     if device == CPU or isinstance(array, np.ndarray):
         tensor = _from_host(tf, np.asarray(array), device)
     else:
@@ -46,15 +42,10 @@ def _from_host(tf: Any, array: Any, device: Device) -> Any:
         return tf.convert_to_tensor(array)
 
 
-def _has(dtype: str) -> bool:
-    tf = _tensorflow()
-    return isinstance(getattr(tf, dtype, None), tf.DType) or dtype.startswith(("str", "bytes"))
-
-
 TENSORFLOW = Framework(
     name="tensorflow",
     convert=to_tensorflow,
     extra="tensorflow",
-    has=_has,
-    gpus=lambda: len(_tensorflow().config.list_physical_devices("GPU")),
+    has=lambda dtype: isinstance(getattr(_tf(), dtype, None), _tf().DType) or dtype.startswith(("str", "bytes")),
+    gpus=lambda: len(_tf().config.list_physical_devices("GPU")),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,10 +12,7 @@ from gpuload.core.available import required
 from gpuload.core.device import CPU, Device
 from gpuload.delivery.base import Allocator, Framework
 
-
-@functools.cache
-def _torch() -> Any:
-    return required("torch", "framework='torch'", "torch")
+_torch = functools.cache(functools.partial(required, "torch", "framework='torch'", "torch"))
 
 
 def to_torch(array: Any, device: Device, dtype: str | None = None) -> Any:
@@ -33,31 +29,20 @@ def to_torch(array: Any, device: Device, dtype: str | None = None) -> Any:
     return tensor.to(torch.bfloat16) if dtype == "bfloat16" else tensor
 
 
-def _has(dtype: str) -> bool:
-    torch = _torch()
-    return isinstance(getattr(torch, dtype, None), torch.dtype)
-
-
 def _empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
-    torch = _torch()
-    return torch.empty(shape, dtype=getattr(torch, dtype), device=str(device))
-
-
-def _split(tensor: Any, size: int) -> Sequence[Any]:
-    # Unlike `split`, whose parts are views for autograd, it lets the user change one batch in place.
-    parts: Sequence[Any] = tensor.unsafe_split(size)
-    return parts
+    return _torch().empty(shape, dtype=getattr(_torch(), dtype), device=str(device))
 
 
 TORCH = Framework(
     name="torch",
     convert=to_torch,
     extra="torch",
-    has=_has,
+    has=lambda dtype: isinstance(getattr(_torch(), dtype, None), _torch().dtype),
     gpus=lambda: int(_torch().cuda.device_count()),
     stream=lambda device: int(_torch().cuda.current_stream(device.index).cuda_stream),
     allocator=Allocator(_empty, operator.methodcaller("data_ptr")),
-    split=_split,
+    # Unlike `split`, whose parts are views for autograd, it lets the user change one batch in place.
+    split=lambda tensor, size: tensor.unsafe_split(size),
     label_dtype="int64",  # PyTorch's losses ask for it.
     layout="CHW",
 )

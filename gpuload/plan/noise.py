@@ -8,23 +8,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-UInts = NDArray[np.uint32]
+Words = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32], NDArray[np.uint32]]
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 
 
-def philox4x32(counter: tuple[UInts, UInts, UInts, UInts], key: tuple[int, int]) -> tuple[UInts, UInts, UInts, UInts]:
-    """Return four random words for each counter of four words, which broadcast against each other.
-
-    >>> zero = np.zeros(1, np.uint32)
-    >>> [f"{int(word[0]):08x}" for word in philox4x32((zero, zero, zero, zero), (0, 0))]
-    ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
-    """
+def philox4x32(counter: Words, key: tuple[int, int]) -> Words:
+    """Return four random words for each counter of four words, which broadcast against each other."""
     a, b, c, d = counter
+    left, right = np.uint32(key[0]), np.uint32(key[1])
     with np.errstate(over="ignore"):
-        left, right = np.uint32(key[0]), np.uint32(key[1])
         for _ in range(10):
             one, two = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
             a, b = (two >> _HALF).astype(np.uint32) ^ b ^ left, (two & _LOW).astype(np.uint32)
@@ -41,18 +36,12 @@ def normal(seed: int, epoch: int, positions: NDArray[np.int64], count: int) -> N
     sqrt(-2 ln u) · (cos 2πv, sin 2πv) with u = ((p >> 8) + 1) / 2**24 and v = (q >> 8) / 2**24, in float32.
     """
     places = positions.astype(np.uint64)[:, np.newaxis]
-    counter = (
-        np.arange(-(-count // 4), dtype=np.uint32)[np.newaxis],
-        np.full((1, 1), epoch % 2**32, np.uint32),
-        (places & _LOW).astype(np.uint32),
-        (places >> _HALF).astype(np.uint32),
-    )
-    words = philox4x32(counter, (seed % 2**32, seed // 2**32))
-    result = np.empty((len(positions), -(-count // 4), 4), np.float32)
-    for pair in (0, 2):
-        p, q = words[pair] >> np.uint32(8), words[pair + 1] >> np.uint32(8)
+    low, high = (places & _LOW).astype(np.uint32), (places >> _HALF).astype(np.uint32)
+    counter = np.arange(-(-count // 4), dtype=np.uint32), np.array([epoch % 2**32], np.uint32), low, high
+    words = [word >> np.uint32(8) for word in philox4x32(counter, (seed % 2**32, seed // 2**32))]
+    result = []
+    for p, q in (words[:2], words[2:]):
         radius = np.sqrt(np.float32(-2.0) * np.log((p + np.uint32(1)).astype(np.float32) * np.float32(2.0**-24)))
         angle = np.float32(2 * np.pi) * (q.astype(np.float32) * np.float32(2.0**-24))
-        result[..., pair] = radius * np.cos(angle)
-        result[..., pair + 1] = radius * np.sin(angle)
-    return result.reshape(len(positions), -1)[:, :count]
+        result += [radius * np.cos(angle), radius * np.sin(angle)]
+    return np.stack(result, axis=-1).reshape(len(positions), -1)[:, :count]

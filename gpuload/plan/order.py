@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gpuload.core.checks import checked_int, choice
 from gpuload.plan.streams import ORDER, SUBSTITUTES, philox
 
+Indices = NDArray[np.int64]
 LastBatch = Literal["keep", "drop", "pad"]
 
 LISTED = 2**22
@@ -22,31 +23,28 @@ _ROUNDS = 8
 _MIX = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 
-def scattered(positions: NDArray[np.int64], size: int, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+def scattered(positions: Indices, size: int, keys: NDArray[np.uint64]) -> Indices:
     """Return the samples [B] at these positions, in an order of `size` samples that `keys` settle, without a list.
 
     A Feistel network permutes the numbers with as many bits as `size` takes: it changes each half of the bits in turn
-    by a hash of the other half, which can be undone, so that no two positions give one sample. A result beyond `size`
-    goes through the network again. Luby and Rackoff, "How to construct pseudorandom permutations from pseudorandom
-    functions", 1988; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002, for the walk along a cycle.
-
-    >>> sorted(scattered(np.arange(10), 10, np.arange(8, dtype=np.uint64)).tolist())
-    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    by a hash of the other half, which can be undone. A result beyond `size` goes through the network again. Luby and
+    Rackoff, "How to construct pseudorandom permutations from pseudorandom functions", 1988; Black and Rogaway,
+    "Ciphers with arbitrary finite domains", 2002.
     """
     bits = max(2, (size - 1).bit_length())
-    low_bits, one = np.uint64(bits // 2), np.uint64(1)
-    masks = (one << np.uint64(bits - bits // 2)) - one, (one << low_bits) - one
+    low_bits = np.uint64(bits // 2)
+    masks = np.uint64(2 ** (bits - bits // 2) - 1), np.uint64(2 ** (bits // 2) - 1)
 
-    def network(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def network(values: NDArray[np.uint64]) -> Any:
         halves = [values >> low_bits, values & masks[1]]
-        for number in range(_ROUNDS):
-            mixed = (halves[1 - number % 2] + keys[number]) * _MIX[0]
+        for number, key in enumerate(keys):
+            this, other = number % 2, 1 - number % 2
+            mixed = (halves[other] + key) * _MIX[0]
             mixed = (mixed ^ (mixed >> np.uint64(32))) * _MIX[1]
-            halves[number % 2] = halves[number % 2] ^ ((mixed >> np.uint64(32)) & masks[number % 2])
-        joined: NDArray[np.uint64] = halves[0] << low_bits | halves[1]
-        return joined
+            halves[this] = halves[this] ^ ((mixed >> np.uint64(32)) & masks[this])
+        return halves[0] << low_bits | halves[1]
 
-    found = network(positions.astype(np.uint64))
+    found: NDArray[np.uint64] = network(positions.astype(np.uint64))
     while len(beyond := np.flatnonzero(found >= np.uint64(size))):
         found[beyond] = network(found[beyond])
     return found.astype(np.int64)
@@ -121,32 +119,31 @@ class Order:
                 "or 'drop'"
             )
 
-    def indices(self, epoch: int) -> NDArray[np.int64]:
+    def indices(self, epoch: int) -> Indices:
         """Return [size] every sample once, in the order of that epoch."""
-        return self._samples(epoch)(np.arange(self.size))
+        found: Indices = self._samples(epoch)(np.arange(self.size))
+        return found
 
     def bounds(self, number: int, start: int = 0) -> tuple[int, int]:
         """Return the positions in the epoch between which batch `number` lies, counted after `start` samples."""
         first = start + number * self.batch_size
         stop = first + self.batch_size
-        if self.last_batch == "keep":
-            ahead = self.left(start) - 1 - number  # Number of batches that follow.
-            if ahead == 0:
-                first, stop = min(first, self.size - self.shard[1]), self.size
-            elif ahead == 1:
-                stop = min(stop, self.size - self.shard[1])
+        ahead = self.left(start) - 1 - number  # Number of batches that follow.
+        if self.last_batch == "keep" and ahead == 0:
+            first, stop = min(first, self.size - self.shard[1]), self.size
+        elif self.last_batch == "keep" and ahead == 1:
+            stop = min(stop, self.size - self.shard[1])
         return first, stop
 
     def batches(
         self, epoch: int, start: int = 0, together: int = 1, numbers: Iterable[int] | None = None
-    ) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    ) -> Iterator[tuple[int, Indices]]:
         """Yield each batch: the position of its first sample, and its samples [B].
 
         Args:
             epoch: Number of the epoch.
             start: Number of samples at the epoch's start that are left out.
-            together: Number of batches in one piece, as far as so many are left. A shard gets one batch at a time,
-                since its parts of several batches do not lie side by side in the epoch.
+            together: Number of batches in one piece, at most. A shard's parts of several batches do not adjoin: 1.
             numbers: Numbers of the batches to yield, in this order, counted after `start`. None: all of them.
         """
         rank, count = self.shard
@@ -161,7 +158,7 @@ class Order:
             # A data set that is smaller than a batch is repeated.
             yield int(positions[0]), samples(positions if stop <= self.size else positions % self.size)
 
-    def _samples(self, epoch: int) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    def _samples(self, epoch: int) -> Callable[[Indices], Any]:
         """Return a function from positions in the epoch to samples."""
         if not self.shuffle:
             return lambda positions: positions
@@ -169,11 +166,9 @@ class Order:
         if self.size > LISTED:
             return functools.partial(scattered, size=self.size, keys=generator.random_raw(_ROUNDS))
         # NumPy promises that RandomState draws the same in every version (NEP 19).
-        permutation: NDArray[np.int64] = np.random.RandomState(generator).permutation(self.size)
-        return permutation.take
+        return np.random.RandomState(generator).permutation(self.size).take
 
 
-def substitutes(seed: int, epoch: int, size: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+def substitutes(seed: int, epoch: int, size: int, positions: Indices) -> Indices:
     """Return the samples [B] that replace those at these positions, from a second permutation of all samples."""
-    keys = philox(seed, epoch, SUBSTITUTES).random_raw(_ROUNDS)
-    return scattered(positions % size, size, keys)
+    return scattered(positions % size, size, philox(seed, epoch, SUBSTITUTES).random_raw(_ROUNDS))

@@ -1,1 +1,1 @@
-"""reading"""
+"""Bytes and headers of files."""

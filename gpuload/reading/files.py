@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import itertools
+import functools
 import os
 import queue
 import stat
@@ -16,7 +16,6 @@ from gpuload.core.errors import TooManyErrors
 
 READERS = 64
 """Number of files read at once, so that several blocked files take no longer than one."""
-
 _KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -28,21 +27,16 @@ class Daemon:
     """A thread that makes one call after another. The interpreter's end does not wait for it.
 
     It would wait for the threads of a ThreadPoolExecutor, even if their calls never return.
-
-    >>> daemon = Daemon()
-    >>> daemon.submit(max, 3, 5).result()
-    5
-    >>> daemon.close()
     """
 
     def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
         threading.Thread(target=_serve, args=(self._calls,), name="gpuload-daemon", daemon=True).start()
 
     def submit(self, call: Callable[..., Any], *args: Any, **options: Any) -> Future[Any]:
         """Make the call after the ones before it."""
         future: Future[Any] = Future()
-        self._calls.put((future, lambda: call(*args, **options)))
+        self._calls.put((future, functools.partial(call, *args, **options)))
         return future
 
     def close(self) -> None:
@@ -50,7 +44,7 @@ class Daemon:
         self._calls.put(None)
 
 
-def _serve(calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]) -> None:
+def _serve(calls: queue.SimpleQueue[Any]) -> None:
     while (item := calls.get()) is not None:
         future, call = item
         try:
@@ -72,16 +66,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def read(path: str, timeout: float | None = None) -> bytes:
-    """Return the bytes of a file.
+    """Return the bytes of a file. After `timeout` seconds, the thread that reads it is left behind.
 
-    Args:
-        path: Path of the file.
-        timeout: Seconds after which a thread that reads the file is left behind. None: no limit.
-
-    Raises:
-        OSError: the system's error; NotAFileError for a FIFO, a socket or a device, which is not opened; TimeoutError;
-            or an empty file.
-        TooManyErrors: as in `read_all`.
+    Raise OSError if the system does; for an empty file; TimeoutError; or NotAFileError for a FIFO, a socket or a
+    device, which is not opened. Raise TooManyErrors as `read_all` does.
     """
     (found,) = read_all([path], timeout)
     if isinstance(found, Exception):
@@ -95,11 +83,11 @@ def read_all(paths: list[str], timeout: float | None = None) -> Iterator[bytes |
     With a timeout, several files are read at once, and a file that blocks since an earlier call is not waited for
     again. Raise TooManyErrors if as many as MOST_BLOCKED files block.
     """
-    remaining = iter(paths)
-    while some := list(itertools.islice(remaining, 1 if timeout is None else READERS)):
-        if timeout is None:
-            yield _read(some[0])
-            continue
+    if timeout is None:
+        yield from map(_read, paths)
+        return
+    for start in range(0, len(paths), READERS):
+        some = paths[start : start + READERS]
         if len(_left_behind) >= MOST_BLOCKED:
             raise TooManyErrors(
                 f"{len(_left_behind)} files block, among them {next(iter(_left_behind))!r}: the file system hangs, or "
@@ -109,11 +97,9 @@ def read_all(paths: list[str], timeout: float | None = None) -> Iterator[bytes |
         found = [future or _started(path) for future, path in zip(left, some, strict=True)]
         wait([future for future, before in zip(found, left, strict=True) if before is None], timeout)
         for path, future in zip(some, found, strict=True):
-            if future.done():
-                yield future.result()
-            else:
-                _leave_behind(path, future)
-                yield TimeoutError(f"blocked for {timeout:g} s")
+            if not future.done() and _left_behind.setdefault(path, future) is future:
+                future.add_done_callback(lambda _, path=path: _left_behind.pop(path, None))  # type: ignore[misc]
+            yield future.result() if future.done() else TimeoutError(f"blocked for {timeout:g} s")
 
 
 def _started(path: str) -> Future[Any]:
@@ -121,11 +107,6 @@ def _started(path: str) -> Future[Any]:
     future = daemon.submit(_read, path)
     daemon.close()
     return future
-
-
-def _leave_behind(path: str, future: Future[Any]) -> None:
-    if _left_behind.setdefault(path, future) is future:
-        future.add_done_callback(lambda _: _left_behind.pop(path, None))
 
 
 def _read(path: str) -> bytes | Exception:
@@ -142,9 +123,5 @@ def _read(path: str) -> bytes | Exception:
 
 
 def in_words(error: BaseException) -> str:
-    """Return the reason why a sample is bad.
-
-    >>> in_words(OSError("the file is empty"))
-    'OSError: the file is empty'
-    """
+    """Return the reason why a sample is bad, such as "OSError: the file is empty"."""
     return f"{type(error).__name__}: {error}"

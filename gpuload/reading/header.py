@@ -12,36 +12,9 @@ from PIL import IcnsImagePlugin, IcoImagePlugin, Image, ImageFile, UnidentifiedI
 def opened(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
     """Return the image in an encoded file, of which Pillow has read only the header.
 
-    Args:
-        data: The file's bytes.
-        max_pixels: Greatest height x width that the header may claim. None: only Pillow's own limit.
-
-    Raises:
-        DecompressionBombError: the header claims more than `max_pixels`, or more than twice Pillow's own
-            `Image.MAX_IMAGE_PIXELS`.
-        UnidentifiedImageError: the format is unknown. Pillow may raise other errors for a broken file.
-
-    >>> opened(b"no image", max_pixels=None)
-    Traceback (most recent call last):
-    PIL.UnidentifiedImageError: cannot identify image file
+    Raise DecompressionBombError if the header claims more pixels than `max_pixels`, or than twice Pillow's own
+    `Image.MAX_IMAGE_PIXELS`; UnidentifiedImageError if the format is unknown. Pillow may raise other errors.
     """
-    image = _recognized(data, max_pixels)
-    _check(image, max_pixels)
-    return image
-
-
-def _check(image: ImageFile.ImageFile, max_pixels: int | None) -> None:
-    height, most = image.height, Image.MAX_IMAGE_PIXELS
-    if image.format == "DIB":  # In a file of icons: the image and, below it, its mask.
-        height //= 2
-    for name, limit in (("max_pixels", max_pixels), ("2 * Image.MAX_IMAGE_PIXELS", None if most is None else 2 * most)):
-        if limit is not None and image.width * height > limit:
-            raise Image.DecompressionBombError(
-                f"its header claims {height} x {image.width} pixels, more than {name}={limit}"
-            )
-
-
-def _recognized(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
     # `Image.open` warns of each image above `Image.MAX_IMAGE_PIXELS`. Warnings cannot be silenced for one thread only.
     for register in (Image.preinit, Image.init):
         register()
@@ -53,8 +26,21 @@ def _recognized(data: bytes, max_pixels: int | None) -> ImageFile.ImageFile:
             with contextlib.suppress(SyntaxError):  # The first bytes fit, but it is another format.
                 for icon in _icons(name, data):
                     _check(icon, max_pixels)
-                return factory(io.BytesIO(data), "")
+                image = factory(io.BytesIO(data), "")
+                _check(image, max_pixels)
+                return image
     raise UnidentifiedImageError("cannot identify image file")
+
+
+def _check(image: ImageFile.ImageFile, max_pixels: int | None) -> None:
+    height, most = image.height, Image.MAX_IMAGE_PIXELS
+    if image.format == "DIB":  # In a file of icons: the image and, below it, its mask.
+        height //= 2
+    for name, limit in (("max_pixels", max_pixels), ("2 * Image.MAX_IMAGE_PIXELS", None if most is None else 2 * most)):
+        if limit is not None and image.width * height > limit:
+            raise Image.DecompressionBombError(
+                f"its header claims {height} x {image.width} pixels, more than {name}={limit}"
+            )
 
 
 def _icons(name: str, data: bytes) -> Iterator[ImageFile.ImageFile]:

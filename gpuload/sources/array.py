@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.checks import Array, as_indices, as_labels, layout
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from gpuload.sources.base import Array, Self, as_indices, as_labels, layout
 
 
 class ImageArray:
@@ -54,10 +50,8 @@ class ImageArray:
         """Return a source with these images and their labels, in this order.
 
         Args:
-            indices: Integers [K] or booleans [N], which copy the images; or a slice, which shares them.
-
-        Raises:
-            IndexError: The indices are of another kind, or out of bounds.
+            indices: Integers [K] or booleans [N], which copy the images; or a slice, which shares them. IndexError is
+                raised for others, and out of bounds.
         """
         indices = as_indices(indices)
         taken = copy.copy(self)

@@ -7,18 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpuload.core.available import required
-from gpuload.sources.checks import Array, few, layout
+from gpuload.sources.base import Array, few, layout
 from gpuload.sources.maps import map_under
 
 
 def is_panel(values: Any) -> bool:
     """Whether the value is a list of arrays, one for each series, and not a list of numbers."""
-    return (
-        isinstance(values, list | tuple) and len(values) > 0 and all(np.ndim(v) and hasattr(v, "shape") for v in values)
-    )
+    arrays = values if isinstance(values, list | tuple) else ()
+    return len(arrays) > 0 and all(np.ndim(each) and hasattr(each, "shape") for each in arrays)
 
 
 def joined(values: Sequence[Any], targets: Any) -> tuple[Array, Array | None, list[int]]:
@@ -33,26 +31,22 @@ def joined(values: Sequence[Any], targets: Any) -> tuple[Array, Array | None, li
     ends = [as_array(f"targets[{number}]", part) for number, part in enumerate(targets)]
     for number, (end, length) in enumerate(zip(ends, lengths, strict=True)):
         if len(end) != length:
-            raise ValueError(
-                f"targets[{number}] must have one entry for each row of values[{number}]: it has {len(end)} for "
-                f"{length} rows"
-            )
+            rule = f"targets[{number}] must have one entry for each row of values[{number}]"
+            raise ValueError(f"{rule}: it has {len(end)} for {length} rows")
     return _concatenated("values", parts), _concatenated("targets", ends), lengths
 
 
-def _concatenated(name: str, parts: list[Array]) -> Array:
+def _concatenated(name: str, parts: list[Array]) -> Any:
     shapes = {part.shape[1:] for part in parts}
     if len(shapes) > 1:
         raise ValueError(f"{name} must have the same channels in every series: got rows of {few(sorted(shapes))}")
     if len({isinstance(part, np.ndarray) for part in parts}) > 1:
         raise ValueError(f"{name} must lie all on the host or all on a GPU: bring the list together first")
-    if isinstance(parts[0], np.ndarray):
-        return np.concatenate(parts)
-    array: Array = _cupy(name).concatenate(parts)
-    return array
+    on_gpu = not isinstance(parts[0], np.ndarray)
+    return (required("cupy", f"{name} on a GPU", "cuda13") if on_gpu else np).concatenate(parts)
 
 
-def as_array(name: str, values: Any) -> Array:
+def as_array(name: str, values: Any) -> Any:
     """Return the values as an array over the same memory: NumPy's, or CuPy's if they lie on a GPU.
 
     Only another byte order, or a list of numbers, makes a copy.
@@ -63,9 +57,8 @@ def as_array(name: str, values: Any) -> Array:
         values = _from_torch(name, values.detach())
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must be an array without a mask: fill it in with values.filled(np.nan)")
-    array: Array
     if hasattr(values, "__cuda_array_interface__"):
-        array = _cupy(name).asarray(values)
+        array = required("cupy", f"{name} on a GPU", "cuda13").asarray(values)
     else:
         array = as_numpy(name, "be an array, or a list of arrays", values)
     if not array.ndim:
@@ -76,42 +69,33 @@ def as_array(name: str, values: Any) -> Array:
 
 
 def _opened(name: str, path: str | os.PathLike[str]) -> Any:
+    file = repr(os.fspath(path))
     try:
         found = np.load(path, mmap_mode="r")
     except (ValueError, EOFError) as error:
-        raise ValueError(
-            f"{name} must be an .npy file of numbers, but {os.fspath(path)!r} is none: write one with np.save ({error})"
-        ) from None
+        message = f"{name} must be an .npy file of numbers, but {file} is none: write one with np.save ({error})"
+        raise ValueError(message) from None
     if not isinstance(found, np.ndarray):
         found.close()
-        raise ValueError(
-            f"{name} must be one array in an .npy file, but {os.fspath(path)!r} is an archive: open it first"
-        )
+        raise ValueError(f"{name} must be one array in an .npy file, but {file} is an archive: open it first")
     return found
 
 
-def as_numpy(name: str, rule: str, values: Any) -> npt.NDArray[Any]:
+def as_numpy(name: str, rule: str, values: Any) -> Array:
     """Return a NumPy array. Raise ValueError, which names the argument and its rule, if NumPy cannot make one."""
     try:
-        array: npt.NDArray[Any] = np.asarray(values)
+        return np.asarray(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must {rule}: {error}") from None
-    return array
-
-
-def _cupy(name: str) -> Any:
-    return required("cupy", f"{name} on a GPU", "cuda13")
 
 
 def _from_torch(name: str, tensor: Any) -> Any:
     if tensor.is_cuda:
         return tensor
-    if str(tensor.dtype) != "torch.bfloat16":
-        try:
-            return tensor.numpy()
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None
-    ml_dtypes = required("ml_dtypes", f"{name} in bfloat16", "bfloat16")
-    import torch
-
-    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    if str(tensor.dtype) == "torch.bfloat16":
+        narrow = required("ml_dtypes", f"{name} in bfloat16", "bfloat16").bfloat16
+        return tensor.view(required("torch", name, "torch").int16).numpy().view(narrow)
+    try:
+        return tensor.numpy()
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None

@@ -6,18 +6,44 @@ import copy
 import os
 from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.checks import Array, as_indices, layout
-from gpuload.sources.names import Names
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from gpuload.sources.base import Array, Self, as_indices, layout
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+
+class Names:
+    """File names as the file system spells them, in two arrays, since a million objects would cost memory and time.
+
+    `blob` has the names one after another, each ended by a NUL. If `count` is given, `offsets` is made when needed.
+    """
+
+    def __init__(self, blob: npt.NDArray[np.uint8], count: int | None = None):
+        self.blob = blob
+        self._count = len(self.offsets) - 1 if count is None else count
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """[N + 1] Name `i`, with its NUL, is `blob[offsets[i]:offsets[i + 1]]`."""
+        return np.concatenate((np.zeros(1, np.int64), np.flatnonzero(self.blob == 0) + 1))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getstate__(self) -> dict[str, object]:  # A copy makes its own `offsets`.
+        return {"blob": self.blob, "_count": len(self)}
+
+    def pick(self, indices: Array | slice) -> list[bytes]:
+        starts, stops = self.offsets[:-1][indices].tolist(), self.offsets[1:][indices].tolist()
+        return [bytes(self.blob.data[start : stop - 1]) for start, stop in zip(starts, stops, strict=True)]
+
+    def take(self, indices: Array | slice) -> Names:
+        names = self.pick(indices)
+        return Names(np.frombuffer(b"\0".join([*names, b""]), np.uint8), len(names))
 
 
 class FileSource:
@@ -29,13 +55,6 @@ class FileSource:
         labels: One entry for each file, along the first axis; or None.
         classes: Names of the classes by index; None if labels are no classes.
         class_indices: Index of each class by name; None if labels are no classes.
-
-    >>> from gpuload import ImageList
-    >>> source = ImageList(["a.jpg", "b.jpg", "c.jpg"], labels=[0, 1, 2], root="/data")
-    >>> source.path(1)
-    '/data/b.jpg'
-    >>> source.take([2, 0]).filenames
-    ['c.jpg', 'a.jpg']
     """
 
     names: Names
@@ -45,9 +64,7 @@ class FileSource:
     class_indices: dict[str, int] | None = None
 
     def __init__(self, names: Names, root: Path, labels: Array | None):
-        self.names = names
-        self.root = os.fsdecode(root)
-        self.labels = labels
+        self.names, self.root, self.labels = names, os.fsdecode(root), labels
 
     def __len__(self) -> int:
         """Number of files."""
@@ -58,15 +75,9 @@ class FileSource:
         return os.fsdecode(self.paths([index])[0])
 
     def paths(self, indices: npt.ArrayLike | slice) -> list[bytes]:
-        """Return the full paths of some files, encoded for the file system. `indices` are those of `take`.
-
-        >>> from gpuload import ImageList
-        >>> ImageList(["a.jpg", "/b.jpg"], root="data").paths([1, 0])
-        [b'/b.jpg', b'data/a.jpg']
-        """
+        """Return the full paths of some files, encoded for the file system. `indices` are those of `take`."""
         root = os.fsencode(self.root)
-        names = self.names.pick(as_indices(indices))
-        return [os.path.join(root, name) for name in names]
+        return [os.path.join(root, name) for name in self.names.pick(as_indices(indices))]
 
     @cached_property
     def filenames(self) -> list[str]:
@@ -77,10 +88,8 @@ class FileSource:
         """Return a source with these files and their labels, in this order.
 
         Args:
-            indices: Integers [K], of which negative ones count from the end; booleans [N]; or a slice.
-
-        Raises:
-            IndexError: The indices are of another kind, or out of bounds.
+            indices: Integers [K], of which negative ones count from the end; booleans [N]; or a slice. IndexError is
+                raised for others, and out of bounds.
         """
         indices = as_indices(indices)
         taken = copy.copy(self)
@@ -90,7 +99,7 @@ class FileSource:
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy makes its own `filenames`: the list is long to pickle, and another one after take().
-        return {key: value for key, value in self.__dict__.items() if key != "filenames"}
+        return {key: value for key, value in vars(self).items() if key != "filenames"}
 
     def __repr__(self) -> str:
         labels = layout(self.labels) if self.classes is None else f"{len(self.classes)} classes"
@@ -107,8 +116,8 @@ def encoded(paths: Iterable[Any], argument: str) -> Names:
             name = b"\0"
         if b"\0" in name:
             raise ValueError(
-                f"{argument} must hold paths (str, bytes or os.PathLike, without NUL): entry {position} is "
-                f"{path!r}; convert it or leave it out"
+                f"{argument} must hold paths (str, bytes or os.PathLike, without NUL): entry {position} is {path!r}; "
+                "convert it or leave it out"
             )
         blob += name + b"\0"
     if not blob:

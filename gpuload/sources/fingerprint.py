@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from gpuload.sources.array import ImageArray
+from gpuload.sources.base import layout
 from gpuload.sources.files import FileSource
 from gpuload.sources.series import Series
 
 ENTRIES = 64
-"""Entries, evenly spaced, that stand for an array which is too large to be read whole."""
+"""Number of entries, evenly spaced, that stand for an array which is too large to be read whole."""
 
 
 def fingerprint(source: FileSource | ImageArray | Series) -> str:
@@ -20,23 +21,18 @@ def fingerprint(source: FileSource | ImageArray | Series) -> str:
 
     They depend on file names, labels, stretches, and some of the values in memory. They do not depend on the root, so
     that a data set may move, and no image file is opened.
-
-    >>> from gpuload import ImageList
-    >>> first, second = ImageList(["a.jpg", "b.jpg"]), ImageList(["a.jpg", "c.jpg"])
-    >>> fingerprint(first) == fingerprint(second), len(fingerprint(first))
-    (False, 16)
     """
     digest = hashlib.blake2b(digest_size=8)
     if isinstance(source, FileSource):
         digest.update(source.names.blob.data)
-        _add(digest, source.labels)
+        arrays = [source.labels]
     elif isinstance(source, ImageArray):
-        _add(digest, source.images)
-        _add(digest, source.labels)
+        arrays = [source.images, source.labels]
     else:
         source.check_files()
-        for array in (source.values, source.targets, source.segments, source.bounds):
-            _add(digest, array)
+        arrays = [source.values, source.targets, source.segments, source.bounds]
+    for array in arrays:
+        digest.update(_content(array))
     return digest.hexdigest()
 
 
@@ -45,12 +41,11 @@ def fingerprint_of_names(source: FileSource) -> str:
     return hashlib.blake2b(source.names.blob.data, digest_size=8).hexdigest()
 
 
-def _add(digest: Any, array: Any) -> None:
+def _content(array: Any) -> bytes:
+    form = layout(array).encode()
     if array is None:
-        digest.update(b"none")
-        return
-    digest.update(f"{array.dtype} {list(array.shape)}".encode())
+        return form
     if (array.nbytes > 2**20 and array.ndim > 1) or array.nbytes > 2**24:
         array = array[np.linspace(0, len(array) - 1, ENTRIES).astype(np.int64)]
     array = array.get() if hasattr(array, "get") else np.asarray(array)
-    digest.update(repr(array.tolist()).encode() if array.dtype.hasobject else np.ascontiguousarray(array).tobytes())
+    return form + (repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes())

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.checks import few
-from gpuload.sources.files import FileSource, Path
-from gpuload.sources.names import Names
+from gpuload.sources.base import few
+from gpuload.sources.files import FileSource, Names, Path
 
 _SEP = os.fsencode(os.sep)
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
@@ -54,12 +53,7 @@ class ImageFolder(FileSource):
     class_indices: dict[str, int]
 
     def __init__(
-        self,
-        root: Path,
-        classes: Sequence[str] | None = None,
-        follow_links: bool = False,
-        *,
-        allow_empty: bool = False,
+        self, root: Path, classes: Sequence[str] | None = None, follow_links: bool = False, *, allow_empty: bool = False
     ):
         root = os.fsdecode(root)
         self.classes = _class_folders(root, classes)
@@ -69,9 +63,8 @@ class ImageFolder(FileSource):
         texts, counts = [], []
         for name in self.classes:
             folders = _walk(prefix + os.fsencode(name), follow_links)
-            found = [_images(folder[len(prefix) :] + _SEP, files) for folder, files in folders]
-            texts += [text for text, _ in found]
-            counts.append(sum(count for _, count in found))
+            texts.append(b"".join(_images(folder[len(prefix) :] + _SEP, files) for folder, files in folders))
+            counts.append(texts[-1].count(b"\0"))
         empty = [name for name, count in zip(self.classes, counts, strict=True) if not count]
         if empty and not (allow_empty and any(counts)):
             hint = "allow_empty=True" if any(counts) else "follow_links=True to enter folders that are links"
@@ -99,27 +92,24 @@ def _scan(folder: bytes) -> tuple[list[os.DirEntry[bytes]], list[bytes]]:
     return folders, names
 
 
-def _walk(top: bytes, follow_links: bool) -> Iterator[tuple[bytes, list[bytes]]]:
+def _walk(top: bytes, follow_links: bool) -> list[tuple[bytes, list[bytes]]]:
     """Return `top` and all folders under it, sorted by whole path as text, each with the names of its files."""
-    found = []
-    waiting = [top]
+    found, waiting = [], [top]
     while waiting:
         folder = waiting.pop()
         folders, names = _scan(folder)
         found.append((folder, names))
         for entry in folders:
-            if not entry.is_symlink():
-                waiting.append(entry.path)
-            elif follow_links:
+            if entry.is_symlink() and follow_links:
                 _refuse_loop(entry.path, top)
+            if follow_links or not entry.is_symlink():
                 waiting.append(entry.path)
-    return iter(sorted(found, key=lambda item: os.fsdecode(item[0])))
+    return sorted(found, key=lambda item: os.fsdecode(item[0]))
 
 
 def _refuse_loop(link: bytes, top: bytes) -> None:
     """Raise ValueError if a walk from `top` that follows `link` would come to `link` again."""
-    target = os.path.realpath(link)
-    folder = link
+    target, folder = os.path.realpath(link), link
     while folder != top:
         folder = os.path.dirname(folder)
         if os.path.join(os.path.realpath(folder), b"").startswith(os.path.join(target, b"")):
@@ -129,21 +119,15 @@ def _refuse_loop(link: bytes, top: bytes) -> None:
             )
 
 
-def _images(prefix: bytes, names: list[bytes]) -> tuple[bytes, int]:
-    """Return the images among `names`, sorted as text, each between `prefix` and a NUL; and their number."""
-
-    def join() -> bytes:
-        return prefix + (b"\0" + prefix).join(names) + b"\0" if names else b""
-
+def _images(prefix: bytes, names: list[bytes]) -> bytes:
+    """Return the images among `names`, sorted as text, each between `prefix` and a NUL."""
     names.sort()
-    text = join()
     # Listing must keep up with the file system. Most folders hold one kind of file, under ASCII names, whose bytes
     # sort as their text does. Two tests of the whole text then replace a test of each name.
-    suffix = names[0].rpartition(b".")[2] if names else b""
-    if suffix.lower() in _SUFFIXES and text.count(suffix + b"\0") == len(names) and text.isascii():
-        return text, len(names)
-    names = sorted((name for name in names if name.lower().endswith(_SUFFIXES)), key=os.fsdecode)
-    return join(), len(names)
+    text, suffix = b"\0".join([*names, b""]), names[0].rpartition(b".")[2] if names else b""
+    if suffix.lower() not in _SUFFIXES or text.count(suffix + b"\0") < len(names) or not text.isascii():
+        names = sorted((name for name in names if name.lower().endswith(_SUFFIXES)), key=os.fsdecode)
+    return prefix + (b"\0" + prefix).join(names) + b"\0" if names else b""
 
 
 def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
@@ -151,15 +135,14 @@ def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
     if isinstance(classes, (str, bytes)):
         raise ValueError(f"classes must be a sequence of names, not one: got {classes!r}; write [{classes!r}]")
     if not os.path.exists(root):
-        raise FileNotFoundError(
-            f"root must be a folder: {root!r} does not exist; check the path, seen from {os.getcwd()!r}"
-        )
+        where = os.getcwd()
+        raise FileNotFoundError(f"root must be a folder: {root!r} does not exist; check the path, seen from {where!r}")
     if not os.path.isdir(root):
         raise NotADirectoryError(f"root must be a folder: {root!r} is a file; pass its folder, or use ImageList")
     entries, files = _scan(os.fsencode(root))
     folders = sorted(os.fsdecode(entry.name) for entry in entries)
     if not folders:
-        _, images = _images(b"", files)
+        images = _images(b"", files).count(b"\0")
         raise ValueError(
             f"root must hold one folder per class: {root!r} has no folders, but {images} images directly "
             "in it; move those of each class into a folder, or pass their paths to ImageList"
@@ -167,9 +150,8 @@ def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
     # An empty list means all folders, as in Keras.
     wanted = folders if classes is None else [str(name) for name in classes] or folders
     if missing := sorted(set(wanted) - set(folders)):
-        raise FileNotFoundError(
-            f"classes must name folders in root: {root!r} has no {few(missing)}; it has {few(folders)}"
-        )
+        there = f"{root!r} has no {few(missing)}; it has {few(folders)}"
+        raise FileNotFoundError(f"classes must name folders in root: {there}")
     if repeated := [name for name, count in Counter(wanted).items() if count > 1]:
         raise ValueError(f"classes must not repeat a name: {few(repeated)} comes twice; name each once")
     return wanted

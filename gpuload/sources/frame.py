@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuload.sources.checks import Array, few
+from gpuload.sources.base import Array, few
 from gpuload.sources.files import FileSource, Path, encoded
 
 
@@ -55,20 +55,17 @@ class ImageFrame(FileSource):
         super().__init__(names, directory, labels)
 
 
-def _column(dataframe: Any, name: str, argument: str) -> Array:
+def _column(dataframe: Any, name: str, argument: str) -> Any:
     """Return the values of one column. Raise ValueError if it is not there, or has missing values."""
-    if name not in dataframe.columns:
-        raise ValueError(
-            f"{argument} must be a column of dataframe: {name!r} is not; take one of {few(dataframe.columns)}"
-        )
-    missing = np.flatnonzero(dataframe[name].isna())
-    if len(missing):
+    columns = dataframe.columns
+    if name not in columns:
+        raise ValueError(f"{argument} must be a column of dataframe: {name!r} is not; take one of {few(columns)}")
+    if len(missing := np.flatnonzero(dataframe[name].isna())):
         raise ValueError(
             f"{argument}={name!r} must have no missing values: {len(missing)} of {len(dataframe)} are, the "
             f"first in row {missing[0]} (counted from 0); drop them with dataframe.dropna(subset=[{name!r}])"
         )
-    values: Array = dataframe[name].to_numpy()
-    return values
+    return dataframe[name].to_numpy()
 
 
 def _numbers(values: Array, name: str) -> Array:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy.typing as npt
 
-from gpuload.sources.checks import as_labels
+from gpuload.sources.base import as_labels
 from gpuload.sources.files import FileSource, Path, encoded
 
 
@@ -29,9 +29,7 @@ class ImageList(FileSource):
 
     def __init__(self, paths: Iterable[Path], labels: npt.ArrayLike | None = None, *, root: Path = ""):
         if isinstance(paths, (str, bytes, os.PathLike)):
-            raise ValueError(
-                f"paths must be a sequence of paths, not one path: got {paths!r}; write [{paths!r}], "
-                "or ImageFolder for a folder"
-            )
+            advice = f"write [{paths!r}], or ImageFolder for a folder"
+            raise ValueError(f"paths must be a sequence of paths, not one path: got {paths!r}; {advice}")
         names = encoded(paths, "paths")
         super().__init__(names, root, as_labels(labels, len(names), "paths"))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.checks import Array, few, layout
+from gpuload.sources.base import Array, Self, few, layout
 from gpuload.sources.convert import as_array, as_numpy, is_panel, joined
 from gpuload.sources.maps import MappedFile, Place, for_random_reads, map_under, place_of
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Rows = npt.NDArray[np.int64]
 
@@ -79,39 +77,33 @@ class Series:
             self.bounds = _bounds(groups, len(self.values))
         if 0 in self.values.shape:
             raise ValueError(f"values must have at least one row, of at least one channel: got {layout(self.values)}")
-        if self.values.dtype.kind not in "biuf" and self.values.dtype.name != "bfloat16":
-            raise ValueError(
-                f"values must be integers, booleans or floating numbers: got {self.values.dtype}; convert them with "
-                "values.astype('float32')"
-            )
-        if self.values.dtype.kind == "f" and self.values.dtype.itemsize > 8:
-            raise ValueError(f"values must have at most 64 bits: got {self.values.dtype}; use values.astype('float64')")
+        dtype = self.values.dtype
+        if dtype.kind not in "biuf" and dtype.name != "bfloat16":
+            rule = "values must be integers, booleans or floating numbers"
+            raise ValueError(f"{rule}: got {dtype}; convert them with values.astype('float32')")
+        if dtype.kind == "f" and dtype.itemsize > 8:
+            raise ValueError(f"values must have at most 64 bits: got {dtype}; use values.astype('float64')")
         if self.targets is not None and len(self.targets) != len(self.values):
-            raise ValueError(
-                f"targets must have one entry for each row of values: targets has shape {list(self.targets.shape)}, "
-                f"values has {len(self.values)} rows; give both the same length, or targets=None"
-            )
+            has = f"targets has shape {list(self.targets.shape)}, values has {len(self.values)} rows"
+            rule = "targets must have one entry for each row of values"
+            raise ValueError(f"{rule}: {has}; give both the same length, or targets=None")
         self.segments = _segments(segments, self.bounds)
         if len(places := self._places()) > 1:
             raise ValueError(f"values and targets must lie on one GPU: they lie on cuda:{' and cuda:'.join(places)}")
-        maps = map(map_under, (self.values, self.targets))
-        self._files = [MappedFile(found) for found in maps if found is not None]
+        self._files = [MappedFile(found) for found in map(map_under, (self.values, self.targets)) if found is not None]
 
     def __len__(self) -> int:
         """Number of rows."""
         return len(self.values)
 
     def __repr__(self) -> str:
-        count = len(self.bounds) - 1
-        panel = f", {count} series" if count > 1 else ""
+        panel = f", {len(self.bounds) - 1} series" if len(self.bounds) > 2 else ""
         return f"{type(self).__name__}(values: {layout(self.values)}, targets: {layout(self.targets)}{panel})"
 
     def __getstate__(self) -> dict[str, Any]:
         # A mapped array is pickled as its place in the file, without its numbers.
-        state = dict(vars(self))
-        for name in ("values", "targets"):
-            state[name] = place_of(state[name]) or state[name]
-        return state
+        places = {name: place_of(getattr(self, name)) for name in ("values", "targets")}
+        return vars(self) | {name: place for name, place in places.items() if place is not None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
@@ -120,7 +112,7 @@ class Series:
     @property
     def channels(self) -> int:
         """Number of values in a row."""
-        return int(np.prod(self.values.shape[1:], dtype=np.int64))
+        return math.prod(self.values.shape[1:])
 
     @property
     def mapped(self) -> bool:
@@ -139,8 +131,7 @@ class Series:
     def for_random_reads(self) -> Self:
         """Return the same series over new maps, for which the system does not read ahead of an access."""
         found = copy.copy(self)
-        found.values = for_random_reads(self.values)
-        found.targets = None if self.targets is None else for_random_reads(self.targets)
+        found.values, found.targets = for_random_reads(self.values), for_random_reads(self.targets)
         return found
 
     def check_files(self) -> None:
@@ -155,19 +146,13 @@ def _bounds(groups: npt.ArrayLike | None, rows: int) -> Rows:
         return np.array([0, rows], np.int64)
     ids = as_numpy("groups", "have one id for each row", groups)
     if ids.shape != (rows,):
-        raise ValueError(
-            f"groups must have one id for each row of values: groups has shape {list(ids.shape)}, values has {rows} "
-            "rows"
-        )
+        has = f"groups has shape {list(ids.shape)}, values has {rows} rows"
+        raise ValueError(f"groups must have one id for each row of values: {has}")
     if (none := _missing(ids)).any():
-        row = int(none.argmax())
-        raise ValueError(
-            f"groups must have an id in every row, but that of row {row} is {ids[row]!r}: fill it in, or leave the "
-            "rows out"
-        )
+        found = f"that of row {none.argmax()} is {ids[none.argmax()]!r}"
+        raise ValueError(f"groups must have an id in every row, but {found}: fill it in, or leave the rows out")
     starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])).astype(np.int64)
-    again = [name for name, count in Counter(ids[starts].tolist()).items() if count > 1]
-    if again:
+    if again := [name for name, count in Counter(ids[starts].tolist()).items() if count > 1]:
         raise ValueError(
             f"groups must hold the rows of a series one after another, but {few(again)} comes back after another id: "
             "sort everything first, by order = np.argsort(groups, kind='stable')"
@@ -175,18 +160,12 @@ def _bounds(groups: npt.ArrayLike | None, rows: int) -> Rows:
     return np.append(starts, rows)
 
 
-def _missing(ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def _missing(ids: Array) -> Any:
     """Return which ids are None, NaN, NaT or pandas' NA."""
     if ids.dtype.kind == "O":  # Comparing pandas' NA gives NA, so it is known by its type.
         none = ("NoneType", "NAType", "NaTType")
-        found = (type(i).__name__ in none or (isinstance(i, float) and i != i) for i in ids)
-        return np.fromiter(found, bool, len(ids))
-    missing: npt.NDArray[np.bool_] = np.zeros(len(ids), bool)
-    if ids.dtype.kind in "mM":
-        missing = np.isnat(ids)
-    elif ids.dtype.kind in "fc":
-        missing = np.isnan(ids)
-    return missing
+        return np.array([type(each).__name__ in none or (isinstance(each, float) and each != each) for each in ids])
+    return ids != ids if ids.dtype.kind in "mMfc" else np.zeros(len(ids), bool)  # NaN and NaT differ from themselves.
 
 
 def _segments(segments: npt.ArrayLike | None, bounds: Rows) -> Rows:
@@ -201,13 +180,12 @@ def _segments(segments: npt.ArrayLike | None, bounds: Rows) -> Rows:
     if given.dtype.kind == "u" and given.max() > np.iinfo(np.int64).max:
         raise ValueError(f"segments must fit int64: got {given.dtype} up to {given.max()}")
     starts, stops = given.astype(np.int64).T
-    rows = int(bounds[-1])
-    wrong = (starts < 0) | (stops > rows) | (starts >= stops)
+    wrong = (starts < 0) | (stops > bounds[-1]) | (starts >= stops)
     wrong[1:] |= starts[1:] < stops[:-1]
     if wrong.any():
-        number = int(np.flatnonzero(wrong)[0])
+        number = int(wrong.argmax())
         raise ValueError(
-            f"segments must be rows (start, stop) with 0 <= start < stop <= {rows}, in growing order and apart: "
+            f"segments must be rows (start, stop) with 0 <= start < stop <= {bounds[-1]}, in growing order and apart: "
             f"segments[{number}] is {(int(starts[number]), int(stops[number]))}"
         )
     # Each edge of a stretch or of a series begins a piece. Pieces outside the stretches are gaps.
