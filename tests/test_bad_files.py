@@ -17,7 +17,7 @@ from PIL import Image
 
 import gpuload
 from gpuload.decode import dali as image_dali
-from gpuload.decode import dali_examine
+from gpuload.decode import examine as dali_examine
 from gpuload.reading.header import opened
 from tests.conftest import Place
 
@@ -150,7 +150,7 @@ LARGE = """
     transform = gpuload.Augment(size=(32, 32))
     options = {"batch_size": 32, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy", "threads": 2}
     if sys.argv[3] == "any":
-        options["errors"] = gpuload.Errors(max_pixels=None)
+        options["errors"] = gpuload.Errors(on_error="skip", max_pixels=None)
     good, *bad = sys.argv[4:]
     for path in bad:
         for place in (0, 5, 16, 31):
@@ -366,7 +366,8 @@ LEASED = """
             print(threads[11] - threads[1] < 10, sorted((bad.index, bad.reason) for bad in loader.errors))
     from gpuload.reading import files as reading
     reading.MOST_BLOCKED = 2
-    with gpuload.Loader(source, transform, errors=gpuload.Errors(on_error="skip", timeout=0.5), seed=0, **options) as loader:
+    errors = gpuload.Errors(on_error="skip", timeout=0.5)
+    with gpuload.Loader(source, transform, errors=errors, seed=0, **options) as loader:
         print(set(outcomes(loader)))
 """
 

@@ -23,17 +23,10 @@ LONGEST_JPEG = 65_500
 def obstacles(
     files: Iterable[bytes | Exception], decoding: Decoding, device: Device, max_pixels: int | None
 ) -> list[str | None]:
-    """Return for each file the reason why it cannot be decoded, or None.
+    """Return for each file, given as its bytes or the exception that reading it raised, why it cannot be decoded.
 
-    Args:
-        files: The bytes of each file, or the exception that reading it raised.
-        decoding: The levels wanted.
-        device: Where DALI decodes.
-        max_pixels: Limit for a header's claim; None: no limit.
-
-    Raises:
-        RuntimeError: DALI refuses even a sound picture as large as those that it alone refuses: the device or its
-            memory is in trouble, not the files.
+    None: it can. Raise RuntimeError if DALI on `device` refuses even a sound picture as large as those that it alone
+    refuses: then the device or its memory is in trouble, not the files.
     """
     from nvidia.dali import Pipeline, fn, types
 
@@ -42,8 +35,7 @@ def obstacles(
         file = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
         pipe.set_outputs(pixels(file, decoding, "cpu" if device == CPU else "gpu", max_pixels))
     reasons: list[str | None] = []
-    largest = 0
-    """Pixels of the largest image that only DALI refuses."""
+    largest = 0  # Pixels of the largest image that only DALI refuses.
     for found in files:
         if isinstance(found, Exception):
             reasons.append(in_words(found))
