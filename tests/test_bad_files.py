@@ -355,8 +355,9 @@ LEASED = """
             except RuntimeError as error:
                 found.append(type(error).__name__)
     for on_error in ("raise", "skip", "replace"):
-        with gpuload.Loader(source, transform, errors=gpuload.Errors(on_error=on_error, timeout=0.5), seed=0, **options)
-            as loader: threads = []
+        errors = gpuload.Errors(on_error=on_error, timeout=0.5)
+        with gpuload.Loader(source, transform, errors=errors, seed=0, **options) as loader:
+            threads = []
             found = set()
             for _ in range(12):
                 found.add(str(outcomes(loader)))

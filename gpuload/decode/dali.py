@@ -91,11 +91,10 @@ class DaliDecoder:
         self._steps.append((step, not apart))
 
     def ready(self) -> bool:
-        """Return False: DALI does not tell."""
-        return False
+        return False  # DALI does not tell.
 
     def result(self, stream: int | None = None) -> Any:
-        """Return the oldest step's levels [B, H, W, C], a DALI tensor."""
+        """Return the oldest step's levels, a DALI tensor."""
         step, fed = self._steps[self._stale]
         try:
             self._catch_up()

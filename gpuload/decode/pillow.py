@@ -47,7 +47,7 @@ class PillowDecoder:
         return all(image.done() for image in self._steps[0][1])
 
     def result(self, stream: int | None = None) -> NDArray[Any]:
-        """Return levels [B, H, W, C]: float32 if the batch has greys of more than 8 bits, which uint8 cannot hold."""
+        """Return levels [B, H, W, C]; float32 if the batch has greys of more than 8 bits, which uint8 cannot hold."""
         batch_size, images = self._steps.popleft()
         errors = [error for image in images if (error := image.exception()) is not None]
         bad = [sample for error in errors if isinstance(error, SampleError) for sample in error.samples]

@@ -14,8 +14,7 @@ from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
 from gpuload.run.stream import Stream
 
-Deliver = Callable[[Any, Any], list[Any]]
-"""Step, arrays -> batches."""
+Deliver = Callable[[Any, Any], list[Any]]  # Step, arrays -> batches.
 
 
 class Course:
@@ -25,13 +24,7 @@ class Course:
     """
 
     def __init__(self, pool: EnginePool, meter: Meter, *, epoch: int = 0, count: int = 0):
-        """
-        Args:
-            pool: Makes the batches.
-            meter: Counts them.
-            epoch: Number of the epoch.
-            count: Batches from here to the end of the epoch.
-        """
+        """Take the pool that makes the batches, `count` of them to the end of the epoch, and the meter of them."""
         self.pool = pool
         self.meter = meter
         self.epoch = epoch
@@ -39,7 +32,6 @@ class Course:
         self.left = count
         """Number of batches still to come."""
         self.finished = False
-        """Whether the end of the epoch was reached."""
         self.stream: Stream | None = None
         self._here: deque[Any] = deque()  # Delivered together, not yet taken.
 
@@ -59,14 +51,9 @@ class Course:
         self.meter.begin()
 
     def take(self, deliver: Deliver | None = None) -> Any:
-        """Return the next batch.
+        """Return the next batch; `deliver` makes those of a step, or the pool's own way.
 
-        Args:
-            deliver: Makes the batches of a step. None: the pool's own way.
-
-        Raises:
-            StopIteration: the epoch is over.
-            SampleError: files of the batch cannot be read.
+        Raise StopIteration if the epoch is over, SampleError if files of the batch cannot be read.
         """
         self.pool.check_process()  # In a forked process, delivered batches still belong to the parent.
         while not self._here:
@@ -78,7 +65,6 @@ class Course:
         return batch
 
     def _make(self, deliver: Deliver) -> None:
-        """Have the next step made, and its batches delivered."""
         assert self.stream is not None
         self._here.extend(self.stream.delivered(deliver, self.meter))
 
@@ -92,14 +78,13 @@ class EpochCourse(Course):
     """One epoch of an `Order`, from any sample on."""
 
     def __init__(self, pool: EnginePool, meter: Meter, order: Order, epoch: int, start: int = 0):
-        """Take the number of samples of the epoch that were seen before."""
+        """Begin after the epoch's first `start` samples."""
         super().__init__(pool, meter, epoch=epoch, count=order.left(start))
         self.order = order
         self.start = start
         self.obstacle: str | None = None
         """The reason why nobody can tell how far the epoch has come."""
         self.begun = False
-        """Whether `open` was called."""
         self._progress: Progress | None = None
 
     @property
@@ -117,6 +102,11 @@ class EpochCourse(Course):
             self.stream = self._planned()
         self.begun = True
         self._progress = show(self)
+
+    def leave(self) -> None:
+        """Let go of the engine and of the bar: the iterator is gone, and only `seen` is still asked for."""
+        self._here.clear()
+        self.stream = self._progress = None
 
     def _planned(self) -> Stream:
         plan = functools.partial(self.pool.plan, self.order, self.order.seed)

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 from gpuload.core.checks import checked_int
 
-KEPT = 1024
-"""Number of steps that are remembered one by one."""
+KEPT = 1024  # Steps that are remembered one by one.
 
 
 class Totals(NamedTuple):
-    """The figures of one step of an engine, or sums over many steps."""
+    """Figures of one step of an engine, or sums over many."""
 
     steps: int = 0
     batches: int = 0
@@ -73,20 +72,17 @@ class Meter:
         self._seconds = self._wait = self._deliver = 0.0
 
     def begin(self) -> Totals:
-        """Begin an iteration: the time before it does not count. Return the totals so far."""
+        """Begin an iteration: time before it does not count. Return the totals so far."""
         self._now = time.perf_counter()
         return self.totals()
 
     def add(self, batches: int, samples: int, *, wait: float, deliver: float, queued: int, bytes_read: int) -> None:
-        """Count a delivered step.
+        """Count a delivered step of that many batches and samples.
 
         Args:
-            batches: Number of batches in the step.
-            samples: Number of samples in these batches.
-            wait: Seconds of waiting for the engine.
-            deliver: Seconds for handing the step to the framework.
+            wait, deliver: Seconds of waiting for the engine, and for handing the step to the framework.
             queued: Number of steps that the engine has ahead.
-            bytes_read: Bytes read from files or from a series.
+            bytes_read: Bytes of files, or of a series.
         """
         now = time.perf_counter()
         seconds = now - self._now
@@ -111,7 +107,7 @@ class Meter:
         return Totals(*map(sum, zip(Totals(), *list(self._recent)[-last:], strict=True)))
 
     def since(self, start: Totals) -> Totals:
-        """Return the sums over all steps since `begin` returned `start`."""
+        """Return the sums over the steps since `begin` returned `start`."""
         return Totals(*map(operator.sub, self.totals(), start))
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:

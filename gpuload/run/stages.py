@@ -6,34 +6,27 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any
 
 Counted = Mapping[str, tuple[float, int]]
 """Seconds that threads have spent, and the number of samples, by stage."""
 
 
-class Counting(Protocol):
-    """An engine that counts."""
-
-    @property
-    def stages(self) -> Counted: ...
-
-
 class Stages:
-    """Adds up what engines have counted, closed ones included."""
+    """Adds up what engines tell as `stages`, a `Counted`; closed engines included."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._engines: weakref.WeakSet[Counting] = weakref.WeakSet()
+        self._engines: weakref.WeakSet[Any] = weakref.WeakSet()
         self._seconds: Counter[str] = Counter()  # Of closed engines.
         self._samples: Counter[str] = Counter()
 
-    def opened(self, engine: Counting) -> None:
+    def opened(self, engine: Any) -> None:
         """Count what this engine does."""
         with self._lock:
             self._engines.add(engine)
 
-    def closed(self, engine: Counting) -> None:
+    def closed(self, engine: Any) -> None:
         """Keep what this engine has counted, and forget the engine."""
         with self._lock:
             if engine in self._engines:
@@ -49,7 +42,7 @@ class Stages:
         return {f"{stage}_ms": 1000 * seconds[stage] / count for stage, count in samples.items() if count}
 
 
-def _add(engine: Counting, seconds: Counter[str], samples: Counter[str]) -> None:
+def _add(engine: Any, seconds: Counter[str], samples: Counter[str]) -> None:
     for stage, (spent, count) in engine.stages.items():
-        seconds[stage] += spent  # type: ignore[assignment]
+        seconds[stage] += spent
         samples[stage] += count
