@@ -25,7 +25,6 @@ OfDevice = Callable[[Device], delivery.Framework]
 HINTS = {
     "drop_last": "pass last_batch='drop'",
     "num_workers": "leave it out: batches are made by threads in this process; threads= sets their number",
-    "workers": "leave it out: batches are made by threads in this process; threads= sets their number",
     "pin_memory": "leave it out: batches are made on the device",
     "prefetch_factor": "pass prefetch=BATCHES",
     "persistent_workers": "leave it out: threads stay from epoch to epoch",

@@ -19,8 +19,7 @@ from gpuload.images.pool import ImagePool
 from gpuload.options import Cache, Errors, OnError
 from gpuload.plan.order import LastBatch, Order
 from gpuload.run import checkpoint, ranks
-from gpuload.run.course import EpochCourse
-from gpuload.run.iterator import Batches, Sampler
+from gpuload.run.course import Batches, EpochCourse, Sampler
 from gpuload.run.meter import Meter
 from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress

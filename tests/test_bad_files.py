@@ -17,7 +17,6 @@ from PIL import Image
 
 import gpuload
 from gpuload.decode import dali as image_dali
-from gpuload.decode import examine as dali_examine
 from gpuload.reading.header import opened
 from tests.conftest import Place
 
@@ -191,7 +190,7 @@ def test_what_is_wrong_with_dali_itself_is_no_files_fault(
 ) -> None:
     """As if the device were in trouble: DALI does not decode a sound picture either."""
     break_it(files[5], "gif")
-    monkeypatch.setattr(dali_examine, "_sound", lambda count: encoded("GIF"))
+    monkeypatch.setattr(image_dali, "_sound", lambda count: encoded("GIF"))
     with loader(files, dali, on_error="skip") as batches:
         iterator = iter(batches)
         next(iterator)

@@ -6,26 +6,32 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import io
+import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gpuload.core.device import CPU, Device
 from gpuload.core.errors import BadSample, SampleError
-from gpuload.decode.examine import obstacles
-from gpuload.decode.graph import feeds, pipeline
+from gpuload.decode.graph import feeds, pipeline, pixels
 from gpuload.decode.spec import Decoding
 from gpuload.options import Errors
-from gpuload.reading.files import Daemon, NotAFileError, read_all
+from gpuload.reading.files import Daemon, NotAFileError, in_words, read_all
+from gpuload.reading.header import opened
 from gpuload.sources import FileSource
 
 STREAM_PER_THREAD = 2
 """The handle `cudaStreamPerThread`: the stream of the thread that uses it."""
+
+LONGEST_JPEG = 65_500
+"""Greatest height or width that Pillow writes."""
 
 MOST_HUNG = 16
 """Number of pipelines that may hang at blocked files. After that gpuload reads all files itself."""
@@ -203,7 +209,7 @@ class DaliDecoder:
             except RuntimeError as another:
                 error = another
         try:
-            reasons = obstacles(found, self._decoding, self._device, self._errors.max_pixels)
+            reasons = _obstacles(found, self._decoding, self._device, self._errors.max_pixels)
         except RuntimeError as another:
             raise error or another from None
         samples = zip(step.indices.tolist(), paths, reasons, strict=True)
@@ -241,3 +247,59 @@ if hasattr(os, "register_at_fork"):
 def _close_at_exit() -> None:
     """Close decoders before DALI, once it is imported, ends their pipelines: some may hang."""
     atexit.register(_each, DaliDecoder.close)
+
+
+def _obstacles(
+    files: Iterable[bytes | Exception], decoding: Decoding, device: Device, max_pixels: int | None
+) -> list[str | None]:
+    """Return for each file, given as its bytes or the exception that reading it raised, why it cannot be decoded.
+
+    None: it can. Raise RuntimeError if DALI on `device` refuses even a sound picture as large as those that it alone
+    refuses: then the device or its memory is in trouble, not the files.
+    """
+    from nvidia.dali import Pipeline, fn, types
+
+    pipe = Pipeline(batch_size=1, num_threads=1, device_id=device.index, prefetch_queue_depth=1)
+    with pipe:
+        file = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
+        pipe.set_outputs(pixels(file, decoding, "cpu" if device == CPU else "gpu", max_pixels))
+    reasons: list[str | None] = []
+    largest = 0  # Pixels of the largest image that only DALI refuses.
+    for found in files:
+        if isinstance(found, Exception):
+            reasons.append(in_words(found))
+            continue
+        try:
+            _decode(pipe, found)
+        except RuntimeError as error:
+            try:  # If Pillow refuses the file too, its message says more than DALI's.
+                with opened(found, max_pixels) as image:
+                    image.load()
+                    largest = max(largest, image.width * image.height)
+                reasons.append(_in_words(error))
+            except Exception as reason:  # Pillow's plugins raise far more than OSError for a broken file.
+                reasons.append(in_words(reason))
+        else:
+            reasons.append(None)
+    if largest:
+        _decode(pipe, _sound(largest))
+    return reasons
+
+
+def _decode(pipe: Any, data: bytes) -> None:
+    pipe.feed_input("file", [np.frombuffer(data, np.uint8)])
+    pipe.schedule_run()
+    pipe.share_outputs()
+
+
+def _sound(count: int) -> bytes:
+    """Return a JPEG of about `count` pixels, not more."""
+    side = min(math.isqrt(count), LONGEST_JPEG)
+    file = io.BytesIO()
+    Image.new("L", (side, side)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _in_words(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0])

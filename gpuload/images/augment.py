@@ -228,7 +228,7 @@ class Augment:
 
     @cached_property
     def warps(self) -> bool:
-        """Whether images are warped, by more than flips."""
+        """Whether images are warped, not only flipped."""
         return any(self._ranges[name] != (0.0, 0.0) for name in _GEOMETRY) or self._ranges["zoom_x"] != (1.0, 1.0)
 
     @property

@@ -40,12 +40,8 @@ def settle(
     """Check that the parts of a job fit together, and choose what is "auto".
 
     "auto" takes the GPU, DALI and compiled code if they are there and can do all that `transform` asks for, and logs
-    the choice once. A name is obeyed, or raises.
-
-    Raises:
-        ValueError: an unknown name, or a job that the named device, engine or decoder cannot do.
-        RuntimeError: a CUDA device that does not exist.
-        ImportError: a package that is not installed.
+    the choice once. A name is obeyed, or raises: ValueError if it is unknown or cannot do the job, RuntimeError for a
+    CUDA device that does not exist, ImportError for a package that is not installed.
     """
     cache = cache or Cache()
     images = source.images if isinstance(source, ImageArray) else None
@@ -87,10 +83,8 @@ def _sized(images: NDArray[Any] | None, transform: Augment) -> Augment:
         return transform
     height, width, channels = images.shape[1:]
     if transform.size not in (None, (height, width)) or transform.crop is not None:
-        raise ValueError(
-            f"size and crop are for images that are read from files; these are in memory, {height} x {width}: leave "
-            "both out"
-        )
+        rule = "size and crop are for images that are read from files; these are in memory"
+        raise ValueError(f"{rule}, {height} x {width}: leave both out")
     for name in ("mean", "std"):
         if np.size(getattr(transform, name)) not in (1, channels):
             raise ValueError(f"{name} must be one number, or one for each of the images' {channels} channels")
@@ -141,13 +135,11 @@ def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str
     if decoder == "dali":
         if not available.dali_installed():
             extra = "cpu" if place == CPU else "cuda13"
-            raise ImportError(
-                f"decoder='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[{extra}]'"
-            )
+            pip = f"pip install 'gpuload[{extra}]'"
+            raise ImportError(f"decoder='dali' needs NVIDIA DALI, which is not installed: {pip}")
         if obstacle:
-            raise ValueError(
-                f"decoder='dali' cannot do {obstacle}: pass decoder='pillow', or 'auto' to have one chosen"
-            )
+            advice = "pass decoder='pillow', or 'auto' to have one chosen"
+            raise ValueError(f"decoder='dali' cannot do {obstacle}: {advice}")
     if decoder != "auto":
         return decoder, ""
     if engine == "numpy":  # The reference: what Keras gives, which decodes with Pillow.
@@ -161,10 +153,8 @@ def _check_cache(cache: Cache, images: NDArray[Any] | None, transform: Augment, 
     """Raise ValueError if a cache was asked for by name that the job cannot have."""
     if cache.size is not None:
         if not transform.draws_crop:
-            raise ValueError(
-                f"size={cache.size!r} of the cache is for RandomResizedCrop; other images are kept at their own size: "
-                "leave it out"
-            )
+            rule = "is for RandomResizedCrop; other images are kept at their own size"
+            raise ValueError(f"size={cache.size!r} of the cache {rule}: leave it out")
         if not transform.antialias:
             raise ValueError("size of the cache is for antialias=True: leave one of them out")
         if place != CPU:
@@ -174,9 +164,8 @@ def _check_cache(cache: Cache, images: NDArray[Any] | None, transform: Augment, 
     if cache.place == "device" and place == CPU:
         raise ValueError("cache='device' keeps images on a GPU, but they are made on cpu: pass cache='host'")
     if images is not None and cache.place != "device":
-        raise ValueError(
-            f"cache={cache.place!r} is for images that are read from files; these are in memory: leave it out"
-        )
+        rule = "is for images that are read from files; these are in memory"
+        raise ValueError(f"cache={cache.place!r} {rule}: leave it out")
     if transform.draws_crop and cache.size is None:
         raise ValueError(
             f"cache={cache.place!r} keeps images as they are resized, which RandomResizedCrop makes different in each "

@@ -20,7 +20,7 @@ from gpuload.core.memory import empty
 from gpuload.decode.spec import Decoder, Indices
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
-from gpuload.run.stages import Counted
+from gpuload.run.meter import Counted
 
 
 @dataclass

@@ -34,12 +34,9 @@ def open_engine(
     cache: AnyCache | None = None,
     allocator: Allocator = CUPY_ALLOCATOR,
 ) -> ImageEngine:
-    """Return a new engine for steps of at most `batch_size` samples.
+    """Return a new engine for steps of at most `batch_size` samples; `threads` decode, and as many augment.
 
-    Args:
-        threads: Threads that decode, and that augment. None: one for each CPU of the process.
-        cache: Keeps decoded images; on a GPU a `DeviceCache`. None: nothing is kept.
-        allocator: Makes the arrays of batches on a GPU.
+    On a GPU the cache is a `DeviceCache`, and the allocator makes the arrays of batches.
     """
     threads, errors = threads or available_cpus(), errors or Errors()
 

@@ -20,8 +20,8 @@ from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order, substitutes
 from gpuload.run.bad_samples import BadSamples
 from gpuload.run.engine import Engine
+from gpuload.run.meter import Stages
 from gpuload.run.pool import EnginePool
-from gpuload.run.stages import Stages
 
 SAMPLES_DRAWN_AT_ONCE = 1024
 

@@ -34,7 +34,7 @@ class Step:
     brightness: Doubles | None = None
     """[B] factors."""
     seed: int = 0
-    """Seed that determines, with `epoch` and `positions`, the substitutes for bad samples."""
+    """Determines, with `epoch` and `positions`, the substitutes for bad samples."""
     epoch: int = 0
     positions: NDArray[np.int64] | None = None
     """[B] position of each sample in the epoch. None: 0, 1, ..."""
@@ -59,5 +59,4 @@ class Step:
 
     @property
     def batch_size(self) -> int:
-        """Number of samples in the batch."""
         return len(self.indices)

@@ -1,4 +1,4 @@
-"""The bad samples of a source: each is counted, and logged once."""
+"""Bad samples of a source: each is counted, and logged once."""
 
 from __future__ import annotations
 
