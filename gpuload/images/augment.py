@@ -169,8 +169,8 @@ class Augment:
             raise ValueError(f"antialias=False is for nearest and bilinear, not interpolation={self.interpolation!r}")
         if self._ranges["zoom_x"][0] <= 0:
             raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
-        for name in ("hflip", "vflip"):
-            probability(name, getattr(self, name))
+        probability("hflip", self.hflip)
+        probability("vflip", self.vflip)
         pair = self.brightness
         if pair is not None and (np.ndim(pair) == 0 or interval("brightness", pair)[0] < 0):
             raise ValueError(f"brightness must be a pair of factors (low, high) of at least 0, not {pair!r}")
@@ -196,12 +196,10 @@ class Augment:
         if self.zca is not None:
             if self.size is None:
                 raise ValueError("zca needs size: its matrix belongs to images of one size")
-            count = math.prod(self.size) * self.channels
-            if np.shape(self.zca) != (count, count):
-                raise ValueError(
-                    f"zca must have shape {(count, count)} for size={self.size} and {self.channels} channels, "
-                    f"not {np.shape(self.zca)}"
-                )
+            shape = (math.prod(self.size) * self.channels,) * 2
+            if np.shape(self.zca) != shape:
+                images = f"size={self.size} and {self.channels} channels"
+                raise ValueError(f"zca must have shape {shape} for {images}, not {np.shape(self.zca)}")
 
     def __repr__(self) -> str:
         changed = (f.name for f in fields(self) if getattr(self, f.name) is not f.default)

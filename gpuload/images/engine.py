@@ -20,6 +20,7 @@ from gpuload.core.memory import empty
 from gpuload.decode.spec import Decoder, Indices
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
+from gpuload.run.engine import Engine
 from gpuload.run.meter import Counted
 
 
@@ -88,7 +89,7 @@ class Augmenter(ABC):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class ImageEngine(ABC):
+class ImageEngine(Engine):
     """Steps under way, and a decoder for the images that no cache has."""
 
     def __init__(self, decoder: Callable[[], Decoder]):
@@ -128,12 +129,6 @@ class ImageEngine(ABC):
             return self._decoder.result(stream)
         except SampleError as error:
             raise SampleError(error.samples, step.batch_size) from error
-
-    @abstractmethod
-    def submit(self, step: Step) -> None: ...
-
-    @abstractmethod
-    def result(self, stream: int | None = None) -> Any: ...
 
     def discard(self) -> None:
         self._steps.clear()

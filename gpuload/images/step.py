@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Doubles = NDArray[np.float64]
 
@@ -39,8 +36,8 @@ class Step:
     positions: NDArray[np.int64] | None = None
     """[B] position of each sample in the epoch. None: 0, 1, ..."""
 
-    def take(self, rows: NDArray[Any] | slice) -> Self:
-        """Return the step of some samples of the batch, given by number, as booleans or as a slice.
+    def take(self, rows: NDArray[Any] | slice) -> Step:
+        """Return the step, of the same class, of some samples: given by number, as booleans or as a slice.
 
         >>> Step(indices=np.array([3, 1, 2])).take(np.array([0, 2])).indices
         array([3, 2])
