@@ -20,11 +20,11 @@ from gpuload.windows.pool import WindowPool
 from gpuload.windows.window import Window
 
 Arguments = Mapping[str, Any]
+OfDevice = Callable[[Device], delivery.Framework]
 
 HINTS = {
     "drop_last": "pass last_batch='drop'",
     "num_workers": "leave it out: batches are made by threads in this process; threads= sets their number",
-    "workers": "leave it out: batches are made by threads in this process; threads= sets their number",
     "pin_memory": "leave it out: batches are made on the device",
     "prefetch_factor": "pass prefetch=BATCHES",
     "persistent_workers": "leave it out: threads stay from epoch to epoch",
@@ -66,14 +66,9 @@ def part_of(given: Arguments) -> tuple[int, int]:
 
 
 def pool_of(given: Arguments, count: int) -> ImagePool | WindowPool:
-    """Return the pool of the source.
+    """Return the pool of the source; a batch is made in `count` parts, by as many processes.
 
-    Args:
-        given: The arguments, by name.
-        count: Parts that a batch is made in, by as many processes.
-
-    Raises:
-        ValueError: arguments that do not fit the source or each other.
+    Raise ValueError for arguments that do not fit the source or each other.
     """
     sharding = given["sharding"]
 
@@ -89,7 +84,7 @@ def pool_of(given: Arguments, count: int) -> ImagePool | WindowPool:
     return _image_pool(given, framework, options)
 
 
-def _image_pool(given: Arguments, framework: Callable[[Device], delivery.Framework], options: Arguments) -> ImagePool:
+def _image_pool(given: Arguments, framework: OfDevice, options: Arguments) -> ImagePool:
     transform = given["transform"]
     if not isinstance(transform, Augment):
         raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
@@ -101,7 +96,7 @@ def _image_pool(given: Arguments, framework: Callable[[Device], delivery.Framewo
     return ImagePool(job, framework(job.device), **options, **more)
 
 
-def _window_pool(given: Arguments, framework: Callable[[Device], delivery.Framework], options: Arguments) -> WindowPool:
+def _window_pool(given: Arguments, framework: OfDevice, options: Arguments) -> WindowPool:
     window = given["transform"]
     if not isinstance(window, Window):
         raise ValueError(f"transform must be a gpuload.Window for a Series, not {window!r}")

@@ -19,8 +19,7 @@ from gpuload.images.pool import ImagePool
 from gpuload.options import Cache, Errors, OnError
 from gpuload.plan.order import LastBatch, Order
 from gpuload.run import checkpoint, ranks
-from gpuload.run.course import EpochCourse
-from gpuload.run.iterator import Batches, Sampler
+from gpuload.run.course import Batches, EpochCourse, Sampler
 from gpuload.run.meter import Meter
 from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
@@ -128,44 +127,29 @@ class Loader:
         on_error: OnError | None = None,
         progress: bool | str = False,
     ):
-        self.arguments: dict[str, Any] = {
-            "source": source,
-            "transform": transform,
-            "batch_size": checked_int("batch_size", batch_size, 1),
-            "shuffle": shuffle,
-            "seed": seed,
-            "last_batch": last_batch,
-            "device": device,
-            "engine": engine,
-            "decoder": decoder,
-            "framework": framework,
-            "residency": residency,
-            "prefetch": prefetch,
-            "threads": threads,
-            "channels_last": channels_last,
-            "shard": shard,
-            "sharding": sharding,
-            "cache": Cache.of(cache),
-            "errors": Errors.of(errors, on_error),
-            "progress": progress,
-        }
-        """The arguments that the loader was made with, by name; short forms as the options that they stand for."""
+        data = {"source": source, "transform": transform, "batch_size": checked_int("batch_size", batch_size, 1)}
+        order = {"shuffle": shuffle, "seed": seed, "last_batch": last_batch, "shard": shard, "sharding": sharding}
+        code = {"device": device, "engine": engine, "decoder": decoder, "framework": framework, "residency": residency}
+        work = {"prefetch": prefetch, "threads": threads, "channels_last": channels_last, "progress": progress}
+        care = {"cache": Cache.of(cache), "errors": Errors.of(errors, on_error)}
+        self.arguments: dict[str, Any] = {**data, **order, **code, **work, **care}
+        """The arguments by name; short forms as the options that they stand for."""
         self.seed: int = secrets.randbits(32) if seed is None else checked_int("seed", seed, 0)
         self.meter = Meter()
         """Counts the delivered batches and their time."""
-        self._shown: weakref.WeakSet[Progress] = weakref.WeakSet()  # Progress bars.
+        self.bars: weakref.WeakSet[Progress] = weakref.WeakSet()
         self._twins: weakref.WeakSet[EnginePool] = weakref.WeakSet()  # Their pools.
         check_progress(progress)
-        rank, count = part_of(self.arguments)
-        self.pool: ImagePool | WindowPool = pool_of(self.arguments, count)
+        part = part_of(self.arguments)
+        self.pool: ImagePool | WindowPool = pool_of(self.arguments, part[1])
         """The engines, and what they deliver."""
         self.order = Order(
             size=len(self.pool),
-            batch_size=self.pool.batch_size * count,
+            batch_size=self.pool.batch_size * part[1],
             shuffle=shuffle,
             seed=self.seed,
             last_batch=last_batch,
-            shard=(rank, count),
+            shard=part,
         )
         if sharding is not None:
             check_last_batch(self.order, sharding)
@@ -273,8 +257,7 @@ class Loader:
     def finish(self, course: EpochCourse) -> None:
         """Hand the stream of a finished `course`, which has made the next batches ahead, to the next epoch."""
         following = self.upcoming
-        stream_fits = course.alive and following.stream is None
-        if stream_fits and following.epoch == course.epoch + 1 and not following.start:
+        if course.alive and following.stream is None and (following.epoch, following.start) == (course.epoch + 1, 0):
             following.stream = course.stream
 
     def show(self, course: EpochCourse) -> Progress | None:
@@ -284,7 +267,7 @@ class Loader:
             self.meter.begin()
             return None
         progress = Progress(course.epoch, course.count, self.meter, lambda: len(errors), bar=wanted is True)
-        self._shown.add(progress)
+        self.bars.add(progress)
         return progress
 
     @functools.cached_property
@@ -361,16 +344,12 @@ class Loader:
         It shares this loader's cache, bad samples and figures, and is closed with it.
         """
         loader = self.replace(**changes)
-        loader.share_figures(self.meter, self._shown)
+        loader.meter, loader.bars = self.meter, self.bars
+        loader.upcoming = loader.course_of(self.epoch, self.upcoming.start)
         self._twins.add(loader.pool)
         if isinstance(loader.pool, ImagePool) and isinstance(self.pool, ImagePool):
             loader.pool.borrow(self.pool)
         return loader
-
-    def share_figures(self, meter: Meter, bars: weakref.WeakSet[Progress]) -> None:
-        """Count in the `meter`, and show progress among the `bars`, of another loader."""
-        self.meter, self._shown = meter, bars
-        self.upcoming = self.course_of(self.epoch, self.upcoming.start)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, ({**self.arguments, "seed": self.seed}, self.arguments["seed"], self.state_dict())
@@ -378,7 +357,7 @@ class Loader:
     def close(self) -> None:
         """Free threads and memory. Iterations under way cannot go on; a new iteration takes them anew."""
         self.upcoming.stream = None
-        for progress in list(self._shown):
+        for progress in list(self.bars):
             progress.stop()
         for twin in list(self._twins):  # Before the cache that they share.
             twin.close()

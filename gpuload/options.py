@@ -1,4 +1,4 @@
-"""Options that belong together, as objects: where decoded images are kept, and what happens to bad samples."""
+"""Options that belong together: where decoded images are kept, and what happens to bad samples."""
 
 from __future__ import annotations
 
@@ -16,10 +16,7 @@ MAX_PIXELS = 178_956_970
 """Pillow's own limit for one image: twice its `Image.MAX_IMAGE_PIXELS`."""
 
 
-@answers_unknown(
-    errors_log="pass log=PATH",
-    ignore_errors="pass on_error='skip'",
-)
+@answers_unknown(errors_log="pass log=PATH", ignore_errors="pass on_error='skip'")
 @dataclass(frozen=True, kw_only=True)
 class Errors:
     """The definition of a bad sample, and its treatment.
@@ -58,10 +55,8 @@ class Errors:
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or limit < 0):
             raise ValueError(f"max_errors must be a number of samples, or a share below 1, not {limit!r}")
         if isinstance(limit, float) and not limit < 1:
-            raise ValueError(
-                f"max_errors as a float is a share of the data set, below 1, not {limit!r}: pass a whole number to "
-                "count samples"
-            )
+            advice = "pass a whole number to count samples"
+            raise ValueError(f"max_errors as a float is a share of the data set, below 1, not {limit!r}: {advice}")
         if self.max_pixels is not None:
             checked_int("max_pixels", self.max_pixels, 1)
         if self.timeout is not None and not number(self.timeout) > 0:
@@ -69,13 +64,11 @@ class Errors:
 
     @classmethod
     def of(cls, errors: Errors | None, on_error: OnError | None) -> Errors:
-        """Return the options that `errors=` and its short form `on_error=` ask for together."""
+        """Return the options that `errors` and its short form `on_error` ask for together."""
         if errors is None:
             return cls() if on_error is None else cls(on_error=on_error)
         if not isinstance(errors, Errors):
-            raise ValueError(
-                f"errors must be gpuload.Errors(...), not {errors!r}: for the policy alone, pass on_error="
-            )
+            raise ValueError(f"errors must be gpuload.Errors(...), not {errors!r}: for a policy alone, pass on_error=")
         if on_error not in (None, errors.on_error):
             raise ValueError(f"on_error={on_error!r} contradicts errors={errors!r}: pass one of them")
         return errors
@@ -84,11 +77,7 @@ class Errors:
 PLACES = ("auto", "device", "host")
 
 
-@answers_unknown(
-    cache_limit="pass limit=SIZE",
-    cache_size="pass size=(height, width)",
-    path="pass place=PATH",
-)
+@answers_unknown(cache_limit="pass limit=SIZE", cache_size="pass size=(height, width)", path="pass place=PATH")
 @dataclass(frozen=True, kw_only=True)
 class Cache:
     """Where decoded and resized images are kept for later epochs, which then neither read nor decode them.
@@ -125,10 +114,8 @@ class Cache:
         limit = self.limit
         if isinstance(limit, float):
             if not 0 < limit <= 1:
-                raise ValueError(
-                    f"limit as a float is a share of what is free, above 0 and at most 1, not {limit!r}: pass a whole "
-                    "number for bytes"
-                )
+                rule = "a share of what is free, above 0 and at most 1"
+                raise ValueError(f"limit as a float is {rule}, not {limit!r}: pass a whole number for bytes")
         elif limit is not None:
             object.__setattr__(self, "limit", checked_bytes("limit", limit))
         for name in ("limit", "size"):

@@ -17,7 +17,6 @@ from PIL import Image
 
 import gpuload
 from gpuload.decode import dali as image_dali
-from gpuload.decode import dali_examine
 from gpuload.reading.header import opened
 from tests.conftest import Place
 
@@ -150,7 +149,7 @@ LARGE = """
     transform = gpuload.Augment(size=(32, 32))
     options = {"batch_size": 32, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy", "threads": 2}
     if sys.argv[3] == "any":
-        options["errors"] = gpuload.Errors(max_pixels=None)
+        options["errors"] = gpuload.Errors(on_error="skip", max_pixels=None)
     good, *bad = sys.argv[4:]
     for path in bad:
         for place in (0, 5, 16, 31):
@@ -191,7 +190,7 @@ def test_what_is_wrong_with_dali_itself_is_no_files_fault(
 ) -> None:
     """As if the device were in trouble: DALI does not decode a sound picture either."""
     break_it(files[5], "gif")
-    monkeypatch.setattr(dali_examine, "_sound", lambda count: encoded("GIF"))
+    monkeypatch.setattr(image_dali, "_sound", lambda count: encoded("GIF"))
     with loader(files, dali, on_error="skip") as batches:
         iterator = iter(batches)
         next(iterator)
@@ -355,8 +354,8 @@ LEASED = """
             except RuntimeError as error:
                 found.append(type(error).__name__)
     for on_error in ("raise", "skip", "replace"):
-        options["errors"] = gpuload.Errors(on_error=on_error, timeout=0.5)
-        with gpuload.Loader(source, transform, seed=0, **options) as loader:
+        errors = gpuload.Errors(on_error=on_error, timeout=0.5)
+        with gpuload.Loader(source, transform, errors=errors, seed=0, **options) as loader:
             threads = []
             found = set()
             for _ in range(12):
@@ -367,8 +366,8 @@ LEASED = """
             print(threads[11] - threads[1] < 10, sorted((bad.index, bad.reason) for bad in loader.errors))
     from gpuload.reading import files as reading
     reading.MOST_BLOCKED = 2
-    options["errors"] = gpuload.Errors(on_error="skip", timeout=0.5)
-    with gpuload.Loader(source, transform, seed=0, **options) as loader:
+    errors = gpuload.Errors(on_error="skip", timeout=0.5)
+    with gpuload.Loader(source, transform, errors=errors, seed=0, **options) as loader:
         print(set(outcomes(loader)))
 """
 

@@ -31,7 +31,6 @@ from gpuload import (
 )
 from gpuload.core import available
 from gpuload.core import device as cuda
-from gpuload.decode.pillow import NumpyOps
 from gpuload.delivery.numpy import to_numpy
 from gpuload.images.choose import settle, unsupported
 from gpuload.images.open import open_engine
@@ -127,7 +126,7 @@ def test_center_crop_and_resize_is_pillows_with_a_box(gallery, fraction, interpo
     for index, found in enumerate(batch):
         with Image.open(gallery.path(index)) as opened:
             image = opened.convert("RGB")
-        top, left, high, wide = crop.box(float(image.height), float(image.width), (32, 64), [crop.fraction], NumpyOps)
+        top, left, high, wide = crop.box(float(image.height), float(image.width), (32, 64), [crop.fraction], np)
         box = (left, top, left + wide, top + high)
         np.testing.assert_array_equal(found, np.asarray(image.resize((64, 32), FILTERS[interpolation], box=box)))
 
@@ -141,7 +140,7 @@ def test_random_resized_crop_is_pillows_resize_of_a_box(gallery, interpolation):
     for index, found in enumerate(batch):
         with Image.open(gallery.path(index)) as opened:
             image = opened.convert("RGB")
-        place = crop.box(float(image.height), float(image.width), (32, 64), step.crops[index], NumpyOps)
+        place = crop.box(float(image.height), float(image.width), (32, 64), step.crops[index], np)
         top, left, high, wide = map(int, place)
         box = (left, top, left + wide, top + high)
         cut = image.resize((64, 32), FILTERS[interpolation], box=box)

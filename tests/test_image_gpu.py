@@ -21,11 +21,10 @@ from gpuload.core.errors import SampleError
 from gpuload.decode.pillow import PillowDecoder
 from gpuload.gpu.store import pitch
 from gpuload.images.augment import Augment
-from gpuload.images.caching import open_cache
 from gpuload.images.choose import settle
 from gpuload.images.device_engine import DeviceImageEngine
 from gpuload.images.job import ImageJob
-from gpuload.images.open import open_engine
+from gpuload.images.open import open_cache, open_engine
 from gpuload.images.step import Step
 from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order

@@ -368,7 +368,7 @@ def test_interrupted_and_used_again(place: Place) -> None:
 def test_closed_loaders_leave_nothing(place: Place) -> None:
     loader = gpuload.Loader(SOURCE, RANDOM, batch_size=5, framework="numpy", **place._asdict())
     assert len(list(loader)) == 5
-    engine = weakref.ref(loader._ready[1]._engine)
+    engine = weakref.ref(loader.upcoming.stream._engine)
     del loader
     gc.collect()
     wait_for(lambda: engine() is None)  # Threads may be at what was made ahead.

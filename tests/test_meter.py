@@ -239,7 +239,7 @@ def test_windows_in_a_data_loader():
         assert pickle.loads(pickle.dumps(loader)).stats()["batches"] == 0
         batches = iter(loader)
         next(batches)
-    batches._here.clear()
+    batches._course._here.clear()
     with pytest.raises(RuntimeError, match="the loader was closed while it was iterated over"):
         next(batches)
     assert len(list(loader)) == 62

@@ -11,7 +11,6 @@ from scipy import stats
 
 from gpuload import Augment, CenterCrop, ImageArray, Loader, Order, RandomResizedCrop
 from gpuload.decode.crop import DRAWS, TRIES
-from gpuload.decode.pillow import NumpyOps
 from gpuload.images.affine import affine, flipped
 
 seeds = st.integers(0, 2**64 - 1)
@@ -607,7 +606,7 @@ def one_crop(height, width, scale, ratio, numbers):
 def boxes(crop, height, width, uniforms):
     """The crop's own boxes, for one size and many rows of numbers."""
     drawn = crop.draw(uniforms)
-    found = [crop.box(float(height), float(width), (1, 1), row, NumpyOps) for row in drawn]
+    found = [crop.box(float(height), float(width), (1, 1), row, np) for row in drawn]
     return [tuple(int(number) for number in box) for box in found]
 
 
@@ -670,7 +669,7 @@ def test_area_and_aspect_ratio_are_spread_as_documented():
     areas up to a half, so that every first try fits."""
     crop = RandomResizedCrop(scale=(0.1, 0.5), ratio=(3 / 4, 4 / 3))
     step = steps(Augment(size=SIZE, crop=crop), COUNT)
-    found = np.array([crop.box(3000.0, 3000.0, SIZE, row, NumpyOps) for row in step.crops])
+    found = np.array([crop.box(3000.0, 3000.0, SIZE, row, np) for row in step.crops])
     area, aspect = found[:, 2] * found[:, 3] / 3000**2, found[:, 3] / found[:, 2]
     # Rounding to whole pixels moves a side by up to 1 in 800.
     assert area.min() > 0.0995
@@ -685,14 +684,14 @@ def test_center_crop_is_keras_keep_aspect_ratio(height, width, target_height, ta
     tall = min(height, width * target_height // target_width)
     wide = min(width, height * target_width // target_height)
     tall, wide = max(tall, 1), max(wide, 1)  # Keras cuts boxes without pixels here.
-    found = CenterCrop().box(float(height), float(width), (target_height, target_width), [1.0], NumpyOps)
+    found = CenterCrop().box(float(height), float(width), (target_height, target_width), [1.0], np)
     assert tuple(map(int, found)) == ((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
 @given(lengths, lengths, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.floats(0.001, 1))
 def test_center_crop_stays_inside_the_image(height, width, size, fraction):
     crop = CenterCrop(fraction=fraction)
-    top, left, tall, wide = crop.box(float(height), float(width), size, [crop.fraction], NumpyOps)
+    top, left, tall, wide = crop.box(float(height), float(width), size, [crop.fraction], np)
     assert tall >= 1
     assert wide >= 1
     assert 0 <= top <= height - tall
@@ -705,8 +704,8 @@ def test_center_crop_stays_inside_the_image(height, width, size, fraction):
 def test_center_crop_of_224_256():
     """What is seen after resizing the shorter side to 256 and cutting out 224 x 224: the docstring's example."""
     crop = CenterCrop(fraction=224 / 256)
-    assert crop.box(256.0, 340.0, (224, 224), [crop.fraction], NumpyOps) == (16, 58, 224, 224)
-    assert crop.box(1024.0, 512.0, (224, 224), [crop.fraction], NumpyOps) == (288, 32, 448, 448)
+    assert crop.box(256.0, 340.0, (224, 224), [crop.fraction], np) == (16, 58, 224, 224)
+    assert crop.box(1024.0, 512.0, (224, 224), [crop.fraction], np) == (288, 32, 448, 448)
 
 
 # Messages -------------------------------------------------------------------------------------------------------------

@@ -3,16 +3,16 @@
 The resize also reads pixels around the box, as far as its filter reaches.
 
 A box depends on the size of the image, which only the decoder knows. So a crop draws its numbers first, and `box` turns
-them into pixels when the size is known. `box` is written once for NumPy and for DALI's graph: `ops` has the functions
-that the two spell differently, and every quantity belongs to one image. Numbers that float32 cannot hold exactly are
-part of the drawn doubles, since DALI has no constants in doubles.
+them into pixels when the size is known. `box` is written once for NumPy and for DALI's graph: its `ops` are the module
+`numpy`, or an object with the same functions for DALI, and every quantity belongs to one image. Numbers that float32
+cannot hold exactly are part of the drawn doubles, since DALI has no constants in doubles.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,21 +25,9 @@ DRAWS = 2 * TRIES + 2
 """Number of uniform numbers that a crop may draw for an image."""
 
 
-class Ops(Protocol):
-    """Functions for `box`, from NumPy or DALI."""
-
-    def array(self, x: Any) -> Any: ...
-    def floor(self, x: Any) -> Any: ...
-    def sqrt(self, x: Any) -> Any: ...
-    def minimum(self, x: Any, y: Any) -> Any: ...
-    def maximum(self, x: Any, y: Any) -> Any: ...
-    def max(self, x: Any) -> Any: ...
-
-
-def _checked_pair(name: str, value: object, most: float) -> None:
-    pair: Any = value
+def _checked_pair(name: str, value: Any, most: float) -> None:
     try:
-        low, high = pair
+        low, high = value
         fine = 0 < low <= high <= most and math.isfinite(high)
     except (TypeError, ValueError):
         fine = False
@@ -72,14 +60,10 @@ class CenterCrop:
         """Return [B, 1]: the fraction, for `uniforms` [B, DRAWS]."""
         return np.full((len(uniforms), 1), self.fraction)
 
-    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
-        """Return (top, left, height, width) in pixels.
+    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Any) -> tuple[Any, Any, Any, Any]:
+        """Return (top, left, height, width) in pixels of the box that was `drawn` for an image of `height` x `width`.
 
-        Args:
-            height, width: Size of the image.
-            size: (height, width) of the output.
-            drawn: The numbers of `draw` for this image.
-            ops: NumPy or DALI.
+        `size` is (height, width) of the output; `ops` are NumPy, or its functions in DALI.
         """
         high = ops.minimum(height, ops.floor(width * float(size[0]) / float(size[1])))
         wide = ops.minimum(width, ops.floor(height * float(size[1]) / float(size[0])))
@@ -111,22 +95,17 @@ class RandomResizedCrop:
         _checked_pair("ratio", self.ratio, math.inf)
 
     def draw(self, uniforms: Doubles) -> Doubles:
-        """Return [B, DRAWS + 2]: areas, aspect ratios, and the place in y and x, from uniforms [B, DRAWS]; then
-        `ratio`."""
+        """Return [B, DRAWS + 2]: areas, aspect ratios, and the place in y and x, of `uniforms` [B, DRAWS]; `ratio`."""
         areas, ratios, places = np.split(uniforms, [TRIES, 2 * TRIES], axis=1)
         low, high = np.log(self.ratio)
         areas = self.scale[0] + (self.scale[1] - self.scale[0]) * areas
         limits = np.broadcast_to(self.ratio, (len(uniforms), 2))
         return np.hstack([areas, np.exp(low + (high - low) * ratios), places, limits])
 
-    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Ops) -> tuple[Any, Any, Any, Any]:
-        """Return (top, left, height, width) in pixels.
+    def box(self, height: Any, width: Any, size: tuple[int, int], drawn: Any, ops: Any) -> tuple[Any, Any, Any, Any]:
+        """Return (top, left, height, width) in pixels of the box that was `drawn` for an image of `height` x `width`.
 
-        Args:
-            height, width: Size of the image.
-            size: (height, width) of the output.
-            drawn: The numbers of `draw` for this image.
-            ops: NumPy or DALI.
+        `size` is (height, width) of the output; `ops` are NumPy, or its functions in DALI.
         """
         areas, ratios = drawn[:TRIES] * (height * width), drawn[TRIES : 2 * TRIES]
         place_y, place_x, least, greatest = (drawn[2 * TRIES + number] for number in range(4))

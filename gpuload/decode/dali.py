@@ -6,26 +6,32 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import io
+import math
 import os
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from gpuload.core.device import CPU, Device
 from gpuload.core.errors import BadSample, SampleError
-from gpuload.decode.examine import obstacles
-from gpuload.decode.graph import bytes_pipeline, feeds, paths_pipeline
-from gpuload.decode.spec import Decoding, Request
+from gpuload.decode.graph import feeds, pipeline, pixels
+from gpuload.decode.spec import Decoding
 from gpuload.options import Errors
-from gpuload.reading.files import Daemon, NotAFileError, read_all
+from gpuload.reading.files import Daemon, NotAFileError, in_words, read_all
+from gpuload.reading.header import opened
 from gpuload.sources import FileSource
 
 STREAM_PER_THREAD = 2
 """The handle `cudaStreamPerThread`: the stream of the thread that uses it."""
+
+LONGEST_JPEG = 65_500
+"""Greatest height or width that Pillow writes."""
 
 MOST_HUNG = 16
 """Number of pipelines that may hang at blocked files. After that gpuload reads all files itself."""
@@ -61,10 +67,12 @@ class DaliDecoder:
         self._decoding = decoding
         self._device = device
         self._errors = errors
-        self._options = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
-        self._pipe = paths_pipeline(decoding, self._place, errors.max_pixels, **self._options)
+        place = "cpu" if device == CPU else "gpu"
+        options: dict[str, Any] = {"batch_size": batch_size, "num_threads": threads, "device_id": device.index}
+        self._build = functools.partial(pipeline, decoding, place, errors.max_pixels, **options)
+        self._pipe = self._build(reads=True)
         self._pipe.build()
-        self._steps: deque[tuple[Request, bool]] = deque()
+        self._steps: deque[tuple[Any, bool]] = deque()
         """The submitted steps, and whether DALI has them."""
         self._stale = 0
         """Number of steps, from the oldest on, that were discarded."""
@@ -77,14 +85,10 @@ class DaliDecoder:
         _running.add(self)
 
     @property
-    def _place(self) -> str:
-        return "cpu" if self._device == CPU else "gpu"
-
-    @property
     def alive(self) -> bool:
         return self._pipe is not None
 
-    def submit(self, step: Request) -> None:
+    def submit(self, step: Any) -> None:
         apart = DaliDecoder.hung >= MOST_HUNG or bool(_avoided and not _avoided.isdisjoint(self._paths(step)))
         if not apart:
             for name, array in feeds(self._source, step).items():
@@ -93,11 +97,10 @@ class DaliDecoder:
         self._steps.append((step, not apart))
 
     def ready(self) -> bool:
-        """Return False: DALI does not tell."""
-        return False
+        return False  # DALI does not tell.
 
     def result(self, stream: int | None = None) -> Any:
-        """Return the oldest step's levels [B, H, W, C], a DALI tensor."""
+        """Return the oldest step's levels, a DALI tensor."""
         step, fed = self._steps[self._stale]
         try:
             self._catch_up()
@@ -155,8 +158,12 @@ class DaliDecoder:
         made = None if self._daemon is None else self._waited(self._daemon, stream)
         self._steps.popleft()
         self._stale = max(0, self._stale - 1)
-        images, *sizes = self._pipe.share_outputs(cuda_stream=stream) if made is None else made.result()
-        self.bytes_read += sum(int(each.as_array().sum()) for each in sizes)
+        return self._counted(self._pipe.share_outputs(cuda_stream=stream) if made is None else made.result())
+
+    def _counted(self, outputs: Any) -> Any:
+        """Return the levels, and count the bytes of the files."""
+        images, sizes = outputs
+        self.bytes_read += int(sizes.as_array().sum())
         return images
 
     def _waited(self, daemon: Daemon, stream: int | None) -> Future[Any]:
@@ -181,22 +188,16 @@ class DaliDecoder:
             found = list(read_all(paths, self._errors.timeout))
         except RuntimeError:  # An interpreter that ends starts no threads to find out: assume the worst.
             return True
-        blocked = {
-            path for path, each in zip(paths, found, strict=True) if isinstance(each, TimeoutError | NotAFileError)
-        }
+        refused = TimeoutError, NotAFileError
+        blocked = {path for path, each in zip(paths, found, strict=True) if isinstance(each, refused)}
         _avoided.update(blocked)
         return bool(blocked)
 
-    def _apart(self, step: Request, stream: int | None, error: RuntimeError | None = None) -> Any:
+    def _apart(self, step: Any, stream: int | None, error: RuntimeError | None = None) -> Any:
         """Make a step from bytes that gpuload reads, in a pipeline of its own.
 
-        Args:
-            error: DALI's error, if it failed. It names no file, so each file is tried alone; if none is bad, the
-                trouble has passed.
-
-        Raises:
-            SampleError: some files are bad.
-            RuntimeError: DALI fails although no file is bad.
+        DALI's `error` names no file, so each file is tried alone; if none is bad, the trouble has passed. Raise
+        SampleError if some files are bad, RuntimeError if DALI fails although none is.
         """
         paths = self._paths(step)
         found = list(read_all(paths, self._errors.timeout))
@@ -208,55 +209,97 @@ class DaliDecoder:
             except RuntimeError as another:
                 error = another
         try:
-            reasons = obstacles(found, self._decoding, self._device, self._errors.max_pixels)
+            reasons = _obstacles(found, self._decoding, self._device, self._errors.max_pixels)
         except RuntimeError as another:
             raise error or another from None
-        bad = [
-            BadSample(int(index), path, reason)
-            for index, path, reason in zip(step.indices, paths, reasons, strict=True)
-            if reason is not None
-        ]
-        if bad:
+        samples = zip(step.indices.tolist(), paths, reasons, strict=True)
+        if bad := [BadSample(index, path, reason) for index, path, reason in samples if reason is not None]:
             raise SampleError(bad, step.batch_size) from error
         return self._decoded(step, files, stream)
 
-    def _decoded(self, step: Request, files: list[bytes], stream: int | None) -> Any:
-        pipe = bytes_pipeline(self._decoding, self._place, self._errors.max_pixels, **self._options)
+    def _decoded(self, step: Any, files: list[bytes], stream: int | None) -> Any:
+        pipe = self._build(reads=False)
         pipe.build()
         pipe.feed_input("files", [np.frombuffer(data, np.uint8) for data in files])
         if step.crops is not None:
             pipe.feed_input("crops", step.crops)
         pipe.schedule_run()
-        (images,) = pipe.share_outputs(cuda_stream=stream)
-        self.bytes_read += sum(map(len, files))
-        return images.as_tensor()
+        return self._counted(pipe.share_outputs(cuda_stream=stream)).as_tensor()
 
-    def _paths(self, step: Request) -> list[str]:
-        return [self._source.path(int(index)) for index in step.indices]
+    def _paths(self, step: Any) -> list[str]:
+        return list(map(self._source.path, step.indices.tolist()))
 
 
 _running: weakref.WeakSet[DaliDecoder] = weakref.WeakSet()
 
 
-def _abandon_in_child() -> None:
-    """Leave the parent's pipelines alone in a forked process.
-
-    Their threads do not exist there, so shutting a pipeline down would abort the process.
-    """
+def _each(end: Callable[[DaliDecoder], None]) -> None:
     for decoder in list(_running):
-        decoder.abandon()
+        end(decoder)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_in_child)
+    # The threads of the parent's pipelines do not exist in a fork: ending a pipeline there would abort the process.
+    os.register_at_fork(after_in_child=functools.partial(_each, DaliDecoder.abandon))
 
 
 @functools.cache
 def _close_at_exit() -> None:
     """Close decoders before DALI, once it is imported, ends their pipelines: some may hang."""
-    atexit.register(_close_all)
+    atexit.register(_each, DaliDecoder.close)
 
 
-def _close_all() -> None:
-    for decoder in list(_running):
-        decoder.close()
+def _obstacles(
+    files: Iterable[bytes | Exception], decoding: Decoding, device: Device, max_pixels: int | None
+) -> list[str | None]:
+    """Return for each file, given as its bytes or the exception that reading it raised, why it cannot be decoded.
+
+    None: it can. Raise RuntimeError if DALI on `device` refuses even a sound picture as large as those that it alone
+    refuses: then the device or its memory is in trouble, not the files.
+    """
+    from nvidia.dali import Pipeline, fn, types
+
+    pipe = Pipeline(batch_size=1, num_threads=1, device_id=device.index, prefetch_queue_depth=1)
+    with pipe:
+        file = fn.external_source(name="file", dtype=types.UINT8, ndim=1)
+        pipe.set_outputs(pixels(file, decoding, "cpu" if device == CPU else "gpu", max_pixels))
+    reasons: list[str | None] = []
+    largest = 0  # Pixels of the largest image that only DALI refuses.
+    for found in files:
+        if isinstance(found, Exception):
+            reasons.append(in_words(found))
+            continue
+        try:
+            _decode(pipe, found)
+        except RuntimeError as error:
+            try:  # If Pillow refuses the file too, its message says more than DALI's.
+                with opened(found, max_pixels) as image:
+                    image.load()
+                    largest = max(largest, image.width * image.height)
+                reasons.append(_in_words(error))
+            except Exception as reason:  # Pillow's plugins raise far more than OSError for a broken file.
+                reasons.append(in_words(reason))
+        else:
+            reasons.append(None)
+    if largest:
+        _decode(pipe, _sound(largest))
+    return reasons
+
+
+def _decode(pipe: Any, data: bytes) -> None:
+    pipe.feed_input("file", [np.frombuffer(data, np.uint8)])
+    pipe.schedule_run()
+    pipe.share_outputs()
+
+
+def _sound(count: int) -> bytes:
+    """Return a JPEG of about `count` pixels, not more."""
+    side = min(math.isqrt(count), LONGEST_JPEG)
+    file = io.BytesIO()
+    Image.new("L", (side, side)).save(file, "JPEG")
+    return file.getvalue()
+
+
+def _in_words(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "DALI: " + next((line for line in lines if "fail" in line.lower()), lines[0])

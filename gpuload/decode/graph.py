@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.decode.spec import Decoding, Request
+from gpuload.decode.spec import Decoding
 from gpuload.sources import FileSource
 
 
-class DaliOps:
-    """The functions of `Ops`, in DALI; every quantity is a node of the graph."""
+def _ops() -> Any:
+    """Return the functions of NumPy that crops use, for DALI; every quantity is a node of the graph."""
+    from nvidia.dali import fn, math, types
 
-    def __init__(self) -> None:
-        from nvidia.dali import fn, math, types
-
-        self.array: Callable[[Any], Any] = types.Constant
-        self.floor: Callable[[Any], Any] = math.floor
-        self.sqrt: Callable[[Any], Any] = math.sqrt
-        self.minimum: Callable[[Any, Any], Any] = math.min
-        self.maximum: Callable[[Any, Any], Any] = math.max
+    return SimpleNamespace(
+        array=types.Constant,
+        floor=math.floor,
+        sqrt=math.sqrt,
+        minimum=math.min,
+        maximum=math.max,
         # DALI does not reduce doubles. `box` reduces whole numbers of pixels, which float32 holds exactly.
-        self.max: Callable[[Any], Any] = lambda x: fn.reductions.max(fn.cast(x, dtype=types.FLOAT))
-
-
-def pixels(files: Any, decoding: Decoding, device: str, max_pixels: int | None) -> Any:
-    """Return RGB images, uint8 HWC. DALI fails if a file is no image, or claims more than `max_pixels`."""
-    from nvidia.dali import fn, types
-
-    # Pillow smooths chroma and ignores the EXIF orientation.
-    return fn.decoders.image(
-        _within(files, np.iinfo(np.int64).max if max_pixels is None else max_pixels),
-        device="mixed" if device == "gpu" else "cpu",
-        output_type=types.RGB,
-        adjust_orientation=False,
-        jpeg_fancy_upsampling=True,
-        use_fast_idct=decoding.fast_idct,
+        max=lambda x: fn.reductions.max(fn.cast(x, dtype=types.FLOAT)),
     )
 
 
-def _within(files: Any, max_pixels: int) -> Any:
-    """Return the files unchanged. DALI fails, before it takes memory, if one is no image or claims too many pixels.
+def pixels(files: Any, decoding: Decoding, device: str, max_pixels: int | None) -> Any:
+    """Return RGB images, uint8 HWC. DALI fails, before it takes memory, if one is no image or claims too many pixels.
 
     No such file may reach the decoder. Of a large batch, the decoder reads some headers in the thread that calls it. If
     one of them is bad, it ends without waiting for its other threads, which then crash the process.
@@ -54,23 +39,31 @@ def _within(files: Any, max_pixels: int) -> Any:
     # Each operator costs the batch a round through all threads. A TIFF's length of 32 bits is read as negative; as an
     # unsigned number it is very large.
     shape = fn.peek_image_shape(files, adjust_orientation=False, dtype=types.UINT64)
-    exceeds = shape[0] * shape[1] > types.Constant(max_pixels, dtype=types.UINT64)
+    most = np.iinfo(np.int64).max if max_pixels is None else max_pixels
+    exceeds = shape[0] * shape[1] > types.Constant(most, dtype=types.UINT64)
     # The first byte, or one that no file has.
     start = exceeds * np.iinfo(np.int32).max
-    return fn.slice(files, start=start, axes=[0], out_of_bounds_policy="error")
+    # Pillow smooths chroma and ignores the EXIF orientation.
+    return fn.decoders.image(
+        fn.slice(files, start=start, axes=[0], out_of_bounds_policy="error"),
+        device="mixed" if device == "gpu" else "cpu",
+        output_type=types.RGB,
+        adjust_orientation=False,
+        jpeg_fancy_upsampling=True,
+        use_fast_idct=decoding.fast_idct,
+    )
 
 
-def decode(
+def _decoded(
     files: Any, decoding: Decoding, drawn: Any, device: str, max_pixels: int | None
 ) -> tuple[Any, dict[str, Any]]:
     """Return images of the colour wanted, uint8 HWC, and the box to be resized, as arguments of `fn.resize`."""
     from nvidia.dali import fn, types
 
-    images = pixels(files, decoding, device, max_pixels)
-    box = {}
+    images, box = pixels(files, decoding, device, max_pixels), {}
     if decoding.crop is not None:
         shape = fn.cast(images.shape(), dtype=types.FLOAT64)
-        top, left, high, wide = decoding.crop.box(shape[0], shape[1], decoding.size, drawn, DaliOps())
+        top, left, high, wide = decoding.crop.box(shape[0], shape[1], decoding.size, drawn, _ops())
         start, extent = (fn.cast(fn.stack(*pair), dtype=types.FLOAT) for pair in ((top, left), (high, wide)))
         box = {"roi_start": start, "roi_end": start + extent}
     if decoding.color == "grayscale":
@@ -78,28 +71,23 @@ def decode(
     return images, box
 
 
-def resize(images: Any, box: dict[str, Any], decoding: Decoding) -> Any:
+def _resized(images: Any, box: dict[str, Any], decoding: Decoding) -> Any:
     """Return images of the size wanted, resized with Pillow's filters."""
     from nvidia.dali import fn, types
 
-    filters = {
-        "nearest": types.INTERP_NN,
-        "bilinear": types.INTERP_LINEAR,
-        "bicubic": types.INTERP_CUBIC,
-        "lanczos": types.INTERP_LANCZOS3,
-    }
+    filters = {"nearest": "NN", "bilinear": "LINEAR", "bicubic": "CUBIC", "lanczos": "LANCZOS3"}
     return fn.resize(
         images,
         size=decoding.size,
-        interp_type=filters[decoding.interpolation],
+        interp_type=getattr(types, f"INTERP_{filters[decoding.interpolation]}"),
         antialias=decoding.antialias,
         dtype=types.FLOAT if decoding.dtype == "float32" else None,
         **box,
     )
 
 
-def breaks_ties(decoding: Decoding) -> bool:
-    """Whether the resize may have to choose between two pixels that are equally near, as `resize_nearest` does.
+def _breaks_ties(decoding: Decoding) -> bool:
+    """Whether the resize may have to choose between two pixels that are equally near, as `_resize_nearest` does.
 
     For sizes that are powers of two, positions are exact in any arithmetic, and every resize makes the same choice.
     """
@@ -112,30 +100,23 @@ def unsupported(decoding: Decoding) -> str | None:
         return "color='rgba'"
     if decoding.interpolation in ("box", "hamming"):
         return f"interpolation={decoding.interpolation!r}"
-    if decoding.crop is not None and breaks_ties(decoding):
+    if decoding.crop is not None and _breaks_ties(decoding):
         return "interpolation='nearest' with a crop, except for sizes that are powers of two"
     return None
 
 
 LONGEST_SIDE = 8192
-"""Longest side of an image for which `resize_nearest` breaks ties as Pillow does."""
-
-
-class _Ties(NamedTuple):
-    """Pillow's choices between two equally near pixels, for sides resized to one length.
-
-    Pillow adds up the step from pixel to pixel in doubles, so rounding decides."""
-
-    rows: NDArray[np.uint8]
-    """[K, size] distinct rows: 0 where Pillow takes the pixel before, 255 where it takes the next, or has no choice."""
-    which: NDArray[np.int64]
-    """[LONGEST_SIDE] number of the row for a side of that length."""
-    differs: NDArray[np.bool_]
-    """[LONGEST_SIDE] whether a resize in float32 may take another pixel anywhere."""
+"""Longest side of an image for which `_resize_nearest` breaks ties as Pillow does."""
 
 
 @functools.cache
-def _ties(size: int) -> _Ties:
+def _ties(size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return Pillow's choices between two equally near pixels, for sides resized to `size`.
+
+    Pillow adds up the step from pixel to pixel in doubles, so rounding decides. The choices are [K, size] distinct
+    rows: 0 where Pillow takes the pixel before, 255 where it takes the next, or has no choice; [LONGEST_SIDE] the
+    number of the row for a side of that length; and whether a resize in float32 may take another pixel anywhere.
+    """
     lengths = np.arange(LONGEST_SIDE)
     step = lengths / size
     position = step * 0.5
@@ -152,10 +133,10 @@ def _ties(size: int) -> _Ties:
     differs &= parts & (parts - 1) != 0
     whole_rows = table.view(f"V{size}").ravel()
     _, first, which = np.unique(whole_rows, return_index=True, return_inverse=True)
-    return _Ties(table[first], which, differs)
+    return table[first], which, differs
 
 
-def resize_nearest(images: Any, size: tuple[int, int], device: str) -> Any:
+def _resize_nearest(images: Any, size: tuple[int, int], device: str) -> Any:
     """Return the nearest pixels; of two that are equally near, the one that Pillow takes.
 
     DALI rewrites this function, so that the `if` decides for each image. The lines before it run for every image, and
@@ -187,7 +168,7 @@ def _is_tied(shape: Any, size: tuple[int, int]) -> Any:
     """Return whether Pillow takes other pixels than DALI's resize in any row or column."""
     from nvidia.dali import types
 
-    high, wide = (_looked_up(shape[axis], _ties(length).differs, types.INT32) for axis, length in enumerate(size))
+    high, wide = (_looked_up(shape[axis], _ties(length)[2], types.INT32) for axis, length in enumerate(size))
     return high + wide > 0
 
 
@@ -219,8 +200,8 @@ def _chosen(mask: Any, where: Any, elsewhere: Any) -> Any:
     return elsewhere ^ ((where ^ elsewhere) & mask)
 
 
-def feeds(source: FileSource, step: Request) -> dict[str, NDArray[Any]]:
-    """Return the inputs of `paths_pipeline` for a step, by name: [B, ...] each."""
+def feeds(source: FileSource, step: Any) -> dict[str, NDArray[Any]]:
+    """Return what a `pipeline` that reads is fed for a step, by name: [B, ...] each."""
     # Two padded arrays cost DALI far less of Python's time than one array for each path.
     paths = source.paths(step.indices)
     lengths = np.array([len(path) for path in paths], np.int32)
@@ -228,70 +209,45 @@ def feeds(source: FileSource, step: Request) -> dict[str, NDArray[Any]]:
     padded = b"".join([path.ljust(longest) for path in paths])
     fed: dict[str, NDArray[Any]] = {"paths": np.frombuffer(padded, np.uint8).reshape(len(paths), -1)}
     fed["lengths"] = lengths[:, np.newaxis]
-    if step.crops is not None:
-        fed["crops"] = step.crops
-    return fed
+    return fed if step.crops is None else {**fed, "crops": step.crops}
 
 
-def paths_pipeline(decoding: Decoding, place: str, max_pixels: int | None, **options: Any) -> Any:
-    """Return a pipeline that is fed paths. Its outputs are the levels, and the sizes of the files.
+def pipeline(decoding: Decoding, place: str, max_pixels: int | None, *, reads: bool, **options: Any) -> Any:
+    """Return a pipeline whose outputs are the levels, and the sizes of the files.
 
     Args:
         decoding: The levels wanted.
         place: "cpu" or "gpu".
         max_pixels: Limit for a header's claim; None: no limit.
+        reads: Whether it is fed paths, by `feeds`, or encoded "files". "crops" are fed in both cases.
         options: Further arguments of `nvidia.dali.Pipeline`.
     """
-    from nvidia.dali import fn, types
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.pipeline import do_not_convert
 
-    def outputs() -> Any:
-        padded, length = _external("paths", types.UINT8, 1), _external("lengths", types.INT32, 1)
-        paths = fn.slice(padded, start=[0], shape=length, axes=[0])
+    def encoded() -> Any:
+        if not reads:
+            return fn.external_source(name="files", dtype=types.UINT8, ndim=1)
+        padded = fn.external_source(name="paths", dtype=types.UINT8, ndim=1)
+        length = fn.external_source(name="lengths", dtype=types.INT32, ndim=1)
         # A mapped file that becomes shorter, or whose disk fails, would end the process. Reading is faster, too.
-        files = fn.io.file.read(paths, dont_use_mmap=True)
-        return _levels(files, decoding, place, max_pixels), files.shape()
-
-    return _pipeline(decoding, outputs, options)
-
-
-def bytes_pipeline(decoding: Decoding, place: str, max_pixels: int | None, **options: Any) -> Any:
-    """Return a pipeline that is fed the encoded files themselves, as "files"; arguments as of `paths_pipeline`."""
-    from nvidia.dali import types
+        return fn.io.file.read(fn.slice(padded, start=[0], shape=length, axes=[0]), dont_use_mmap=True)
 
     def outputs() -> Any:
-        return _levels(_external("files", types.UINT8, 1), decoding, place, max_pixels)
-
-    return _pipeline(decoding, outputs, options)
-
-
-def _pipeline(decoding: Decoding, outputs: Callable[[], Any], options: dict[str, Any]) -> Any:
-    from nvidia.dali import pipeline_def
+        # DALI rewrites the functions that are called here, to find conditions on data. Only one of them has one.
+        files = do_not_convert(encoded)()
+        crops = fn.external_source(name="crops", dtype=types.FLOAT64, ndim=1) if decoding.crop is not None else None
+        images, box = do_not_convert(_decoded)(files, decoding, crops, place, max_pixels)
+        if _breaks_ties(decoding):
+            return _resize_nearest(images, decoding.size, place), files.shape()
+        return do_not_convert(_resized)(images, box, decoding), files.shape()
 
     return pipeline_def(
         outputs,
         # Costs a rewriting of the graph's source code, so only if there is a condition on data.
-        enable_conditionals=breaks_ties(decoding),
+        enable_conditionals=_breaks_ties(decoding),
         # The dynamic executor takes as many runs ahead as are scheduled; at depth 1 each call schedules just one.
         prefetch_queue_depth=1,
         exec_dynamic=True,
         **options,
     )()
-
-
-def _external(name: str, dtype: Any, ndim: int) -> Any:
-    from nvidia.dali import fn
-
-    return fn.external_source(name=name, dtype=dtype, ndim=ndim)
-
-
-def _levels(files: Any, decoding: Decoding, place: str, max_pixels: int | None) -> Any:
-    """Return the levels of encoded files, HWC, on `place`."""
-    from nvidia.dali import types
-    from nvidia.dali.pipeline import do_not_convert
-
-    # DALI rewrites the functions that are called here, to find conditions on data. Only `resize_nearest` has one.
-    crops = _external("crops", types.FLOAT64, 1) if decoding.crop is not None else None
-    images, box = do_not_convert(decode)(files, decoding, crops, place, max_pixels)
-    if breaks_ties(decoding):
-        return resize_nearest(images, decoding.size, place)
-    return do_not_convert(resize)(images, box, decoding)

@@ -6,40 +6,21 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, cast
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from gpuload.core.errors import BadSample, SampleError, TooManyErrors
-from gpuload.decode.crop import Ops
-from gpuload.decode.spec import Decoding, Request
+from gpuload.decode.spec import Decoding, Interpolation
 from gpuload.options import Errors
 from gpuload.reading.files import in_words, read
 from gpuload.reading.header import opened
 from gpuload.sources import FileSource
 
-FILTERS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
+FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
-
-
-class NumpyOps:
-    """The functions of `Ops`, in NumPy."""
-
-    array = staticmethod(np.asarray)
-    floor = staticmethod(np.floor)
-    sqrt = staticmethod(np.sqrt)
-    minimum = staticmethod(np.minimum)
-    maximum = staticmethod(np.maximum)
-    max = staticmethod(np.max)
 
 
 class PillowDecoder:
@@ -57,20 +38,18 @@ class PillowDecoder:
         self.seconds = {"read": 0.0, "decode": 0.0}
         self.samples = 0
 
-    def submit(self, step: Request) -> None:
+    def submit(self, step: Any) -> None:
         draws = [None] * step.batch_size if step.crops is None else step.crops
-        images = [
-            self._pool.submit(self._image, int(index), drawn) for index, drawn in zip(step.indices, draws, strict=True)
-        ]
+        images = [self._pool.submit(self._image, *each) for each in zip(step.indices.tolist(), draws, strict=True)]
         self._steps.append((step.batch_size, images))
 
     def ready(self) -> bool:
         return all(image.done() for image in self._steps[0][1])
 
     def result(self, stream: int | None = None) -> NDArray[Any]:
-        """Return levels [B, H, W, C]: float32 if the batch has greys of more than 8 bits, which uint8 cannot hold."""
+        """Return levels [B, H, W, C]; float32 if the batch has greys of more than 8 bits, which uint8 cannot hold."""
         batch_size, images = self._steps.popleft()
-        errors = [error for error in (image.exception() for image in images) if error is not None]
+        errors = [error for image in images if (error := image.exception()) is not None]
         bad = [sample for error in errors if isinstance(error, SampleError) for sample in error.samples]
         if bad:
             raise SampleError(bad, batch_size)
@@ -81,10 +60,9 @@ class PillowDecoder:
         return np.stack(levels, dtype=self._decoding.dtype if same else np.float32, casting="unsafe")
 
     def discard(self) -> None:
-        for _, images in self._steps:
-            for image in images:
+        while self._steps:
+            for image in self._steps.popleft()[1]:
                 image.cancel()
-        self._steps.clear()
 
     def close(self) -> None:
         self.discard()
@@ -114,16 +92,10 @@ class PillowDecoder:
 def decode(
     data: bytes, decoding: Decoding, drawn: NDArray[np.float64] | None = None, max_pixels: int | None = None
 ) -> NDArray[Any]:
-    """Return the levels [H, W, C] of an encoded file. Greys of more than 8 bits keep the file's integers.
+    """Return the levels [H, W, C] of an encoded file, with the crop that was `drawn`.
 
-    Args:
-        data: The file's bytes.
-        decoding: The levels wanted.
-        drawn: The numbers that the crop drew for this image.
-        max_pixels: Limit for the header's claim; None: Pillow's own.
-
-    Raises:
-        Exception: what `opened` raises, and anything that Pillow raises for a broken file.
+    Greys of more than 8 bits keep the file's integers. Raise what `opened` raises, and anything that Pillow raises for
+    a broken file.
     """
     with opened(data, max_pixels) as encoded:
         mode = MODES[decoding.color]
@@ -152,9 +124,9 @@ def recut(pixels: NDArray[np.uint8], decoding: Decoding, drawn: NDArray[np.float
 
 
 def _box(decoding: Decoding, drawn: Any, height: int, width: int) -> tuple[float, float, float, float]:
-    """(left, top, right, bottom) of the crop in an image of that size."""
+    """Return (left, top, right, bottom) of the crop in an image of that size."""
     assert decoding.crop is not None
-    box = decoding.crop.box(float(height), float(width), decoding.size, drawn, cast(Ops, NumpyOps))
+    box = decoding.crop.box(float(height), float(width), decoding.size, drawn, np)
     top, left, high, wide = map(float, box)
     return left, top, left + wide, top + high
 

@@ -53,25 +53,12 @@ class Decoding:
         return {**named, "crop": repr(self.crop)}
 
 
-class Request(Protocol):
-    """The part of a step that a decoder looks at."""
-
-    @property
-    def indices(self) -> Indices:
-        """[B] numbers of the samples in the source."""
-
-    @property
-    def crops(self) -> NDArray[np.float64] | None:
-        """[B, ...] numbers that the crop drew."""
-
-    @property
-    def batch_size(self) -> int:
-        """Number of samples."""
-
-
 class Decoder(Protocol):
-    """Reads, decodes and resizes the files of steps, in the order in which they are submitted, in threads of its
-    own."""
+    """Reads, decodes and resizes files in threads of its own, in the order in which steps are submitted.
+
+    It looks at three attributes of a step: `indices` [B], the numbers of the samples in the source; `crops` [B, ...],
+    the numbers that the crop drew, or None; and `batch_size`.
+    """
 
     bytes_read: int
     """Bytes read from files so far."""
@@ -86,7 +73,7 @@ class Decoder(Protocol):
     def alive(self) -> bool:
         """Whether the decoder can go on. It cannot if its threads hang at a file that blocks."""
 
-    def submit(self, step: Request) -> None:
+    def submit(self, step: Any) -> None:
         """Start a step without waiting for it."""
 
     def ready(self) -> bool:

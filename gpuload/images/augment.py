@@ -32,22 +32,18 @@ from gpuload.plan.streams import uniforms
 FillMode = Literal["nearest", "constant", "reflect", "wrap"]
 Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["HWC", "CHW"]
-
+_CHOICES = {
+    "interpolation": Interpolation,
+    "color": Color,
+    "fill_mode": FillMode,
+    "dtype": Dtype,
+    "per_sample": PerSample,
+    "layout": Layout,
+}
 
 # Each sample has this many uniform numbers, used or not, so that no option moves the draws of another.
 _GEOMETRY = ("rotation", "width_shift", "height_shift", "shear")
-_SLOTS = (
-    "rotation",
-    "width_shift",
-    "height_shift",
-    "shear",
-    "zoom_x",
-    "zoom_y",
-    "hflip",
-    "vflip",
-    "channel_shift",
-    "brightness",
-)
+_SLOTS = (*_GEOMETRY, "zoom_x", "zoom_y", "hflip", "vflip", "channel_shift", "brightness")
 _UNIFORMS = len(_SLOTS) + DRAWS  # 32: a whole number of Philox blocks of four
 
 
@@ -165,24 +161,19 @@ class Augment:
             object.__setattr__(self, "size", checked_size("size", self.size))
         if not isinstance(self.crop, CenterCrop | RandomResizedCrop | None):
             raise ValueError(f"crop must be a CenterCrop, a RandomResizedCrop or None, not {self.crop!r}")
-        choice("interpolation", self.interpolation, Interpolation)
+        for name, options in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None or name not in ("per_sample", "layout"):
+                choice(name, value, options)
         if not self.antialias and self.interpolation not in ("nearest", "bilinear"):
             raise ValueError(f"antialias=False is for nearest and bilinear, not interpolation={self.interpolation!r}")
-        choice("color", self.color, Color)
-        choice("fill_mode", self.fill_mode, FillMode)
-        choice("dtype", self.dtype, Dtype)
-        if self.per_sample is not None:
-            choice("per_sample", self.per_sample, PerSample)
-        if self.layout is not None:
-            choice("layout", self.layout, Layout)
         if self._ranges["zoom_x"][0] <= 0:
             raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
-        for name in ("hflip", "vflip"):
-            probability(name, getattr(self, name))
-        if self.brightness is not None and (
-            np.ndim(self.brightness) == 0 or interval("brightness", self.brightness)[0] < 0
-        ):
-            raise ValueError(f"brightness must be a pair of factors (low, high) of at least 0, not {self.brightness!r}")
+        probability("hflip", self.hflip)
+        probability("vflip", self.vflip)
+        pair = self.brightness
+        if pair is not None and (np.ndim(pair) == 0 or interval("brightness", pair)[0] < 0):
+            raise ValueError(f"brightness must be a pair of factors (low, high) of at least 0, not {pair!r}")
         if checked_int("warp_order", self.warp_order, 0) > 5:
             raise ValueError(f"warp_order must be an integer from 0 to 5, not {self.warp_order!r}")
         if self.function is not None and not callable(self.function):
@@ -205,20 +196,14 @@ class Augment:
         if self.zca is not None:
             if self.size is None:
                 raise ValueError("zca needs size: its matrix belongs to images of one size")
-            count = math.prod(self.size) * self.channels
-            if np.shape(self.zca) != (count, count):
-                raise ValueError(
-                    f"zca must have shape {(count, count)} for size={self.size} and {self.channels} channels, "
-                    f"not {np.shape(self.zca)}"
-                )
+            shape = (math.prod(self.size) * self.channels,) * 2
+            if np.shape(self.zca) != shape:
+                images = f"size={self.size} and {self.channels} channels"
+                raise ValueError(f"zca must have shape {shape} for {images}, not {np.shape(self.zca)}")
 
     def __repr__(self) -> str:
-        changed = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return (
-            "Augment("
-            + ", ".join(f"{n}={v!r}" for n, v in changed if v is not Augment.__dataclass_fields__[n].default)
-            + ")"
-        )
+        changed = (f.name for f in fields(self) if getattr(self, f.name) is not f.default)
+        return f"Augment({', '.join(f'{name}={getattr(self, name)!r}' for name in changed)})"
 
     @property
     def channels(self) -> int:
@@ -241,7 +226,7 @@ class Augment:
 
     @cached_property
     def warps(self) -> bool:
-        """Whether images are warped, by more than flips."""
+        """Whether images are warped, not only flipped."""
         return any(self._ranges[name] != (0.0, 0.0) for name in _GEOMETRY) or self._ranges["zoom_x"] != (1.0, 1.0)
 
     @property

@@ -11,7 +11,6 @@ from gpuload.core import available
 from gpuload.core.checks import choice
 from gpuload.core.device import CPU, Device, is_auto, resolve
 from gpuload.decode import graph
-from gpuload.decode.crop import RandomResizedCrop
 from gpuload.decode.spec import Decoding
 from gpuload.images.augment import Augment
 from gpuload.images.job import ImageJob, kept
@@ -22,10 +21,8 @@ ENGINES = ("auto", "numpy", "numba", "cupy")
 DECODERS = ("auto", "dali", "pillow")
 SYNONYMS = {
     "dali": "DALI decodes: pass decoder='dali'",
-    "pillow": "Pillow decodes: pass decoder='pillow'",
-    "pil": "Pillow decodes: pass decoder='pillow'",
-    "cuda": "cupy",
-    "gpu": "cupy",
+    **dict.fromkeys(("pillow", "pil"), "Pillow decodes: pass decoder='pillow'"),
+    **dict.fromkeys(("cuda", "gpu"), "cupy"),
     "cpu": "pass device='cpu'",
 }
 """Advice for other words for an engine."""
@@ -43,12 +40,8 @@ def settle(
     """Check that the parts of a job fit together, and choose what is "auto".
 
     "auto" takes the GPU, DALI and compiled code if they are there and can do all that `transform` asks for, and logs
-    the choice once. A name is obeyed, or raises.
-
-    Raises:
-        ValueError: an unknown name, or a job that the named device, engine or decoder cannot do.
-        RuntimeError: a CUDA device that does not exist.
-        ImportError: a package that is not installed.
+    the choice once. A name is obeyed, or raises: ValueError if it is unknown or cannot do the job, RuntimeError for a
+    CUDA device that does not exist, ImportError for a package that is not installed.
     """
     cache = cache or Cache()
     images = source.images if isinstance(source, ImageArray) else None
@@ -56,10 +49,9 @@ def settle(
     place, chosen, why = _engine(images, transform, device, engine)
     reader, reason = _decoder(None if images is not None else kept(transform, cache.size), place, chosen, decoder)
     _check_cache(cache, images, transform, place)
-    told = [f"{reader} decodes"] if reader else []
-    told.append(f"{chosen} augments")
-    reasons = [each for each in (why, reason) if each]
-    available.announce(f"images on {place}: {', '.join(told)}{', since ' if reasons else ''}{' and '.join(reasons)}")
+    told = f"{reader} decodes, {chosen} augments" if reader else f"{chosen} augments"
+    reasons = " and ".join(filter(None, (why, reason)))
+    available.announce(f"images on {place}: {told}{', since ' if reasons else ''}{reasons}")
     return ImageJob(
         source=source, transform=transform, device=place, engine=chosen, decoder=reader, cache_size=cache.size
     )
@@ -91,10 +83,8 @@ def _sized(images: NDArray[Any] | None, transform: Augment) -> Augment:
         return transform
     height, width, channels = images.shape[1:]
     if transform.size not in (None, (height, width)) or transform.crop is not None:
-        raise ValueError(
-            f"size and crop are for images that are read from files; these are in memory, {height} x {width}: leave "
-            "both out"
-        )
+        rule = "size and crop are for images that are read from files; these are in memory"
+        raise ValueError(f"{rule}, {height} x {width}: leave both out")
     for name in ("mean", "std"):
         if np.size(getattr(transform, name)) not in (1, channels):
             raise ValueError(f"{name} must be one number, or one for each of the images' {channels} channels")
@@ -111,18 +101,17 @@ def _engine(images: NDArray[Any] | None, transform: Augment, device: Any, engine
         raise ValueError(f"engine={engine!r} runs on the CPU, not on {place}: pass device='cpu', or engine='cupy'")
     if engine == "cupy" and place == CPU:
         raise ValueError("engine='cupy' needs a GPU, but images are made on cpu: pass device='cuda', or engine='numba'")
-    if (named or engine == "cupy") and obstacle:
+    if named or engine == "cupy":
         what = f"device={device!r}" if named else "engine='cupy'"
-        raise ValueError(f"{what} cannot do {obstacle}: pass device='cpu', or leave that option out")
-    if (named or engine == "cupy") and not available.cupy_installed():
-        what = f"device={device!r}" if named else "engine='cupy'"
-        raise ImportError(f"{what} needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
+        if obstacle:
+            raise ValueError(f"{what} cannot do {obstacle}: pass device='cpu', or leave that option out")
+        if not available.cupy_installed():
+            raise ImportError(f"{what} needs CuPy, which is not installed: pip install 'gpuload[cuda13]'")
+        return place, "cupy", ""
     if engine == "numba" and not available.numba_installed():
         raise ImportError("engine='numba' needs numba, which is not installed: pip install 'gpuload[cpu]'")
     if engine == "numba" and obstacle:
         raise ValueError(f"engine='numba' cannot do {obstacle}: pass engine='numpy', or 'auto' to have one chosen")
-    if named or engine == "cupy":
-        return place, "cupy", ""
     if engine != "auto":
         return CPU, engine, ""
     if obstacle:
@@ -136,7 +125,7 @@ def _engine(images: NDArray[Any] | None, transform: Augment, device: Any, engine
 
 
 def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str) -> tuple[str | None, str]:
-    """Return the decoder, or None for images in memory, and the reason why "auto" did not take DALI, or ""."""
+    """Return the decoder, None for images in memory, and the reason why "auto" did not take DALI, or ""."""
     choice("decoder", decoder, DECODERS, synonyms={"pil": "pillow", "nvidia": "dali"})
     if decoding is None:
         if decoder != "auto":
@@ -146,13 +135,11 @@ def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str
     if decoder == "dali":
         if not available.dali_installed():
             extra = "cpu" if place == CPU else "cuda13"
-            raise ImportError(
-                f"decoder='dali' needs NVIDIA DALI, which is not installed: pip install 'gpuload[{extra}]'"
-            )
+            pip = f"pip install 'gpuload[{extra}]'"
+            raise ImportError(f"decoder='dali' needs NVIDIA DALI, which is not installed: {pip}")
         if obstacle:
-            raise ValueError(
-                f"decoder='dali' cannot do {obstacle}: pass decoder='pillow', or 'auto' to have one chosen"
-            )
+            advice = "pass decoder='pillow', or 'auto' to have one chosen"
+            raise ValueError(f"decoder='dali' cannot do {obstacle}: {advice}")
     if decoder != "auto":
         return decoder, ""
     if engine == "numpy":  # The reference: what Keras gives, which decodes with Pillow.
@@ -164,13 +151,10 @@ def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str
 
 def _check_cache(cache: Cache, images: NDArray[Any] | None, transform: Augment, place: Device) -> None:
     """Raise ValueError if a cache was asked for by name that the job cannot have."""
-    random = isinstance(transform.crop, RandomResizedCrop)
     if cache.size is not None:
-        if not random:
-            raise ValueError(
-                f"size={cache.size!r} of the cache is for RandomResizedCrop; other images are kept at their own size: "
-                "leave it out"
-            )
+        if not transform.draws_crop:
+            rule = "is for RandomResizedCrop; other images are kept at their own size"
+            raise ValueError(f"size={cache.size!r} of the cache {rule}: leave it out")
         if not transform.antialias:
             raise ValueError("size of the cache is for antialias=True: leave one of them out")
         if place != CPU:
@@ -180,10 +164,9 @@ def _check_cache(cache: Cache, images: NDArray[Any] | None, transform: Augment, 
     if cache.place == "device" and place == CPU:
         raise ValueError("cache='device' keeps images on a GPU, but they are made on cpu: pass cache='host'")
     if images is not None and cache.place != "device":
-        raise ValueError(
-            f"cache={cache.place!r} is for images that are read from files; these are in memory: leave it out"
-        )
-    if random and cache.size is None:
+        rule = "is for images that are read from files; these are in memory"
+        raise ValueError(f"cache={cache.place!r} {rule}: leave it out")
+    if transform.draws_crop and cache.size is None:
         raise ValueError(
             f"cache={cache.place!r} keeps images as they are resized, which RandomResizedCrop makes different in each "
             "epoch: leave it out, or pass cache=Cache(place=..., size=(256, 256)), say, to have the crops cut out of "

@@ -1,4 +1,4 @@
-"""Code that numba compiles for `host`: a batch, image by image and row by row. Imported when it is needed."""
+"""Code that numba compiles for `host`: a batch, image by image and row by row."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -21,7 +21,6 @@ class Constants(NamedTuple):
 
     fill_mode: int
     order: int
-    """Order of the interpolation: 0 or 1."""
     fill_value: np.float32
     rescale: np.float32
     per_sample: int
@@ -43,9 +42,8 @@ class Drawn(NamedTuple):
     channel_shift: NDArray[np.float32]
     brightness: NDArray[np.float32]
 
-    def part(self, start: int, stop: int) -> "Drawn":
-        """Return the numbers of these images only."""
-        return Drawn(self.matrices[start:stop], self.channel_shift[start:stop], self.brightness[start:stop])
+    def part(self, rows: slice) -> "Drawn":
+        return Drawn(self.matrices[rows], self.channel_shift[rows], self.brightness[rows])
 
 
 # Without fastmath, each sum and product is rounded as in SciPy and NumPy.
@@ -106,9 +104,7 @@ def read_row(image, matrix, y, job, blend, line):
         # The whole row lies between two rows of the image: they are blended first.
         p = y_of_row + y0
         if mode == CONSTANT and (p < 0.0 or p > height - 1.0):
-            for x in range(width):
-                for c in range(channels):
-                    line[x, c] = job.fill_value
+            line.fill(job.fill_value)
             return
         above, below, share = neighbours(folded(p, height, mode), height, order)
         for x in range(width):
@@ -144,34 +140,29 @@ def read_row(image, matrix, y, job, blend, line):
 @compiled
 def colour_row(line, job, shift, low, high, brightness):
     """Recolour a row in place. The shift is clipped to `low` and `high`; a brightness below 0 is none."""
-    width, channels = line.shape[0], count(job.planes, line.shape[1])
+    levels = line.ravel()  # A view: rows are contiguous.
     if shift != 0:
-        for x in range(width):
-            for c in range(channels):
-                line[x, c] = min(max(line[x, c] + shift, low), high)
+        for i in range(levels.size):
+            levels[i] = min(max(levels[i] + shift, low), high)
     if brightness >= 0:
-        for x in range(width):
-            for c in range(channels):
-                level = np.trunc(line[x, c]) * brightness
-                line[x, c] = np.floor(min(max(level, np.float32(0)), np.float32(255)))
+        for i in range(levels.size):
+            levels[i] = np.floor(min(max(np.trunc(levels[i]) * brightness, np.float32(0)), np.float32(255)))
     if job.rescale != 1:
-        for x in range(width):
-            for c in range(channels):
-                line[x, c] *= job.rescale
+        for i in range(levels.size):
+            levels[i] *= job.rescale
 
 
 @compiled
 def finish_row(line, job, center, spread, out):
     """Normalize a row and write it. `center` and `spread` are the image's; a spread of 0 is none."""
     width, channels = line.shape[0], count(job.planes, line.shape[1])
+    levels = line.ravel()
     if center != 0:
-        for x in range(width):
-            for c in range(channels):
-                line[x, c] -= center
+        for i in range(levels.size):
+            levels[i] -= center
     if spread != 0:
-        for x in range(width):
-            for c in range(channels):
-                line[x, c] /= spread
+        for i in range(levels.size):
+            levels[i] /= spread
     if len(job.mean):
         for x in range(width):
             for c in range(channels):
@@ -181,9 +172,8 @@ def finish_row(line, job, center, spread, out):
             for c in range(channels):
                 line[x, c] /= job.std[c]
     if job.whole:
-        for x in range(width):
-            for c in range(channels):
-                line[x, c] = min(max(np.rint(line[x, c]), np.float32(0)), np.float32(255))
+        for i in range(levels.size):
+            levels[i] = min(max(np.rint(levels[i]), np.float32(0)), np.float32(255))
     for x in range(width):
         for c in range(channels):
             out[x, c] = line[x, c]
@@ -214,26 +204,21 @@ def augment_image(image, n, drawn, job, out):
             finish_row(line, job, center, spread, out[y])
     if at_once:
         return
+    levels = lines.ravel()
     if shift != 0:
-        for y in range(height):
-            for x in range(width):
-                for c in range(channels):
-                    low, high = min(low, lines[y, x, c]), max(high, lines[y, x, c])
+        for i in range(levels.size):
+            low, high = min(low, levels[i]), max(high, levels[i])
     for y in range(height):
         colour_row(lines[y], job, shift, low, high, brightness)
     if job.per_sample:
         total = 0.0
-        for y in range(height):
-            for x in range(width):
-                for c in range(channels):
-                    total += lines[y, x, c]
+        for i in range(levels.size):
+            total += levels[i]
         center = np.float32(total / lines.size)
     if job.per_sample == STANDARDIZE:
         squares = 0.0
-        for y in range(height):
-            for x in range(width):
-                for c in range(channels):
-                    squares += (np.float64(lines[y, x, c]) - center) ** 2
+        for i in range(levels.size):
+            squares += (np.float64(levels[i]) - center) ** 2
         spread = np.float32(np.sqrt(squares / lines.size)) + job.epsilon
     for y in range(height):
         finish_row(lines[y], job, center, spread, out[y])

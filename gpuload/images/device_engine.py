@@ -40,7 +40,6 @@ class DeviceImageEngine(ImageEngine):
     """
 
     def __init__(self, job: ImageJob, *, decoder: Callable[[], Decoder], cache: DeviceCache, allocator: Allocator):
-        """Take a cache on the same device; it may have no room."""
         super().__init__(decoder)
         self._cache = cache
         shape = job.shape if job.images is not None else job.decoding.shape

@@ -1,43 +1,69 @@
-"""Engines for images: a decoder and an augmenter, with a cache between them. Here: the base, and the engine on the
-CPU."""
+"""Engines for images: a decoder and an augmenter, with a cache between them. The base, and the engine on the CPU."""
 
 from __future__ import annotations
 
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.cache import HostImages
 from gpuload.core.errors import SampleError
+from gpuload.core.memory import empty
 from gpuload.decode.spec import Decoder, Indices
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
-from gpuload.run.stages import Counted
+from gpuload.run.engine import Engine
+from gpuload.run.meter import Counted
 
 
-class Augmenting(Protocol):
+@dataclass
+class Augmenting:
     """A batch that an augmenter is making."""
 
+    parts: list[Future[Any]]
+    """Work that reads the levels."""
+    out: NDArray[Any]
+    """[B, H, W, C] or [B, C, H, W] the batch."""
+    called: Future[None] | None = None
+    """Work that goes on without the levels, if there is some."""
+
     def result(self) -> NDArray[Any]:
-        """Wait for the batch and return it: [B, H, W, C] or [B, C, H, W]."""
+        """Wait for the batch and return it."""
+        for part in self.parts:
+            part.result()
+        if self.called is not None:
+            self.called.result()
+        return self.out
 
     def stop(self) -> None:
         """Give the batch up. On return nothing reads the levels any more."""
+        # A function of the user's is not waited for: it does not read levels, and may never return.
+        for future in filter(None, (self.called, *self.parts)):
+            future.cancel()
+        wait(self.parts)
 
 
-class Augmenter(Protocol):
+class Augmenter(ABC):
     """Makes batches of levels, in threads of its own."""
 
-    seconds: float
-    """Seconds that threads have spent so far."""
-    samples: int
-    """Number of images made so far."""
+    def __init__(self, job: ImageJob, threads: int):
+        self._job = job
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-augment")
+        self._counting = threading.Lock()
+        self.seconds = 0.0
+        """Seconds that threads have spent so far."""
+        self.samples = 0
+        """Number of images made so far."""
 
+    @abstractmethod
     def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> Augmenting:
         """Begin a batch.
 
@@ -48,15 +74,26 @@ class Augmenter(Protocol):
             step: The numbers drawn, [B] each.
         """
 
+    def _empty(self, batch: int) -> NDArray[Any]:
+        """Return memory for that many images."""
+        return empty(self._job.output_shape(batch), self._job.host_dtype)
+
+    def _count(self, start: float, samples: int) -> None:
+        """Count the seconds since `start`, by `time.perf_counter`, and the images that are done."""
+        with self._counting:
+            self.seconds += time.perf_counter() - start
+            self.samples += samples
+
     def close(self) -> None:
         """Free the threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-class ImageEngine(ABC):
+class ImageEngine(Engine):
     """Steps under way, and a decoder for the images that no cache has."""
 
     def __init__(self, decoder: Callable[[], Decoder]):
-        """Take a function that opens the decoder, which is called when the first image has to be decoded."""
+        """Take a function that opens the decoder for the first image that needs one."""
         self._open_decoder = decoder
         self._decoder: Decoder | None = None
         self._steps: deque[Any] = deque()
@@ -75,7 +112,7 @@ class ImageEngine(ABC):
 
     @property
     def stages(self) -> Counted:
-        """Seconds and samples by stage, of the decoder."""
+        """Seconds and samples by stage."""
         decoder = self._decoder
         return {} if decoder is None else {stage: (spent, decoder.samples) for stage, spent in decoder.seconds.items()}
 
@@ -93,12 +130,6 @@ class ImageEngine(ABC):
         except SampleError as error:
             raise SampleError(error.samples, step.batch_size) from error
 
-    @abstractmethod
-    def submit(self, step: Step) -> None: ...
-
-    @abstractmethod
-    def result(self, stream: int | None = None) -> Any: ...
-
     def discard(self) -> None:
         self._steps.clear()
         if self._decoder is not None:
@@ -112,13 +143,11 @@ class ImageEngine(ABC):
 
 @dataclass
 class _Pending:
-    """A step under way."""
-
     step: Step
     rows: Indices
     """[B] for each image its number in `store`, or ~ its number among the images that are decoded."""
     store: Any
-    work: Augmenting | None = None
+    work: Augmenting | None
     """None: the decoder still has images of the step."""
     error: Exception | None = None
     """The decoder's error, if it came before the step's turn."""
@@ -141,27 +170,23 @@ class HostImageEngine(ImageEngine):
 
     @property
     def stages(self) -> Counted:
-        """Seconds and samples by stage."""
         return {**super().stages, "augment": (self._augmenter.seconds, self._augmenter.samples)}
 
     def submit(self, step: Step) -> None:
         self._advance()
-        if self._job.images is not None:
-            self._start(step, step.indices, self._job.images)
-            return
-        rows, store = np.full(step.batch_size, -1), None
-        if self._cache is not None:
-            rows, store = self._cache.rows(step.indices), self._cache.images
-        missing = np.flatnonzero(rows < 0)
-        if not len(missing):
-            self._start(step, rows, store)
-            return
-        rows[missing] = ~np.arange(len(missing))
-        self._decode(replace(step, crops=None) if self._job.recuts else step, missing)
-        self._steps.append(_Pending(step, rows, store))
-
-    def _start(self, step: Step, rows: Indices, store: Any) -> None:
-        self._steps.append(_Pending(step, rows, store, self._augmenter.start(store, None, rows, step)))
+        rows, store, missing = step.indices, self._job.images, step.indices[:0]
+        if store is None:
+            rows = np.full(step.batch_size, -1)
+            if self._cache is not None:
+                rows, store = self._cache.rows(step.indices), self._cache.images
+            missing = np.flatnonzero(rows < 0)
+        work = None
+        if len(missing):
+            rows[missing] = ~np.arange(len(missing))
+            self._decode(replace(step, crops=None) if self._job.recuts else step, missing)
+        else:
+            work = self._augmenter.start(store, None, rows, step)
+        self._steps.append(_Pending(step, rows, store, work))
 
     def _advance(self) -> None:
         """Begin to augment the steps whose levels are ready, ahead of their turn."""
@@ -170,25 +195,23 @@ class HostImageEngine(ImageEngine):
                 if self._decoder is None or not self._decoder.ready():
                     return
                 try:
-                    self._augment(found)
+                    found.work = self._augment(found)
                 except Exception as error:  # It belongs to this step, and is raised in its turn.
                     found.error = error
 
-    def _augment(self, found: _Pending) -> None:
+    def _augment(self, found: _Pending) -> Augmenting:
         fresh = np.asarray(self._decoded(found.step))
-        found.work = self._augmenter.start(found.store, fresh, found.rows, found.step)
+        work = self._augmenter.start(found.store, fresh, found.rows, found.step)
         # Greys of more than 8 bits do not fit into a cache of bytes.
         if self._cache is not None and fresh.dtype == self._cache.images.dtype:
             self._cache.put(found.step.indices[found.rows < 0], fresh)
+        return work
 
     def result(self, stream: int | None = None) -> NDArray[Any]:
         found: _Pending = self._steps.popleft()
         if found.error is not None:
             raise found.error
-        if found.work is None:
-            self._augment(found)
-        assert found.work is not None
-        return found.work.result()
+        return (found.work or self._augment(found)).result()
 
     def discard(self) -> None:
         for found in self._steps:

@@ -6,35 +6,28 @@ Warp, colours, statistics and layout are computed with SciPy's positions and bor
 
 from __future__ import annotations
 
-import itertools
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.codes import BORDERS, EPSILON, PER_SAMPLE
-from gpuload.core.memory import empty
 from gpuload.decode.pillow import recut
 from gpuload.decode.spec import Indices
 from gpuload.images.compiled import Constants, Drawn, kernel
+from gpuload.images.engine import Augmenter, Augmenting
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
 
 
-class NumbaAugmenter:
+class NumbaAugmenter(Augmenter):
     """Augments batches with compiled code. Each thread makes a part of a batch."""
 
     def __init__(self, job: ImageJob, threads: int):
+        super().__init__(job, threads)
         transform, channels = job.transform, job.shape[2]
-        self._job = job
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-augment")
-        self._counting = threading.Lock()
-        self.seconds = 0.0
-        self.samples = 0
         self._constants = Constants(
             fill_mode=BORDERS[transform.fill_mode],
             order=transform.warp_order if transform.warps else 1,
@@ -48,23 +41,23 @@ class NumbaAugmenter:
             planes=tuple(range(channels)) if channels in (1, 3) else (),
         )
 
-    def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> _Augmenting:
+    def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> Augmenting:
         threads = self._threads
         if fresh is not None:
             # The decoder's threads work on the batches that follow: more threads would only take turns with them.
             threads = max(1, threads // 2)
         store, fresh, rows = _readable(store, fresh, rows)
-        out = empty(self._job.output_shape(len(rows)), self._job.host_dtype)
+        out = self._empty(len(rows))
         seen = out.transpose(0, 2, 3, 1) if self._job.planar else out
         matrices = np.empty((0, 2, 3)) if step.matrices is None else np.ascontiguousarray(step.matrices, np.float64)
         drawn = Drawn(matrices, _floats(step.channel_shift), _floats(step.brightness))
         crops = np.empty((len(rows), 0)) if step.crops is None else step.crops
         bounds = np.linspace(0, len(rows), min(threads, len(rows)) + 1).astype(int)
         parts = [
-            self._pool.submit(self._part, store, fresh, rows[a:b], drawn.part(a, b), crops[a:b], seen[a:b])
-            for a, b in itertools.pairwise(bounds)
+            self._pool.submit(self._part, store, fresh, rows[part], drawn.part(part), crops[part], seen[part])
+            for part in map(slice, bounds, bounds[1:])
         ]
-        return _Augmenting(parts, out)
+        return Augmenting(parts, out)
 
     def _part(
         self, store: Any, fresh: Any, rows: Indices, drawn: Drawn, crops: NDArray[Any], out: NDArray[Any]
@@ -81,32 +74,11 @@ class NumbaAugmenter:
         kernel(store, fresh, rows, drawn, self._constants, written)
         if written is not out:
             np.copyto(out, written, casting="unsafe")
-        with self._counting:
-            self.seconds += time.perf_counter() - start
-            self.samples += len(rows)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-class _Augmenting:
-    def __init__(self, parts: list[Future[None]], out: NDArray[Any]):
-        self._parts = parts
-        self._out = out
-
-    def result(self) -> NDArray[Any]:
-        for part in self._parts:
-            part.result()
-        return self._out
-
-    def stop(self) -> None:
-        for part in self._parts:
-            part.cancel()
-        wait(self._parts)
+        self._count(start, len(rows))
 
 
 def _readable(store: Any, fresh: Any, rows: Indices) -> tuple[Any, Any, Indices]:
-    """Return store and fresh as arrays that compiled code reads: uint8 or float32, contiguous, both of one dtype."""
+    """Return store and fresh as compiled code reads them: uint8 or float32, contiguous, both of one dtype."""
     arrays = [array for array in (store, fresh) if array is not None]
     fine = all(a.dtype in (np.uint8, np.float32) and a.dtype.isnative and a.flags.c_contiguous for a in arrays)
     if not fine or len({array.dtype for array in arrays}) > 1:
@@ -123,10 +95,7 @@ def _readable(store: Any, fresh: Any, rows: Indices) -> tuple[Any, Any, Indices]
 
 def _of_channels(value: Any, channels: int) -> NDArray[np.float32]:
     """Return one number a channel, [C], or [0] for None."""
-    if value is None:
-        return np.empty(0, np.float32)
-    found: NDArray[np.float32] = np.broadcast_to(np.asarray(value, np.float32).ravel(), (channels,)).copy()
-    return found
+    return np.empty(0, np.float32) if value is None else np.resize(np.asarray(value, np.float32), channels)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:

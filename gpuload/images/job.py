@@ -14,9 +14,6 @@ from gpuload.decode.spec import Decoding
 from gpuload.images.augment import Augment
 from gpuload.sources import FileSource, ImageArray, ImageSource
 
-HOST_DTYPES = {"float32": "float32", "float16": "float16", "uint8": "uint8", "bfloat16": "float32"}
-"""NumPy has no bfloat16: delivery casts it."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImageJob:
@@ -27,9 +24,8 @@ class ImageJob:
     """Its size is known; its layout too, once a pool has the job."""
     device: Device
     engine: str
-    """Name of the augmenter: "numpy", "numba" or "cupy"."""
     decoder: str | None
-    """Name of the decoder: "dali" or "pillow". None: images are in memory."""
+    """None: images are in memory."""
     cache_size: tuple[int, int] | None = None
     """(height, width) at which a cache keeps images, if crops are cut out of kept images."""
 
@@ -40,13 +36,12 @@ class ImageJob:
 
     @property
     def files(self) -> FileSource:
-        """The source, if it has files."""
         assert isinstance(self.source, FileSource)
         return self.source
 
     @cached_property
     def decoding(self) -> Decoding:
-        """The levels that decoders make of files and caches keep."""
+        """Levels that decoders make of files and caches keep."""
         return kept(self.transform, self.cache_size)
 
     @property
@@ -70,21 +65,19 @@ class ImageJob:
 
     @property
     def planar(self) -> bool:
-        """Whether channels come first in the output."""
+        """Whether channels come first."""
         return self.transform.layout == "CHW"
 
     def output_shape(self, batch: Any) -> tuple[Any, int, int, int]:
-        """Return the shape of a batch of that many images."""
         height, width, channels = self.shape
         return (batch, channels, height, width) if self.planar else (batch, height, width, channels)
 
     @property
     def host_dtype(self) -> str:
-        """Dtype of a batch in the host's memory."""
-        return HOST_DTYPES[self.transform.dtype]
+        """Dtype of a batch in the host's memory. NumPy has no bfloat16: delivery casts it."""
+        return "float32" if self.transform.dtype == "bfloat16" else self.transform.dtype
 
     def in_layout(self, layout: str) -> ImageJob:
-        """Return the same job with that layout."""
         same = self.transform.layout == layout
         return self if same else replace(self, transform=self.transform.replace(layout=layout))
 

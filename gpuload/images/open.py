@@ -1,15 +1,28 @@
-"""Engines for a job of images, opened with the decoder and the augmenter that the job names."""
+"""Engines and caches for a job of images, opened with the decoder and the augmenter that the job names."""
 
 from __future__ import annotations
 
-from gpuload.cache import DeviceCache
+import contextlib
+import importlib.metadata
+import logging
+import math
+
+import numpy as np
+
+from gpuload.cache import ArrayImages, DeviceCache, DiskCache, HostCache, HostImages
 from gpuload.core.available import available_cpus
+from gpuload.core.device import CPU
 from gpuload.decode.spec import Decoder
 from gpuload.delivery import CUPY_ALLOCATOR, Allocator
-from gpuload.images.caching import AnyCache, open_cache
+from gpuload.gpu.runtime import CupyRuntime
 from gpuload.images.engine import Augmenter, HostImageEngine, ImageEngine
 from gpuload.images.job import ImageJob
 from gpuload.options import Cache, Errors
+from gpuload.sources.fingerprint import fingerprint_of_names
+
+log = logging.getLogger("gpuload")
+
+AnyCache = HostImages | DeviceCache
 
 
 def open_engine(
@@ -21,18 +34,11 @@ def open_engine(
     cache: AnyCache | None = None,
     allocator: Allocator = CUPY_ALLOCATOR,
 ) -> ImageEngine:
-    """Return a new engine.
+    """Return a new engine for steps of at most `batch_size` samples; `threads` decode, and as many augment.
 
-    Args:
-        job: What is made.
-        batch_size: Greatest number of samples in a step.
-        threads: Threads that decode, and that augment. None: one for each CPU of the process.
-        errors: What counts as a bad sample.
-        cache: Keeps decoded images; on a GPU a `DeviceCache`. None: nothing is kept.
-        allocator: Makes the arrays of batches on a GPU.
+    On a GPU the cache is a `DeviceCache`, and the allocator makes the arrays of batches.
     """
-    threads = threads or available_cpus()
-    errors = errors or Errors()
+    threads, errors = threads or available_cpus(), errors or Errors()
 
     def decoder() -> Decoder:
         if job.decoder == "pillow":
@@ -62,3 +68,54 @@ def open_engine(
         augmenter = NumpyAugmenter(job, threads)
     assert not isinstance(cache, DeviceCache)
     return HostImageEngine(job, decoder=decoder, augmenter=augmenter, cache=cache)
+
+
+def open_cache(job: ImageJob, options: Cache, max_pixels: int | None) -> AnyCache | None:
+    """Return the cache that `options` ask for, or None if nothing is kept or nothing fits.
+
+    On a GPU it is always a `DeviceCache`, which may hold no image. A cache on disk belongs to one decoder, `Decoding`
+    and `max_pixels`.
+    """
+    size, images, decoding, place = len(job.source), job.images, job.decoding, options.place
+    if images is None and place is not None and decoding.random:
+        log.info("images are decoded in each epoch, since RandomResizedCrop cuts another part out of them each time")
+        place = None
+
+    def on_host(first: int) -> HostImages | None:
+        """Return the images on the host of the samples from `first` on."""
+        if images is not None:
+            return ArrayImages(images)
+        if place in (None, "device"):
+            return None
+        if options.path is not None:
+            key = {
+                "files": fingerprint_of_names(job.files),
+                "samples": size,
+                "decoder": f"{_version(job.decoder)} on {'cpu' if job.device == CPU else 'gpu'}",
+                "max_pixels": max_pixels,
+                **decoding.key(),
+            }
+            paths = job.files.paths
+            return DiskCache(options.path, key, paths, size, decoding.shape, decoding.dtype, options.allowed)
+        cache = HostCache(size, decoding.shape, decoding.dtype, options.allowed, first)
+        if cache.capacity < size - first:
+            room = first + cache.capacity
+            log.info("the cache has room for %d of %d images; the others are decoded in each epoch", room, size)
+        return cache if cache.capacity else None
+
+    if job.device == CPU:
+        return None if images is not None else on_host(0)
+    shape = decoding.shape if images is None else job.shape
+    image_bytes = math.prod(shape) * np.dtype(job.level_dtype).itemsize
+    kept = size if place in ("auto", "device") else 0
+    cache = DeviceCache(kept, image_bytes, CupyRuntime(job.device), limit=options.allowed)
+    cache.host = on_host(cache.capacity)
+    return cache
+
+
+def _version(decoder: str | None) -> str:
+    """Return the decoder's package and version."""
+    for name in ("pillow",) if decoder == "pillow" else ("nvidia-dali-cuda130", "nvidia-dali-cuda120"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return f"{name} {importlib.metadata.version(name)}"
+    return str(decoder)

@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 from gpuload.core.device import CPU
 from gpuload.core.errors import BadSample, SampleError
 from gpuload.delivery import CUPY_ALLOCATOR, Framework
-from gpuload.images.caching import AnyCache, open_cache
 from gpuload.images.engine import ImageEngine
 from gpuload.images.job import ImageJob
-from gpuload.images.open import open_engine
+from gpuload.images.open import AnyCache, open_cache, open_engine
 from gpuload.images.step import Step
 from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order, substitutes
 from gpuload.run.bad_samples import BadSamples
 from gpuload.run.engine import Engine
+from gpuload.run.meter import Stages
 from gpuload.run.pool import EnginePool
-from gpuload.run.stages import Stages
 
 SAMPLES_DRAWN_AT_ONCE = 1024
 
@@ -35,28 +34,16 @@ class ImagePool(EnginePool):
         job: ImageJob,
         framework: Framework,
         *,
-        batch_size: int,
-        prefetch: int = 2,
-        threads: int | None = None,
         channels_last: bool = False,
         errors: Errors | None = None,
         cache: Cache | None = None,
+        **options: Any,
     ):
-        """
-        Args:
-            job: What is made, by `settle`.
-            framework: The framework whose arrays are delivered.
-            batch_size, prefetch, threads: As of every pool.
-            channels_last: PyTorch's memory format: images [B, C, H, W] whose channels are neighbours in memory.
-            errors: What counts as a bad sample, and what happens to it.
-            cache: Where decoded images are kept.
+        """Take a job that `settle` made, and options of `Loader` and of every pool.
 
-        Raises:
-            ValueError: the framework has no such format or dtype.
+        Raise ValueError if the framework has no such memory format or dtype.
         """
-        super().__init__(
-            device=job.device, framework=framework, batch_size=batch_size, prefetch=prefetch, threads=threads
-        )
+        super().__init__(device=job.device, framework=framework, **options)
         transform = job.transform
         if channels_last and (framework.name != "torch" or transform.layout == "HWC"):
             raise ValueError(
@@ -82,7 +69,7 @@ class ImagePool(EnginePool):
 
     @property
     def cache(self) -> AnyCache | None:
-        """The decoded images of all engines of the pool; opened when it is first asked for."""
+        """Decoded images for all engines of the pool; opened when first asked for."""
         if self._lender is not None:
             return self._lender.cache
         if self._cache is None:
@@ -139,10 +126,9 @@ class ImagePool(EnginePool):
         return step
 
     def take(self, engine: Engine, step: Step) -> tuple[Step, Any]:
-        """Return the step and its images.
+        """Return the step and its images, or None if no sample is left.
 
-        If samples are bad, the step is made again without them or with others in their place, as `errors` says; or
-        returned with no samples and None, if none is left.
+        If samples are bad, it is made again without them or with others in their place, as `errors` says.
         """
         if not step.batch_size:
             return step, None
@@ -165,13 +151,12 @@ class ImagePool(EnginePool):
                 engine.submit(step)
                 made = engine.result(self.stream)
             except SampleError as another:
-                self.release(engine, generation)
-                error = another
+                error, made = another, None
             except BaseException:
                 engine.close()
                 raise
-            else:
-                self.release(engine, generation)
+            self.release(engine, generation)
+            if made is not None:
                 return step, made
 
     def _without_bad(self, step: Step) -> Step:
@@ -211,7 +196,7 @@ class ImagePool(EnginePool):
 
 
 def _label_dtype(labels: NDArray[Any], framework: Framework) -> str | None:
-    """Return the dtype that labels are converted to: for whole numbers the one that the framework wants, or has."""
+    """Return the dtype that labels are converted to: of whole numbers the one that the framework wants, or has."""
     name = labels.dtype.name
     if labels.dtype.kind in "iu":
         if framework.label_dtype is not None:

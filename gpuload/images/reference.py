@@ -1,11 +1,9 @@
-"""The reference augmenter: SciPy warps, Pillow brightens, NumPy does the rest; on the CPU, image by image, in
-threads."""
+"""The reference augmenter: SciPy warps, Pillow brightens, NumPy does the rest; image by image, in threads."""
 
 from __future__ import annotations
 
-import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import numpy as np
@@ -14,43 +12,40 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from gpuload.core.codes import EPSILON
-from gpuload.core.memory import empty
 from gpuload.decode.pillow import recut
 from gpuload.decode.spec import Indices
 from gpuload.images.augment import Augment
+from gpuload.images.engine import Augmenter, Augmenting
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
 
 Floats = NDArray[np.float32]
 
 
-class NumpyAugmenter:
+class NumpyAugmenter(Augmenter):
     """Augments each image in one of several threads; SciPy releases the interpreter's lock.
 
     A function of the user's is called in one thread and in the order of the batch: it need not be safe for threads.
     """
 
     def __init__(self, job: ImageJob, threads: int):
-        self._job = job
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-augment")
+        super().__init__(job, threads)
         function = job.transform.function
         self._caller = None if function is None else ThreadPoolExecutor(1, thread_name_prefix="gpuload-function")
-        self._counting = threading.Lock()
-        self.seconds = 0.0
-        self.samples = 0
 
-    def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> _Augmenting:
-        out = empty(self._job.output_shape(len(rows)), self._job.host_dtype)
+    def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> Augmenting:
+        out = self._empty(len(rows))
         levels = [store[row] if row >= 0 else fresh[~row] for row in rows.tolist()]
         if self._caller is None:
             images = [self._pool.submit(self._whole, level, step, n, out[n]) for n, level in enumerate(levels)]
-            return _Augmenting(images, None, out)
+            return Augmenting(images, out)
         moved = [self._pool.submit(self._moved, level, step, n) for n, level in enumerate(levels)]
-        return _Augmenting(moved, self._caller.submit(self._in_order, moved, out), out)
+        return Augmenting(moved, out, self._caller.submit(self._in_order, moved, out))
 
     def close(self) -> None:
-        for pool in filter(None, (self._pool, self._caller)):
-            pool.shutdown(wait=False, cancel_futures=True)
+        super().close()
+        if self._caller is not None:
+            self._caller.shutdown(wait=False, cancel_futures=True)
 
     def _whole(self, levels: NDArray[Any], step: Step, n: int, out: NDArray[Any]) -> None:
         self._finish(self._moved(levels, step, n), out)
@@ -60,7 +55,7 @@ class NumpyAugmenter:
             self._finish(image.result(), each)
 
     def _moved(self, levels: NDArray[Any], step: Step, n: int) -> Floats:
-        """Image `n` of the step, warped and recoloured: [H, W, C], levels from 0 to 255."""
+        """Return image `n` of the step, warped and recoloured: [H, W, C], levels from 0 to 255."""
         start, transform = time.perf_counter(), self._job.transform
         if self._job.recuts and step.crops is not None:
             levels = recut(levels, transform.decoding, step.crops[n])
@@ -71,7 +66,7 @@ class NumpyAugmenter:
             image = shift_channels(image, float(step.channel_shift[n]))
         if step.brightness is not None:
             image = brighten(image, float(step.brightness[n]))
-        self._count(time.perf_counter() - start, 0)
+        self._count(start, 0)
         return image
 
     def _finish(self, image: Floats, out: NDArray[Any]) -> None:
@@ -80,32 +75,7 @@ class NumpyAugmenter:
         if out.dtype.kind == "u":
             image = np.clip(np.rint(image), 0, np.iinfo(out.dtype).max)
         out[...] = image
-        self._count(time.perf_counter() - start, 1)
-
-    def _count(self, seconds: float, samples: int) -> None:
-        with self._counting:
-            self.seconds += seconds
-            self.samples += samples
-
-
-class _Augmenting:
-    def __init__(self, images: list[Future[Any]], called: Future[None] | None, out: NDArray[Any]):
-        self._images = images
-        self._called = called  # The user's function at work on the images.
-        self._out = out
-
-    def result(self) -> NDArray[Any]:
-        for image in self._images:
-            image.result()
-        if self._called is not None:
-            self._called.result()
-        return self._out
-
-    def stop(self) -> None:
-        # The user's function is not waited for: it does not read levels, and may never return.
-        for future in filter(None, (self._called, *self._images)):
-            future.cancel()
-        wait(self._images)
+        self._count(start, 1)
 
 
 def warp(image: Floats, matrix: NDArray[np.float64], transform: Augment) -> Floats:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 Doubles = NDArray[np.float64]
 
@@ -34,19 +31,19 @@ class Step:
     brightness: Doubles | None = None
     """[B] factors."""
     seed: int = 0
-    """Seed that determines, with `epoch` and `positions`, the substitutes for bad samples."""
+    """Determines, with `epoch` and `positions`, the substitutes for bad samples."""
     epoch: int = 0
     positions: NDArray[np.int64] | None = None
     """[B] position of each sample in the epoch. None: 0, 1, ..."""
 
-    def take(self, rows: NDArray[Any]) -> Self:
-        """Return the step of some samples of the batch, given by number or as booleans.
+    def take(self, rows: NDArray[Any] | slice) -> Step:
+        """Return the step, of the same class, of some samples: given by number, as booleans or as a slice.
 
         >>> Step(indices=np.array([3, 1, 2])).take(np.array([0, 2])).indices
         array([3, 2])
         """
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{n: column[rows] for n, column in columns.items() if isinstance(column, np.ndarray)})
+        columns = {name: column[rows] for name, column in vars(self).items() if isinstance(column, np.ndarray)}
+        return type(self)(**{**vars(self), **columns})
 
     def split(self, batch_size: int) -> Iterator[Step]:
         """Yield steps of at most `batch_size` samples.
@@ -54,15 +51,9 @@ class Step:
         >>> [part.indices.tolist() for part in Step(indices=np.arange(5)).split(2)]
         [[0, 1], [2, 3], [4]]
         """
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
         for start in range(0, self.batch_size, batch_size):
-            rows = slice(start, start + batch_size)
-            part: dict[str, Any] = {
-                name: column[rows] if isinstance(column, np.ndarray) else column for name, column in columns.items()
-            }
-            yield Step(**part)
+            yield self.take(slice(start, start + batch_size))
 
     @property
     def batch_size(self) -> int:
-        """Number of samples in the batch."""
         return len(self.indices)

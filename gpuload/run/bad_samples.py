@@ -1,4 +1,4 @@
-"""The bad samples of a source: each is counted, and logged once."""
+"""Bad samples of a source: each is counted, and logged once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import datetime
 import json
 import logging
 import threading
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +23,7 @@ class BadSamples:
     """The bad samples found so far. Any number of threads may add to it."""
 
     def __init__(self, options: Errors, size: int):
-        """
-        Args:
-            options: What happens to bad samples.
-            size: Number of samples in the source.
-
-        Raises:
-            OSError: the log cannot be written.
-        """
+        """Take the number of samples in the source. Raise OSError if the log cannot be written."""
         self.options = options
         self.found: list[BadSample] = []
         """Each bad sample once, in the order in which they were found."""
@@ -75,11 +69,10 @@ class BadSamples:
         if options.log is None:
             return
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-        line = {"time": now, "index": sample.index, "path": sample.path, "reason": sample.reason}
         try:
             # One write to a file opened to append: processes that share the file do not mix their lines.
             with open(options.log, "a") as file:
-                file.write(json.dumps({**line, "on_error": action}) + "\n")
+                file.write(json.dumps({"time": now, **asdict(sample), "on_error": action}) + "\n")
         except OSError as error:
             # Training must not end because of its log. `found` has the sample.
             log.warning("log=%r of errors cannot be written: %s", options.log, error)

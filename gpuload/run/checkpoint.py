@@ -20,14 +20,9 @@ def describe(options: Any) -> dict[str, str]:
     >>> describe(gpuload.Augment(size=(64, 64), hflip=0.5))
     {'size': '(64, 64)', 'hflip': '0.5'}
     """
-    described = {}
-    for field in fields(options):
-        value = getattr(options, field.name)
-        if field.default is MISSING or value is not field.default:
-            words = _words(value)
-            if field.default is MISSING or words != _words(field.default):
-                described[field.name] = words
-    return described
+    described = {field.name: _words(getattr(options, field.name)) for field in fields(options)}
+    defaults = {field.name: _words(field.default) for field in fields(options) if field.default is not MISSING}
+    return {name: words for name, words in described.items() if words != defaults.get(name)}
 
 
 def in_words(described: dict[str, str]) -> str:
@@ -42,7 +37,7 @@ def in_words(described: dict[str, str]) -> str:
 
 
 def _from_words(words: Any) -> Any:
-    """Return the description that `in_words` was given, or another value as it is."""
+    """Return what `in_words` was given, or another value as it is."""
     if isinstance(words, str) and "=" in words:
         return dict(part.split("=", 1) for part in words.split("; "))
     return words
@@ -51,14 +46,13 @@ def _from_words(words: Any) -> Any:
 def _words(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {list(value.shape)} {_digest(value.tobytes())}"
-    if isinstance(value, list | tuple):
-        words = f"({', '.join(map(_words, value))})"
-        return words if len(words) <= _LONGEST else _digest(words.encode())
     if isinstance(value, int | float | np.number) and not isinstance(value, bool):
         number = float(value)  # 1 and 1.0 are one option.
         return str(int(number)) if number.is_integer() else repr(number)
-    # The repr of a function has its address, which differs from run to run.
-    words = getattr(value, "__qualname__", None) or repr(value)
+    if isinstance(value, list | tuple):
+        words = f"({', '.join(map(_words, value))})"
+    else:  # The repr of a function has its address, which differs from run to run.
+        words = getattr(value, "__qualname__", None) or repr(value)
     return words if len(words) <= _LONGEST else _digest(words.encode())
 
 

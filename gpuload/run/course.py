@@ -1,9 +1,10 @@
-"""An epoch under way: how far it has come, and the stream that makes its batches ahead of time."""
+"""An epoch under way: how far it has come, the stream that makes its batches ahead, and iterators over them."""
 
 from __future__ import annotations
 
 import functools
 import itertools
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,8 +15,7 @@ from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
 from gpuload.run.stream import Stream
 
-Deliver = Callable[[Any, Any], list[Any]]
-"""Step, arrays -> batches."""
+Deliver = Callable[[Any, Any], list[Any]]  # Step, arrays -> batches.
 
 
 class Course:
@@ -25,13 +25,7 @@ class Course:
     """
 
     def __init__(self, pool: EnginePool, meter: Meter, *, epoch: int = 0, count: int = 0):
-        """
-        Args:
-            pool: Makes the batches.
-            meter: Counts them.
-            epoch: Number of the epoch.
-            count: Batches from here to the end of the epoch.
-        """
+        """Take the pool that makes the batches, `count` of them to the end of the epoch, and the meter of them."""
         self.pool = pool
         self.meter = meter
         self.epoch = epoch
@@ -39,7 +33,6 @@ class Course:
         self.left = count
         """Number of batches still to come."""
         self.finished = False
-        """Whether the end of the epoch was reached."""
         self.stream: Stream | None = None
         self._here: deque[Any] = deque()  # Delivered together, not yet taken.
 
@@ -59,14 +52,9 @@ class Course:
         self.meter.begin()
 
     def take(self, deliver: Deliver | None = None) -> Any:
-        """Return the next batch.
+        """Return the next batch; `deliver` makes those of a step, or the pool's own way.
 
-        Args:
-            deliver: Makes the batches of a step. None: the pool's own way.
-
-        Raises:
-            StopIteration: the epoch is over.
-            SampleError: files of the batch cannot be read.
+        Raise StopIteration if the epoch is over, SampleError if files of the batch cannot be read.
         """
         self.pool.check_process()  # In a forked process, delivered batches still belong to the parent.
         while not self._here:
@@ -78,7 +66,6 @@ class Course:
         return batch
 
     def _make(self, deliver: Deliver) -> None:
-        """Have the next step made, and its batches delivered."""
         assert self.stream is not None
         self._here.extend(self.stream.delivered(deliver, self.meter))
 
@@ -92,14 +79,13 @@ class EpochCourse(Course):
     """One epoch of an `Order`, from any sample on."""
 
     def __init__(self, pool: EnginePool, meter: Meter, order: Order, epoch: int, start: int = 0):
-        """Take the number of samples of the epoch that were seen before."""
+        """Begin after the epoch's first `start` samples."""
         super().__init__(pool, meter, epoch=epoch, count=order.left(start))
         self.order = order
         self.start = start
         self.obstacle: str | None = None
         """The reason why nobody can tell how far the epoch has come."""
         self.begun = False
-        """Whether `open` was called."""
         self._progress: Progress | None = None
 
     @property
@@ -117,6 +103,11 @@ class EpochCourse(Course):
             self.stream = self._planned()
         self.begun = True
         self._progress = show(self)
+
+    def leave(self) -> None:
+        """Let go of the engine and of the bar: the iterator is gone, and only `seen` is still asked for."""
+        self._here.clear()
+        self.stream = self._progress = None
 
     def _planned(self) -> Stream:
         plan = functools.partial(self.pool.plan, self.order, self.order.seed)
@@ -144,3 +135,69 @@ class EpochCourse(Course):
             self.left -= 1
         elif self._progress is not None:
             self._progress.advance(len(self._here))
+
+
+class Sampler:
+    """The order of a loader's samples, with the methods of a sampler of PyTorch."""
+
+    def __init__(self, loader: Any):
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return int(self._loader.order.size)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the samples of the epoch that comes next."""
+        return iter(self._loader.order.indices(self._loader.epoch).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch of the next iteration, as `Loader.set_epoch` does."""
+        self._loader.set_epoch(epoch)
+
+
+class Batches:
+    """An iterator over the batches of one epoch, for one thread at a time.
+
+    After a SampleError it goes on with the next batch; after Ctrl-C or another exception, with the first batch that was
+    not delivered.
+    """
+
+    def __init__(self, loader: Any, course: EpochCourse | None):
+        self._loader = loader
+        # The first batch settles the epoch, as PyTorch asks a sampler then. Lightning makes an iterator, calls
+        # set_epoch after it, and makes another one only to see whether it can.
+        self.course = course
+        """The epoch; None: it is not settled yet."""
+        self._in_use = threading.Lock()
+
+    def __del__(self) -> None:
+        if self.course is not None:  # The loader keeps it, to tell where it stands.
+            self.course.leave()
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __len__(self) -> int:
+        """Number of batches still to come."""
+        course: EpochCourse = self._loader.upcoming if self.course is None else self.course
+        return course.left
+
+    def __next__(self) -> Any:
+        self._loader.pool.check_process()
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError(
+                "this iterator is being consumed in another thread: make one for each thread, with iter(loader)"
+            )
+        loader = self._loader
+        try:
+            if self.course is None:
+                self.course = loader.begin()
+            if not self.course.begun:
+                self.course.open(loader.show)
+                loader.course = self.course
+            return self.course.take()
+        except StopIteration:
+            loader.finish(self.course)
+            raise
+        finally:
+            self._in_use.release()

@@ -10,7 +10,7 @@ class Engine(Protocol):
 
     @property
     def bytes_read(self) -> int:
-        """Bytes read so far, from files or from a series."""
+        """Bytes of files, or of a series, that were read so far."""
 
     @property
     def pending(self) -> int:
@@ -18,8 +18,7 @@ class Engine(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether the engine can go on. It cannot if its threads hang at a blocked file; pending steps are lost
-        then."""
+        """Whether the engine can go on. If its threads hang at a blocked file, pending steps are lost."""
 
     def submit(self, step: Any) -> None:
         """Start a step without waiting for it."""
@@ -27,13 +26,11 @@ class Engine(Protocol):
     def result(self, stream: int | None = None) -> Any:
         """Return the oldest pending step's arrays, to which nobody else writes.
 
-        They are images [B, H, W, C] or [B, C, H, W], as an array or a DALI tensor; or a `Cut` of windows.
+        They are images [B, H, W, C] or [B, C, H, W], as an array or a DALI tensor; or a `Cut` of windows. Raise
+        SampleError if some files of the step cannot be read; later steps are not affected.
 
         Args:
             stream: CUDA stream that will read the arrays, as a number. None: wait until they are there.
-
-        Raises:
-            SampleError: some files of the step cannot be read. Later steps are not affected.
         """
 
     def discard(self) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import operator
+import threading
 import time
-from collections import deque
+import weakref
+from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gpuload.core.checks import checked_int
 
-KEPT = 1024
-"""Number of steps that are remembered one by one."""
+Counted = Mapping[str, tuple[float, int]]
+"""Seconds that threads have spent, and the number of samples, by stage."""
+
+KEPT = 1024  # Steps that are remembered one by one.
 
 
 class Totals(NamedTuple):
-    """The figures of one step of an engine, or sums over many steps."""
+    """Figures of one step of an engine, or sums over many."""
 
     steps: int = 0
     batches: int = 0
@@ -73,20 +78,17 @@ class Meter:
         self._seconds = self._wait = self._deliver = 0.0
 
     def begin(self) -> Totals:
-        """Begin an iteration: the time before it does not count. Return the totals so far."""
+        """Begin an iteration: time before it does not count. Return the totals so far."""
         self._now = time.perf_counter()
         return self.totals()
 
     def add(self, batches: int, samples: int, *, wait: float, deliver: float, queued: int, bytes_read: int) -> None:
-        """Count a delivered step.
+        """Count a delivered step of that many batches and samples.
 
         Args:
-            batches: Number of batches in the step.
-            samples: Number of samples in these batches.
-            wait: Seconds of waiting for the engine.
-            deliver: Seconds for handing the step to the framework.
+            wait, deliver: Seconds of waiting for the engine, and for handing the step to the framework.
             queued: Number of steps that the engine has ahead.
-            bytes_read: Bytes read from files or from a series.
+            bytes_read: Bytes of files, or of a series.
         """
         now = time.perf_counter()
         seconds = now - self._now
@@ -111,7 +113,7 @@ class Meter:
         return Totals(*map(sum, zip(Totals(), *list(self._recent)[-last:], strict=True)))
 
     def since(self, start: Totals) -> Totals:
-        """Return the sums over all steps since `begin` returned `start`."""
+        """Return the sums over the steps since `begin` returned `start`."""
         return Totals(*map(operator.sub, self.totals(), start))
 
     def stats(self, last: int | None = None) -> dict[str, float | int]:
@@ -148,3 +150,39 @@ class Meter:
         True
         """
         return self.totals(last).stats()
+
+
+class Stages:
+    """Adds up what engines tell as `stages`, a `Counted`; closed engines included."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._engines: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._seconds: Counter[str] = Counter()  # Of closed engines.
+        self._samples: Counter[str] = Counter()
+
+    def opened(self, engine: Any) -> None:
+        """Count what this engine does."""
+        with self._lock:
+            self._engines.add(engine)
+
+    def closed(self, engine: Any) -> None:
+        """Keep what this engine has counted, and forget the engine."""
+        with self._lock:
+            if engine in self._engines:
+                self._engines.discard(engine)
+                _add(engine, self._seconds, self._samples)
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return `read_ms`, `decode_ms` and `augment_ms` of one sample in one thread, as far as engines count them."""
+        with self._lock:
+            seconds, samples, engines = self._seconds.copy(), self._samples.copy(), list(self._engines)
+        for engine in engines:
+            _add(engine, seconds, samples)
+        return {f"{stage}_ms": 1000 * seconds[stage] / count for stage, count in samples.items() if count}
+
+
+def _add(engine: Any, seconds: Counter[str], samples: Counter[str]) -> None:
+    for stage, (spent, count) in engine.stages.items():
+        seconds[stage] += spent
+        samples[stage] += count

@@ -6,7 +6,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from gpuload.core.checks import checked_int
 from gpuload.core.device import Device
@@ -17,33 +17,19 @@ from gpuload.run.engine import Engine
 from gpuload.run.meter import Meter
 
 
-class Closable(Protocol):
-    """A user of an engine that the pool can stop."""
-
-    closed: bool
-
-    def close(self) -> None: ...
-
-
 class EnginePool(ABC):
     """One job, and the engines that stand ready for it.
 
-    Each stream under way has an engine of its own and gives it back at its end. The device and the framework are
-    settled when the pool is made.
+    Each stream under way has an engine of its own and gives it back at its end.
     """
 
     engine: str
     """Name of the engine."""
 
-    def __init__(self, *, device: Device, framework: Framework, batch_size: int, prefetch: int, threads: int | None):
-        """
-        Args:
-            device: Where batches are made and delivered.
-            framework: The framework whose arrays are delivered.
-            batch_size: Samples in a batch, at least 1.
-            prefetch: Steps made ahead of the one in use.
-            threads: CPU threads of an engine. None: one for each CPU of the process.
-        """
+    def __init__(
+        self, *, device: Device, framework: Framework, batch_size: int, prefetch: int = 2, threads: int | None = None
+    ):
+        """Take the device and the framework of the batches, and options of `Loader`. `prefetch` counts steps."""
         self.device = device
         self.framework = framework
         self.batch_size = checked_int("batch_size", batch_size, 1)
@@ -51,8 +37,8 @@ class EnginePool(ABC):
         self.threads = None if threads is None else checked_int("threads", threads, 1)
         self.generation = 0
         """Number of times that the pool was closed."""
-        self.running: weakref.WeakSet[Closable] = weakref.WeakSet()
-        """The streams under way."""
+        self.running: weakref.WeakSet[Any] = weakref.WeakSet()
+        """The streams under way, which have `close()` and `closed`."""
         self._pid = os.getpid()
         self._idle: list[Engine] = []
 
@@ -68,8 +54,7 @@ class EnginePool(ABC):
     def plan(
         self, order: Order, seed: int, epoch: int, start: int = 0, numbers: Iterable[int] | None = None
     ) -> Iterator[Any]:
-        """Yield the steps of the part of an epoch after its first `start` samples; or one step for each of `numbers`,
-        which are numbers of batches in that part."""
+        """Yield the steps of an epoch after its first `start` samples, or of the batches of that rest in `numbers`."""
 
     @abstractmethod
     def batches(self, step: Any, made: Any) -> list[Any]:
@@ -81,7 +66,7 @@ class EnginePool(ABC):
         return step
 
     def take(self, engine: Engine, step: Any) -> tuple[Any, Any]:
-        """Return `step`, the engine's oldest, and its arrays. Raise SampleError if files of it cannot be read."""
+        """Return `step`, the engine's oldest, and its arrays."""
         return step, engine.result(self.stream)
 
     def stages(self) -> dict[str, float]:
@@ -96,10 +81,7 @@ class EnginePool(ABC):
     def stats(self, meter: Meter, last: int | None) -> dict[str, float | int]:
         """Return what `Loader.stats` returns, for the batches that `meter` has counted."""
         stats = meter.stats(last)
-        stats["errors"] = len(self.errors)
-        if stats["batches"]:
-            stats.update(self.stages())
-        return stats
+        return {**stats, "errors": len(self.errors), **(self.stages() if stats["batches"] else {})}
 
     @property
     def stream(self) -> int | None:
@@ -116,9 +98,7 @@ class EnginePool(ABC):
     def release(self, engine: Engine, generation: int) -> None:
         """Keep an engine for the next `acquire`. One is kept; more were for streams side by side.
 
-        Args:
-            engine: The engine.
-            generation: `self.generation` when it was acquired: engines from before a `close` are not kept.
+        `generation` is the pool's when it was acquired: engines from before a `close` are not kept.
         """
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
@@ -129,7 +109,6 @@ class EnginePool(ABC):
             self._idle.append(engine)
 
     def retire(self, engine: Engine) -> None:
-        """Close an engine."""
         engine.close()
 
     def check_process(self) -> None:

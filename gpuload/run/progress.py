@@ -12,8 +12,7 @@ from typing import Any
 from gpuload.run.meter import Meter
 
 RECENT = 100
-"""Number of steps that a bar's figures cover. The first steps of training are often slow and would spoil them for
-long."""
+"""Number of steps that a bar's figures cover: the first steps of training are often slow."""
 
 
 def check(progress: object) -> None:
@@ -24,27 +23,19 @@ def check(progress: object) -> None:
         try:
             import rich.live  # noqa: F401
         except ImportError as error:  # The cause shows whether rich is missing or broken.
-            raise ImportError(
-                "progress=True needs rich, which is not installed: pip install 'gpuload[progress]'"
-            ) from error
+            message = "progress=True needs rich, which is not installed: pip install 'gpuload[progress]'"
+            raise ImportError(message) from error
 
 
 class Progress:
     """Shows one epoch on stderr: a line at its end, and with `bar` a bar, in a terminal that shows no other bar."""
 
     def __init__(self, epoch: int, total: int, meter: Meter, errors: Callable[[], int], *, bar: bool):
-        """
-        Args:
-            epoch: Number of the epoch.
-            total: Batches that the epoch still has.
-            meter: Counts them; its `begin` is called here.
-            errors: Returns the number of bad samples.
-            bar: Whether to show a bar.
-        """
+        """Begin an epoch of `total` batches, which `meter` counts. `errors` returns the number of bad samples."""
         self._epoch = _Epoch(epoch, total, meter, errors)
         # Nothing keeps this object of an epoch that is left early, not even the bar's thread. The bar and the thread
         # end with it, and the terminal is as it was.
-        self._stop = weakref.finalize(self, _show(self._epoch) if bar else _nothing)
+        self._stop = weakref.finalize(self, _show(self._epoch) if bar else lambda: None)
 
     def advance(self, batches: int) -> None:
         """Note that batches were delivered. The bar's thread looks four times a second."""
@@ -70,24 +61,20 @@ class _Epoch:
         self._start, self._errors_before = meter.begin(), errors()
 
     def _bad(self) -> list[str]:
-        """Return the bad samples found in this epoch, in words."""
+        """Return the number of bad samples found in this epoch, in words."""
         errors = self._errors() - self._errors_before
-        return [_counted(errors, "bad sample", "bad samples")] if errors else []
+        return [_counted(errors, "bad sample")] if errors else []
 
     def line(self) -> str:
         """Return the epoch in a line."""
         stats = self._meter.since(self._start).stats()
-        batches = _counted(stats["batches"], "batch", "batches")
         took = f"{stats['seconds']:.1f} s" if stats["seconds"] < 100 else _clock(stats["seconds"])
-        parts = [
-            f"{batches}, {stats['samples']:,} samples in {took} ({_rate(stats['samples_per_second'])})",
-            f"waited {stats['wait_share']:.0%} of the time",
-            *self._bad(),
-        ]
-        return f"epoch {self.epoch}: {', '.join(parts)}"
+        made = f"{_counted(stats['batches'], 'batch', 'es')}, {stats['samples']:,} samples in {took}"
+        waited = f"waited {stats['wait_share']:.0%} of the time"
+        return ", ".join([f"epoch {self.epoch}: {made} ({_rate(stats['samples_per_second'])})", waited, *self._bad()])
 
     def row(self) -> Any:
-        """Return the epoch as a bar of rich."""
+        """Return the epoch as a row of rich, with a bar."""
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
@@ -98,16 +85,10 @@ class _Epoch:
             if stats["batches_per_second"]:
                 cells.append(f"{_clock((self.total - self.done) / stats['batches_per_second'])} left")
         table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(no_wrap=True)
-        table.add_column(max_width=40)
-        for _ in cells:
-            table.add_column(no_wrap=True)
+        for number in range(len(cells) + 2):
+            table.add_column(no_wrap=number != 1, max_width=40 if number == 1 else None)
         table.add_row(f"epoch {self.epoch}", ProgressBar(total=max(1, self.total), completed=self.done), *cells)
         return table
-
-
-def _nothing() -> None:
-    """Do nothing: there is no bar."""
 
 
 def _show(epoch: _Epoch) -> Callable[[], None]:
@@ -121,7 +102,7 @@ def _show(epoch: _Epoch) -> Callable[[], None]:
     busy = isinstance(sys.stdout, FileProxy) or isinstance(sys.stderr, FileProxy)
     # Under FORCE_COLOR, which is often set for tests, rich would write bars to a file too.
     if busy or not (console.is_jupyter or (console.is_interactive and _is_terminal(sys.stderr))):
-        return _nothing
+        return lambda: None
     # Rich writes the output of the program above the bar, to stderr. So it must not take a stdout that is a file.
     live = Live(console=console, transient=True, redirect_stdout=_is_terminal(sys.stdout), get_renderable=epoch.row)
     live.start(refresh=True)
@@ -135,16 +116,16 @@ def _show(epoch: _Epoch) -> Callable[[], None]:
 
 
 def _is_terminal(stream: Any) -> bool:
-    """Return whether a stream, which may be None or any object that writes, is a terminal."""
+    """Whether a stream, which may be None or any object that writes, is a terminal."""
     return bool(hasattr(stream, "isatty") and stream.isatty())
 
 
-def _counted(number: float, one: str, several: str) -> str:
+def _counted(number: float, noun: str, plural: str = "s") -> str:
     """
-    >>> _counted(1, "batch", "batches"), _counted(2000, "batch", "batches")
+    >>> _counted(1, "batch", "es"), _counted(2000, "batch", "es")
     ('1 batch', '2,000 batches')
     """
-    return f"{number:,} {one if number == 1 else several}"
+    return f"{number:,} {noun}{'' if number == 1 else plural}"
 
 
 def _rate(rate: float) -> str:

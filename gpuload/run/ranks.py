@@ -19,8 +19,7 @@ def resolve(shard: Shard) -> tuple[int, int]:
     Args:
         shard: None for (0, 1); the pair itself; or "auto", which takes the first of these that answers, and logs once
             which: `torch.distributed`, Ray Train, JAX, each if it was imported and initialised in this process; RANK
-            and WORLD_SIZE in the environment, as torchrun sets them; else (0, 1). It imports nothing. JAX starts its
-            devices to answer, if `jax.distributed.initialize` was called.
+            and WORLD_SIZE in the environment, as torchrun sets them; else (0, 1). JAX starts its devices to answer.
 
     Raises:
         ValueError: another value; or RANK and WORLD_SIZE that make no sense, or one without the other.
@@ -36,8 +35,7 @@ from 0, so the last of 4 is (3, 4)
         return 0, 1
     if isinstance(shard, str) and shard == "auto":
         for name, ask in SOURCES.items():
-            found = ask()
-            if found is not None:
+            if (found := ask()) is not None:
                 announce(f"shard='auto' is rank {found[0]} of {found[1]}, says {name}")
                 return found
         announce(f"shard='auto' is rank 0 of 1, since {', '.join(SOURCES)} say nothing")
@@ -52,7 +50,6 @@ from 0, so the last of 4 is (3, 4)
 
 
 def _pair(rank: object, count: object) -> tuple[int, int]:
-    """Return both as ints. Raise ValueError for other values."""
     pair = checked_int("rank", rank, 0), checked_int("count", count, 1)
     if pair[0] >= pair[1]:
         raise ValueError(f"rank must be below count, not {pair!r}")
@@ -115,4 +112,4 @@ SOURCES = {
     "JAX": _jax,
     "the environment's RANK and WORLD_SIZE": _environment,
 }
-"""Functions to ask, in this order; each returns (rank, count), or None if it knows of no training."""
+"""Functions to ask, in this order. Each returns (rank, count), or None."""

@@ -31,7 +31,6 @@ class Stream:
         self.closed = False
         """Whether the pool was closed while the stream was under way."""
         self.broken = False
-        """Whether the stream was interrupted and cannot go on."""
 
     def _open(self) -> None:
         pool = self._pool
@@ -47,17 +46,9 @@ class Stream:
         return self._release.alive
 
     @property
-    def queued(self) -> int:
-        """Number of steps that the engine has ahead."""
-        return len(self._submitted)
-
-    @property
     def bytes_read(self) -> int:
-        """Bytes that engines have read since the stream began."""
+        """Bytes read since the stream began."""
         return self._bytes_read + self._engine.bytes_read
-
-    def __iter__(self) -> Stream:
-        return self
 
     def __next__(self) -> tuple[Any, Any]:
         pool = self._pool
@@ -116,7 +107,7 @@ class Stream:
                 step.batch_size,
                 wait=waited - began,
                 deliver=time.perf_counter() - waited,
-                queued=self.queued,
+                queued=len(self._submitted),
                 bytes_read=self.bytes_read - read,
             )
         return batches
