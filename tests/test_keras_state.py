@@ -555,11 +555,11 @@ def test_fit_after_a_flow_without_a_seed(photos: Path) -> None:
 def test_order_from_the_global_generator(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a model is built, Keras draws the first order before anything was seeded."""
     model = recorder(DATASETS["sequence"](photos))
-    monkeypatch.setattr("gpuload.keras.origin.Shared.generator", np.random)
+    monkeypatch.setattr("gpuload.keras.draws.Shared.generator", np.random)
     data = flow_of_directory(photos)
     with pytest.raises(RuntimeError, match=r"NumPy's global generator drew it.*with flow\[0\]"):
         model.fit(data, shuffle=False, verbose=0, callbacks=[Saving(data)])
-    monkeypatch.setattr("gpuload.keras.origin.Shared.generator", np.random)
+    monkeypatch.setattr("gpuload.keras.draws.Shared.generator", np.random)
     data = flow_of_directory(photos)
     data[0]
     model.fit(data, shuffle=False, verbose=0, callbacks=[Saving(data)])
