@@ -551,11 +551,11 @@ def test_fit_after_a_flow_without_a_seed(photos: Path) -> None:
 def test_order_from_the_global_generator(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a model is built, Keras draws the first order before anything was seeded."""
     model = recorder(DATASETS["sequence"](photos))
-    monkeypatch.setattr(gpuload.keras.Iterator, "_rng", np.random)
+    monkeypatch.setattr("gpuload.keras.draws.Shared.generator", np.random)
     data = flow_of_directory(photos)
     with pytest.raises(RuntimeError, match=r"NumPy's global generator drew it.*with flow\[0\]"):
         model.fit(data, shuffle=False, verbose=0, callbacks=[Saving(data)])
-    monkeypatch.setattr(gpuload.keras.Iterator, "_rng", np.random)
+    monkeypatch.setattr("gpuload.keras.draws.Shared.generator", np.random)
     data = flow_of_directory(photos)
     data[0]
     model.fit(data, shuffle=False, verbose=0, callbacks=[Saving(data)])
@@ -611,7 +611,7 @@ def test_what_is_delivered_is_counted(name: str, photos: Path) -> None:
         if name.startswith("flow_from") or name == "sequence":
             assert {"augment_ms"} <= set(data.stats())
             assert data.stats()["bytes_read"] > 0
-    assert data._stream is None
+    assert data._course is None
     data[0]  # It can be used again.
 
 
@@ -647,14 +647,15 @@ def test_goes_on_after_an_interrupt(name: str, method: str, error: type[BaseExce
     if error is MemoryError and method == "take":
         reference[1]  # A batch that was made, and failed, is lost as one with a bad sample is.
     data._drop()
-    original = getattr(data._pool, method)
+    pool = data._ready()
+    original = getattr(pool, method)
 
     def once(*arguments: Any) -> Any:
-        setattr(data._pool, method, original)
+        setattr(pool, method, original)
         original(*arguments)
         raise error
 
-    setattr(data._pool, method, once)
+    setattr(pool, method, once)
     with pytest.raises(error):
         data[1]
     same([on_host(data[2])], [on_host(reference[2])])

@@ -18,10 +18,9 @@ class NumpyArrayIterator(Iterator):
     """Batches of images in memory.
 
     Args:
-        x, y, batch_size, shuffle, sample_weight, seed, save_to_dir, save_prefix, save_format, subset,
-            ignore_class_split: As of `ImageDataGenerator.flow`.
+        x, y, shuffle, sample_weight, subset, ignore_class_split: As of `ImageDataGenerator.flow`.
         image_data_generator: The transforms.
-        data_format, dtype: As of the generator. None: the generator's own.
+        options: Further arguments of `Iterator`.
     """
 
     source: ImageArray
@@ -32,25 +31,20 @@ class NumpyArrayIterator(Iterator):
         x: Any,
         y: Any,
         image_data_generator: ImageTransforms,
-        batch_size: int = 32,
+        *,
         shuffle: bool = False,
         sample_weight: Any = None,
-        seed: int | None = None,
-        data_format: str | None = None,
-        save_to_dir: str | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
         subset: str | None = None,
         ignore_class_split: bool = False,
-        dtype: str | None = None,
+        **options: Any,
     ):
         further: list[Any] = []
         if isinstance(x, tuple | list):
             x, rest = x[0], x[1]
             further = [np.asarray(r) for r in (rest if isinstance(rest, list) else [rest])]
         x = np.asarray(x)
-        columns = {"y": y, "sample_weight": sample_weight, **{f"x[1][{i}]": r for i, r in enumerate(further)}}
-        for name, column in columns.items():
+        more = ((f"x[1][{number}]", column) for number, column in enumerate(further))
+        for name, column in (("y", y), ("sample_weight", sample_weight), *more):
             if column is not None and len(column) != len(x):
                 raise ValueError(f"{name} must be as long as the images, {len(x)}, not {len(column)}")
         share = share_of(image_data_generator, subset)
@@ -66,44 +60,27 @@ class NumpyArrayIterator(Iterator):
             y, sample_weight = (None if v is None else v[part] for v in (y, sample_weight))
         if x.ndim != 4:
             raise ValueError(f"x must have rank 4, [N, H, W, C] or [N, C, H, W], not shape {x.shape}")
-        self.x = x
-        self.x_misc = further
+        self.x, self.x_misc = x, further
         self.y = None if y is None else np.asarray(y)
         self.sample_weight = None if sample_weight is None else np.asarray(sample_weight)
-        images = x if (data_format or image_data_generator.data_format) == "channels_last" else np.moveaxis(x, 1, 3)
+        images = x if image_data_generator.data_format == "channels_last" else np.moveaxis(x, 1, 3)
         if images.shape[3] not in (1, 3, 4):
             warnings.warn(f"x has {images.shape[3]} channels (shape {x.shape}); images have 1, 3 or 4", stacklevel=3)
         if images.dtype != np.uint8:
             images = images.astype(np.float32, copy=False)
+        self._size = images.shape[1], images.shape[2]
         self._options = {"color": {1: "grayscale", 4: "rgba"}.get(images.shape[3], "rgb")}
-        super().__init__(
-            ImageArray(images),
-            image_data_generator,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            data_format=data_format,
-            dtype=dtype,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-        )
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        height, width = self.source.images.shape[1:3]
-        return height, width
+        super().__init__(ImageArray(images), image_data_generator, shuffle=shuffle, **options)
 
     def _cast(self, images: Any) -> Any:
         # Keras' warp keeps integer images as integers, by rounding.
         if np.issubdtype(np.dtype(self.dtype), np.integer):
             images = np.rint(images) if isinstance(images, np.ndarray) else ops.round(images)
-        return self._as_dtype(images)
+        return super()._cast(images)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         inputs = [images, *(r[indices] for r in self.x_misc)] if self.x_misc else images
         if self.y is None:
             return inputs
-        if self.sample_weight is None:
-            return inputs, self.y[indices]
-        return inputs, self.y[indices], self.sample_weight[indices]
+        weights = () if self.sample_weight is None else (self.sample_weight[indices],)
+        return inputs, self.y[indices], *weights

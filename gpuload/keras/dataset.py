@@ -87,17 +87,14 @@ class LoaderDataset(PrefetchedDataset):
         arrange: Called with the parts of each batch; returns what `fit` gets. None: the batch as it is.
     """
 
-    _always_counts = True
-    _always_backend = True
+    _as_keras = True
 
     def __init__(self, loader: Loader, arrange: Callable[..., Any] | None = None):
         super().__init__()
-        self.loader = loader
-        self._arrange = arrange
+        self.loader, self._arrange, self._meter = loader, arrange, loader.meter
         self._pass: EpochCourse | None = None  # The epoch of `self[number]`; None: the loader's next one.
         self._before: EpochCourse | None = None  # The loader's epoch before the pass began.
         self._progress: Progress | None = None
-        self._meter = loader.meter
         if isinstance(loader.pool, ImagePool):
             self._bad = loader.pool.bad
 
@@ -139,14 +136,16 @@ class LoaderDataset(PrefetchedDataset):
         # Keras has no use for an epoch without batches.
         return found if found.count else loader.course_of(loader.epoch + 1)
 
-    def _pass_began(self) -> None:
+    def _begin_pass(self, counting: bool) -> None:
+        super()._begin_pass(counting)
         self._before, self._pass = self.loader.course, self._next_pass()
         self._count = self._pass.count
         self.loader.course = self._pass
         self._progress = None  # The bar of a pass that was left makes room.
         self._progress = self.loader.show(self._pass)
 
-    def _batch_counted(self) -> None:
+    def _counted(self, number: int) -> None:
+        super()._counted(number)
         here = self._here
         here.left = here.count - self._taken
         here.obstacle = self._obstacle()
@@ -156,7 +155,8 @@ class LoaderDataset(PrefetchedDataset):
             if not here.left:
                 self._progress.close()
 
-    def _pass_settled(self) -> None:
+    def _settle(self) -> None:
+        super()._settle()
         if self.loader.epoch == self._here.epoch:
             self.loader.set_epoch(self._here.epoch + 1)
 

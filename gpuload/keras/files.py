@@ -26,18 +26,20 @@ class FileIterator(Iterator):
     allowed_class_modes: frozenset[str | None]
     classes: Any
     class_indices: dict[str, int]
+    labels: Any
+    """Numbers of the classes, or the targets of class_mode "raw" and "multi_output"."""
 
     def __init__(
         self,
         source: FileSource,
         generator: ImageTransforms | None,
-        *,
         target_size: tuple[int, int],
         color_mode: str,
         class_mode: str | None,
-        subset: str | None,
-        interpolation: str,
-        keep_aspect_ratio: bool,
+        *,
+        subset: str | None = None,
+        interpolation: str = "nearest",
+        keep_aspect_ratio: bool = False,
         sample_weight: Any = None,
         **options: Any,
     ):
@@ -45,25 +47,16 @@ class FileIterator(Iterator):
         if color_mode not in CHANNELS:
             raise ValueError(f"color_mode must be one of {', '.join(CHANNELS)}, not {color_mode!r}")
         self.target_size = tuple(target_size)
-        self.color_mode = color_mode
-        self.class_mode = class_mode
-        self.subset = subset
-        self.interpolation = interpolation
-        self.keep_aspect_ratio = keep_aspect_ratio
+        self.color_mode, self.class_mode, self.subset = color_mode, class_mode, subset
+        self.interpolation, self.keep_aspect_ratio = interpolation, keep_aspect_ratio
         self.sample_weight = sample_weight
+        self._size = self.target_size[0], self.target_size[1]
         channels = (CHANNELS[color_mode],)
         last = self.data_format == "channels_last"
         self.image_shape = self.target_size + channels if last else channels + self.target_size
-        self._options = {
-            "color": color_mode,
-            "interpolation": interpolation,
-            "crop": CenterCrop() if keep_aspect_ratio else None,
-        }
+        crop = CenterCrop() if keep_aspect_ratio else None
+        self._options = {"color": color_mode, "interpolation": interpolation, "crop": crop}
         self._transform = self.image_data_generator.plain(size=self.target_size, **self._options)
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        return self.target_size[0], self.target_size[1]
 
     @property
     def filenames(self) -> list[str]:
@@ -74,11 +67,6 @@ class FileIterator(Iterator):
     def filepaths(self) -> list[str]:
         """Full paths of the files."""
         return [os.fsdecode(path) for path in self.source.paths(slice(None))]
-
-    @property
-    def labels(self) -> Any:
-        """Numbers of the classes, or the targets of class_mode "raw" and "multi_output"."""
-        return self.classes
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         if self.class_mode is None:
@@ -98,10 +86,9 @@ class FileIterator(Iterator):
         return (images, targets) if self.sample_weight is None else (images, targets, self.sample_weight[indices])
 
 
-def checked_mode(class_mode: str | None, allowed: frozenset[str | None]) -> str | None:
+def check_mode(class_mode: str | None, allowed: frozenset[str | None]) -> None:
     if class_mode not in allowed:
         raise ValueError(f"class_mode must be one of {', '.join(sorted(map(repr, allowed)))}, not {class_mode!r}")
-    return class_mode
 
 
 def say(message: str) -> None:
@@ -113,11 +100,10 @@ class DirectoryIterator(FileIterator):
     """Batches of the images in a folder with one sub-folder for each class: (images, targets), or images alone.
 
     Args:
-        directory, target_size, color_mode, classes, class_mode, batch_size, shuffle, seed, save_to_dir, save_prefix,
-            save_format, follow_links, subset, interpolation, keep_aspect_ratio: As of
+        directory, target_size, color_mode, classes, class_mode, follow_links, subset: As of
             `ImageDataGenerator.flow_from_directory`.
         image_data_generator: The transforms. None: no transform.
-        data_format, dtype: As of the generator. None: the generator's own.
+        options: Its further arguments, and those of `Iterator`.
     """
 
     allowed_class_modes = frozenset({"categorical", "binary", "sparse", "input", None})
@@ -130,28 +116,18 @@ class DirectoryIterator(FileIterator):
         color_mode: str = "rgb",
         classes: Sequence[str] | None = None,
         class_mode: str | None = "categorical",
-        batch_size: int = 32,
-        shuffle: bool = True,
-        seed: int | None = None,
-        data_format: str | None = None,
-        save_to_dir: str | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
+        *,
         follow_links: bool = False,
         subset: str | None = None,
-        interpolation: str = "nearest",
-        keep_aspect_ratio: bool = False,
-        dtype: str | None = None,
+        **options: Any,
     ):
-        checked_mode(class_mode, self.allowed_class_modes)
+        check_mode(class_mode, self.allowed_class_modes)
         source = ImageFolder(directory, classes or None, follow_links, allow_empty=True)
         counts = np.bincount(source.labels, minlength=len(source.classes))
         empty = [name for name, count in zip(source.classes, counts, strict=True) if not count]
         if empty:
-            warnings.warn(
-                f"no images in {len(empty)} of {len(counts)} class folders: {', '.join(empty[:5])}",
-                stacklevel=3,
-            )
+            named = ", ".join(empty[:5])
+            warnings.warn(f"no images in {len(empty)} of {len(counts)} class folders: {named}", stacklevel=3)
         share = share_of(image_data_generator, subset)
         if share is not None:
             # Each class is split on its own, as in Keras.
@@ -167,25 +143,8 @@ class DirectoryIterator(FileIterator):
         self.split = share
         self.num_classes = len(source.classes)
         self.class_indices = source.class_indices
-        self.classes = source.labels
-        super().__init__(
-            source,
-            image_data_generator,
-            target_size=target_size,
-            color_mode=color_mode,
-            class_mode=class_mode,
-            subset=subset,
-            interpolation=interpolation,
-            keep_aspect_ratio=keep_aspect_ratio,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            data_format=data_format,
-            dtype=dtype,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-        )
+        self.classes = self.labels = source.labels
+        super().__init__(source, image_data_generator, target_size, color_mode, class_mode, subset=subset, **options)
         say(f"Found {self.samples} images belonging to {self.num_classes} classes.")
 
 
@@ -193,12 +152,10 @@ class DataFrameIterator(FileIterator):
     """Batches of the images that a pandas DataFrame names: (images, targets, weights) as far as they exist.
 
     Args:
-        dataframe, directory, x_col, y_col, weight_col, target_size, color_mode, classes, class_mode, batch_size,
-            shuffle, seed, save_to_dir, save_prefix, save_format, subset, interpolation, validate_filenames: As of
-            `ImageDataGenerator.flow_from_dataframe`.
+        dataframe, directory, x_col, y_col, weight_col, target_size, color_mode, classes, class_mode, subset,
+            validate_filenames: As of `ImageDataGenerator.flow_from_dataframe`.
         image_data_generator: The transforms. None: no transform.
-        data_format, dtype: As of the generator. None: the generator's own.
-        keep_aspect_ratio: Whether to crop the middle in the aspect ratio of `target_size` first.
+        options: Further arguments of `ImageDataGenerator.flow_from_directory`, and those of `Iterator`.
     """
 
     allowed_class_modes = frozenset({"binary", "categorical", "input", "multi_output", "raw", "sparse", None})
@@ -215,20 +172,12 @@ class DataFrameIterator(FileIterator):
         color_mode: str = "rgb",
         classes: Sequence[str] | None = None,
         class_mode: str | None = "categorical",
-        batch_size: int = 32,
-        shuffle: bool = True,
-        seed: int | None = None,
-        data_format: str | None = None,
-        save_to_dir: str | None = None,
-        save_prefix: str = "",
-        save_format: str = "png",
+        *,
         subset: str | None = None,
-        interpolation: str = "nearest",
-        keep_aspect_ratio: bool = False,
-        dtype: str | None = None,
         validate_filenames: bool = True,
+        **options: Any,
     ):
-        checked_mode(class_mode, self.allowed_class_modes)
+        check_mode(class_mode, self.allowed_class_modes)
         self.directory = directory or ""
         frame = dataframe.copy()
         by_class = class_mode in ("binary", "categorical", "sparse")
@@ -236,7 +185,8 @@ class DataFrameIterator(FileIterator):
         if classes and not by_class:
             warnings.warn(f"classes has no effect with class_mode={class_mode!r}", stacklevel=3)
         if validate_filenames:
-            valid = [_is_image(os.path.join(self.directory, name)) for name in frame[x_col]]
+            paths = [os.path.join(self.directory, name) for name in frame[x_col]]
+            valid = [path.lower().endswith(SUFFIXES) and os.path.isfile(path) for path in paths]
             if not all(valid):
                 warnings.warn(
                     f"{valid.count(False)} of {len(valid)} file names in x_col={x_col!r} are left out: no such file, "
@@ -255,47 +205,29 @@ class DataFrameIterator(FileIterator):
         if share is not None:
             frame = frame.iloc[int(share[0] * len(frame)) : int(share[1] * len(frame))]
         self.split = share
-        self._targets: Any = None
         if by_class:
             number = self.class_indices.__getitem__
-            self.classes = [
+            self.classes = self.labels = [
                 [number(name) for name in label] if isinstance(label, list | tuple) else number(label)
                 for label in frame[y_col]
             ]
         elif class_mode == "multi_output":
-            self._targets = [np.array(frame[column].tolist()) for column in y_col]
+            self.labels = [np.array(frame[column].tolist()) for column in y_col]
         elif class_mode == "raw":
-            self._targets = frame[y_col].to_numpy()
+            self.labels = frame[y_col].to_numpy()
         super().__init__(
             ImageList(frame[x_col].tolist(), root=self.directory),
             image_data_generator,
-            target_size=target_size,
-            color_mode=color_mode,
-            class_mode=class_mode,
+            target_size,
+            color_mode,
+            class_mode,
             subset=subset,
-            interpolation=interpolation,
-            keep_aspect_ratio=keep_aspect_ratio,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            data_format=data_format,
-            dtype=dtype,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
             sample_weight=frame[weight_col].to_numpy() if weight_col else None,
+            **options,
         )
         kind = "validated" if validate_filenames else "non-validated"
         suffix = f" belonging to {len(self.class_indices)} classes" if by_class else ""
         say(f"Found {self.samples} {kind} image filenames{suffix}.")
-
-    @property
-    def labels(self) -> Any:
-        return self.classes if self._targets is None else self._targets
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(SUFFIXES) and os.path.isfile(path)
 
 
 def _check_columns(frame: Any, x_col: str, y_col: Any, weight_col: str | None, class_mode: str | None) -> None:
@@ -329,9 +261,8 @@ def _check_columns(frame: Any, x_col: str, y_col: Any, weight_col: str | None, c
 def _with_classes(frame: Any, y_col: str, classes: Sequence[str] | None) -> tuple[Any, list[str]]:
     """Return the rows with a class among `classes`, and the classes; without `classes`, all rows and sorted classes."""
     if not classes:
-        return frame, sorted(
-            {name for label in frame[y_col] for name in ([label] if isinstance(label, str) else label)}
-        )
+        labels = ([label] if isinstance(label, str) else label for label in frame[y_col])
+        return frame, sorted({name for label in labels for name in label})
     names = list(dict.fromkeys(classes))
 
     def kept(label: Any) -> Any:

@@ -83,22 +83,8 @@ class ImageDataGenerator(ImageTransforms):
             ignore_class_split: Whether training and validation may have different classes.
             subset: "training" or "validation", with `validation_split`. None: all images.
         """
-        return NumpyArrayIterator(
-            x,
-            y,
-            self,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            sample_weight=sample_weight,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            ignore_class_split=ignore_class_split,
-            subset=subset,
-            dtype=self.dtype,
-        )
+        arguments = {**locals()}
+        return NumpyArrayIterator(image_data_generator=arguments.pop("self"), **arguments)
 
     def flow_from_directory(
         self,
@@ -126,37 +112,13 @@ class ImageDataGenerator(ImageTransforms):
             color_mode: "rgb", "grayscale" or "rgba".
             classes: Names of the sub-folders to use, in the order of their numbers. None: all, sorted.
             class_mode: Targets: "categorical" one-hot, "binary" or "sparse" numbers, "input" the images. None: none.
-            batch_size: Images in a batch; the last batch of an epoch may be shorter.
-            shuffle: Whether each epoch has a random order.
-            seed: Seed of order and transforms. None: NumPy's global generator draws them.
-            save_to_dir: Existing folder for the images of all batches. None: they are not saved.
-            save_prefix: Begins the names of saved images.
-            save_format: Suffix of saved images, such as "png".
+            batch_size, shuffle, seed, save_to_dir, save_prefix, save_format, subset: As of `flow`.
             follow_links: Whether to follow links to folders inside a class.
-            subset: "training" or "validation", with `validation_split`. None: all images.
             interpolation: Filter of the resize, as of `gpuload.Augment`.
             keep_aspect_ratio: Whether to crop the middle in the aspect ratio of `target_size` first.
         """
-        return DirectoryIterator(
-            directory,
-            self,
-            target_size=target_size,
-            color_mode=color_mode,
-            classes=classes,
-            class_mode=class_mode,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            follow_links=follow_links,
-            subset=subset,
-            interpolation=interpolation,
-            keep_aspect_ratio=keep_aspect_ratio,
-            dtype=self.dtype,
-        )
+        arguments = {**locals()}
+        return DirectoryIterator(image_data_generator=arguments.pop("self"), **arguments)
 
     def flow_from_dataframe(
         self,
@@ -197,33 +159,12 @@ class ImageDataGenerator(ImageTransforms):
             validate_filenames: Whether to leave out rows whose file does not exist or has no suffix of an image.
             kwargs: Keras' old arguments "has_ext", "sort" and "drop_duplicates", without effect.
         """
-        for name in kwargs:
+        arguments = {**locals()}
+        for name in arguments.pop("kwargs"):
             if name not in ("has_ext", "sort", "drop_duplicates"):
                 raise TypeError(f"flow_from_dataframe() has no argument {name!r}")
             warnings.warn(f"{name} has no effect any more, in Keras either", DeprecationWarning, stacklevel=2)
         if class_mode == "other":
             warnings.warn("class_mode='other' is called 'raw' now", DeprecationWarning, stacklevel=2)
-            class_mode = "raw"
-        return DataFrameIterator(
-            dataframe,
-            directory,
-            self,
-            x_col=x_col,
-            y_col=y_col,
-            weight_col=weight_col,
-            target_size=target_size,
-            color_mode=color_mode,
-            classes=classes,
-            class_mode=class_mode,
-            batch_size=batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            data_format=self.data_format,
-            save_to_dir=save_to_dir,
-            save_prefix=save_prefix,
-            save_format=save_format,
-            subset=subset,
-            interpolation=interpolation,
-            validate_filenames=validate_filenames,
-            dtype=self.dtype,
-        )
+            arguments["class_mode"] = "raw"
+        return DataFrameIterator(image_data_generator=arguments.pop("self"), **arguments)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Iterator as Steps
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -20,8 +21,7 @@ from gpuload.delivery import Framework
 from gpuload.images.choose import settle
 from gpuload.images.pool import ImagePool
 from gpuload.images.step import Step
-from gpuload.keras.draws import matrices
-from gpuload.keras.origin import Origin, Seeded, Shared
+from gpuload.keras.draws import Origin, Seeded, Shared, matrices
 from gpuload.keras.prefetch import PrefetchedDataset
 from gpuload.keras.transforms import ImageTransforms
 from gpuload.run import checkpoint
@@ -30,15 +30,13 @@ from gpuload.sources.fingerprint import fingerprint
 from gpuload.sources.folder import SUFFIXES
 
 
-@dataclass(frozen=True)
-class Position:
-    """The place of an iterator."""
+class Position(NamedTuple):
+    """The place of an iterator. The order has an origin if it was drawn, and not by NumPy's global generator."""
 
     total_batches_seen: int
     batch_index: int
     index_array: NDArray[np.int64] | None
     origin: Origin | None
-    """Origin of the order, if it was drawn, and not by NumPy's global generator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,20 +69,25 @@ class Iterator(PrefetchedDataset):
 
     white_list_formats = SUFFIXES
     _number_error = ValueError  # Keras' iterators raise it.
+    _places = ("batch", "batches_seen", "batch_index", "order")
+    _suffix_limit = 10_000_000
+    _options: dict[str, Any]
+    _size: tuple[int, int]
+    index_array: NDArray[np.int64] | None
 
     def __init__(
         self,
         source: ImageSource,
         generator: ImageTransforms | None,
         *,
-        batch_size: int,
-        shuffle: bool,
-        seed: int | None,
-        data_format: str | None,
-        dtype: str | None,
-        save_to_dir: str | None,
-        save_prefix: str,
-        save_format: str,
+        batch_size: int = 32,
+        shuffle: bool = True,
+        seed: int | None = None,
+        data_format: str | None = None,
+        dtype: str | None = None,
+        save_to_dir: str | None = None,
+        save_prefix: str = "",
+        save_format: str = "png",
     ):
         super().__init__()
         if generator is None:
@@ -110,17 +113,11 @@ class Iterator(PrefetchedDataset):
         if self.data_format != generator.data_format:
             raise ValueError(f"data_format must be the generator's, {generator.data_format!r}, not {data_format!r}")
         self.dtype = dtype or generator.dtype
-        self.save_to_dir = save_to_dir
-        self.save_prefix = save_prefix
-        self.save_format = save_format
+        self.save_to_dir, self.save_prefix, self.save_format = save_to_dir, save_prefix, save_format
         if save_to_dir is not None and not os.path.isdir(save_to_dir):
             raise ValueError(f"save_to_dir must be a folder that exists, not {save_to_dir!r}: create it first")
-        self._statistics = (generator.mean, generator.std, generator.zca_whitening_matrix)
-        self.total_batches_seen = 0
-        self.batch_index = 0
-        self.index_array: NDArray[np.int64] | None = None
-        self._origin: Origin | None = None
-        self._own: dict[str, Any] | None = None
+        self._statistics = generator.statistics
+        self._go_on_from(Position(0, 0, None, None))
 
     def __len__(self) -> int:
         return -(-self.n // self.batch_size)
@@ -138,11 +135,11 @@ class Iterator(PrefetchedDataset):
             return self._take()
 
     def _renew(self) -> None:
-        generator = self.image_data_generator
-        statistics = (generator.mean, generator.std, generator.zca_whitening_matrix)
+        statistics = self.image_data_generator.statistics
         if any(now is not before for now, before in zip(statistics, self._statistics, strict=True)):
-            self._forget_pools()
-            self._own = None
+            self._close()
+            self._pools.clear()
+            self.__dict__.pop("_identity", None)
             self._statistics = statistics
 
     def next(self) -> Any:
@@ -150,7 +147,6 @@ class Iterator(PrefetchedDataset):
         return next(self)
 
     def _end_epoch(self) -> None:
-        """Draw the order of the next epoch."""
         self._drop()
         self.index_array, self._origin = self._order(self._left_generator)
 
@@ -159,37 +155,32 @@ class Iterator(PrefetchedDataset):
         with self.lock:
             self._drop()
             self._forget_pass()
-            self._loaded = None
-            self.batch_index = 0
+            self._loaded, self.batch_index = None, 0
 
-    _places = ("batch", "batches_seen", "batch_index", "order")
-
+    @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        self._renew()
-        if self._own is None:
-            self._ready()  # It settles the transform.
-            ranges = self.image_data_generator.ranges
-            bounds = ranges.fields(*self._size)
-            options = {n: words for n, words in checkpoint.describe(self._transform).items() if n not in bounds}
-            self._own = {
-                "seed": self.seed,
-                "samples": self.n,
-                "batch_size": self.batch_size,
-                "shuffle": bool(self.shuffle),
-                "source": fingerprint(self.source),
-                "generator": checkpoint.in_words({**options, **checkpoint.describe(ranges)}),
-            }
-        return self._own
+        self._ready()  # It settles the transform.
+        ranges = self.image_data_generator.ranges
+        bounds = ranges.fields(*self._size)
+        options = {n: words for n, words in checkpoint.describe(self._transform).items() if n not in bounds}
+        return {
+            "seed": self.seed,
+            "samples": self.n,
+            "batch_size": self.batch_size,
+            "shuffle": bool(self.shuffle),
+            "source": fingerprint(self.source),
+            "generator": checkpoint.in_words({**options, **checkpoint.describe(ranges)}),
+        }
 
     def _place(self, over: bool) -> dict[str, Any]:
-        order = None
         if self.seed is None:
             raise RuntimeError(
                 "state_dict() needs a flow with a seed, not seed=None, with which NumPy's global generator draws: its "
                 "state would be too large. Pass seed"
             )
+        order = None
         if self.shuffle and (over or self.index_array is not None):
-            origin = _origin_of(self._left_generator) if over else self._origin
+            origin = Origin.of(self._left_generator) if over else self._origin
             if origin is None:
                 raise RuntimeError(
                     "state_dict() cannot tell this epoch's order: NumPy's global generator drew it, as it does in "
@@ -197,16 +188,17 @@ class Iterator(PrefetchedDataset):
                     "flow[0], or save from the end of this epoch on"
                 )
             order = [origin.value, origin.words]
-        seen, index = self.total_batches_seen, self.batch_index
-        return {"batches_seen": seen, "batch_index": index, "order": order}
+        return {"batches_seen": self.total_batches_seen, "batch_index": self.batch_index, "order": order}
 
     def _go_to(self, place: dict[str, Any]) -> None:
         seen, index = (checked_int(name, place[name], 0) for name in ("batches_seen", "batch_index"))
         value, words = place["order"] or (None, None)
         origin = None if value is None else Origin(checked_int("order", value, 0), checked_int("order", words, 0))
         self._drop()
-        self.total_batches_seen, self.batch_index, self._origin = seen, index, origin
-        self.index_array = None if origin is None else origin.draw(self.n)
+        self._go_on_from(Position(seen, index, None if origin is None else origin.draw(self.n), origin))
+
+    def _go_on_from(self, place: Position) -> None:
+        self.total_batches_seen, self.batch_index, self.index_array, self._origin = place
 
     @property
     def _left_generator(self) -> Any:
@@ -216,11 +208,8 @@ class Iterator(PrefetchedDataset):
     def _order(self, rng: Any) -> tuple[NDArray[np.int64], Origin | None]:
         if not self.shuffle:
             return np.arange(self.n), None
-        origin = _origin_of(rng)
+        origin = Origin.of(rng)
         return rng.permutation(self.n), origin
-
-    def _generator(self, seen: int) -> Any:
-        return np.random if self.seed is None else Seeded((self.seed + seen) % 2**32)
 
     def _position(self) -> Position:
         return Position(self.total_batches_seen, self.batch_index, self.index_array, self._origin)
@@ -229,27 +218,26 @@ class Iterator(PrefetchedDataset):
         """Yield the batches of `next` from here on."""
         here = self._position()
         while True:
-            rng = self._generator(here.total_batches_seen)
-            order, origin = here.index_array, here.origin
-            if here.batch_index == 0 or order is None:
-                order, origin = self._order(rng)
             first = here.batch_index * self.batch_size % self.n
             following = here.batch_index + 1 if self.n > first + self.batch_size else 0
-            here = Position(here.total_batches_seen + 1, following, order, origin)
-            yield self._visit(rng, order[first : first + self.batch_size], here)
+            visit = self._visit(here, first, following, anew=here.batch_index == 0)
+            here = visit.after
+            yield visit
 
     def _visits(self, numbers: Sequence[int]) -> Steps[Visit]:
         here = self._position()
         for number in numbers:
-            rng = self._generator(here.total_batches_seen)
-            order, origin = here.index_array, here.origin
-            if order is None:
-                order, origin = self._order(rng)
-            here = Position(here.total_batches_seen + 1, here.batch_index, order, origin)
-            first = number * self.batch_size
-            yield self._visit(rng, order[first : first + self.batch_size], here)
+            visit = self._visit(here, number * self.batch_size, here.batch_index, anew=False)
+            here = visit.after
+            yield visit
 
-    def _visit(self, rng: Any, indices: NDArray[np.int64], after: Position) -> Visit:
+    def _visit(self, here: Position, first: int, following: int, anew: bool) -> Visit:
+        """Return the batch from sample `first` on. `following` is the index after it; `anew` draws an order."""
+        seen, _, order, origin = here
+        rng: Any = np.random if self.seed is None else Seeded((self.seed + seen) % 2**32)
+        if anew or order is None:
+            order, origin = self._order(rng)
+        indices = order[first : first + self.batch_size]
         height, width = self._size
         count = len(indices)
         drawn = self.image_data_generator.ranges.draw(rng, count, height, width)
@@ -261,37 +249,33 @@ class Iterator(PrefetchedDataset):
             crops=None if transform.crop is None else transform.crop.draw(np.empty((count, DRAWS))),
             channel_shift=drawn.get("channel_shift_intensity"),
             brightness=drawn.get("brightness"),
-            after=after,
+            after=Position(seen + 1, following, order, origin),
             rng=rng,
             suffixes=np.array([rng.randint(self._suffix_limit) for _ in indices]) if self.save_to_dir else None,
             seed=(self.seed or 0) % 2**32,
-            epoch=after.total_batches_seen,  # Each batch has its own substitutes for bad samples.
+            epoch=seen + 1,  # Each batch has its own substitutes for bad samples.
         )
-
-    _suffix_limit = 10_000_000
-    _options: dict[str, Any]
-
-    @property
-    def _size(self) -> tuple[int, int]:
-        raise NotImplementedError
 
     def _open(self, framework: Callable[[Device], Framework]) -> ImagePool:
         generator = self.image_data_generator
         self._transform = generator.augment(self._size, **self._options)
         job = settle(self.source, self._transform, cache=generator.cache, **generator.choice)
-        size = min(self.batch_size, self.n)
-        options: dict[str, Any] = {"threads": generator.threads, "errors": generator.errors, "cache": generator.cache}
-        return ImagePool(job, framework(job.device), batch_size=size, **options)
+        return ImagePool(
+            job,
+            framework(job.device),
+            batch_size=min(self.batch_size, self.n),
+            threads=generator.threads,
+            errors=generator.errors,
+            cache=generator.cache,
+        )
 
     def _deliver(self, pool: ImagePool, visit: Visit, made: Any) -> Any:
-        self.total_batches_seen = visit.after.total_batches_seen
-        self.batch_index = visit.after.batch_index
-        self.index_array, self._origin = visit.after.index_array, visit.after.origin
+        self._go_on_from(visit.after)
         if self.seed is not None:
             Shared.generator = visit.rng
         images = self._cast(pool.convert(made))
         if visit.suffixes is not None:
-            host = keras.ops.convert_to_numpy(images)
+            host = ops.convert_to_numpy(images)
             for image, index, suffix in zip(host, visit.indices, visit.suffixes, strict=True):
                 name = f"{self.save_prefix}_{index}_{suffix}.{self.save_format}"
                 picture = keras.utils.array_to_img(image, self.data_format, scale=True)
@@ -299,24 +283,16 @@ class Iterator(PrefetchedDataset):
         return self._batch(visit.indices, images)
 
     def _cast(self, images: Any) -> Any:
-        return self._as_dtype(images)
-
-    def _as_dtype(self, images: Any) -> Any:
         return images.astype(self.dtype, copy=False) if isinstance(images, np.ndarray) else ops.cast(images, self.dtype)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         raise NotImplementedError
 
 
-def _origin_of(rng: Any) -> Origin | None:
-    return Origin.of(rng) if isinstance(rng, Seeded) else None
-
-
 def share_of(generator: ImageTransforms | None, subset: str | None) -> tuple[float, float] | None:
     """Return the part of the samples that `subset` names, as shares; None: all."""
-    if subset is None:
-        return None
     split = generator.validation_split if generator else 0.0
-    if subset not in ("training", "validation"):
+    shares = {None: None, "training": (split, 1.0), "validation": (0.0, split)}
+    if subset not in shares:
         raise ValueError(f"subset must be 'training', 'validation' or None, not {subset!r}")
-    return (0.0, split) if subset == "validation" else (split, 1.0)
+    return shares[subset]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import threading
 from typing import Any
@@ -25,8 +26,8 @@ class ResumableDataset(PyDataset):
 
     _places: tuple[str, ...] = ("batch",)
     """Names in a state that tell the place of the data set."""
-    _always_counts = False
-    """Whether a program that asks for numbers by itself makes a pass too."""
+    _as_keras = False
+    """Whether a program that asks for numbers by itself makes a pass too, and gets the backend's arrays."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)
@@ -35,50 +36,33 @@ class ResumableDataset(PyDataset):
         self._measured = False  # Whether `num_batches` was read since the last `on_epoch_end`.
         self._looking = False  # Whether this epoch may be only a look.
         self._shuffle_state: Any = None  # State of Python's `random` when `num_batches` was read for a coming pass.
-        self._counting = False  # Whether the batches of a pass are counted.
-        self._by_keras = False  # Whether the pass is Keras'.
-        self._offset = 0  # Number of the pass's first batch.
-        self._count = 0  # Number of batches in the pass.
-        self._taken = 0  # Number of batches of the pass that were delivered.
-        self._in_order = True  # Whether they were asked for by rising numbers.
+        self._forget_pass()
         self._loaded: dict[str, Any] | None = None  # The place where the next pass begins.
+        self._iteration: dict[str, Any] | None = None  # The place of an iteration outside of Keras that is under way.
 
     def __len__(self) -> int:
         raise NotImplementedError
 
+    @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        """Return the values that a state must agree with."""
+        """The values that a state must agree with."""
         raise NotImplementedError
 
     def _place(self, over: bool) -> dict[str, Any]:
-        """Return the place, apart from the number of the next batch.
-
-        Args:
-            over: The last batch of the epoch was delivered: return the place after the epoch's end.
-        """
+        """Return the place apart from the number of the next batch: after the epoch's end if the epoch is `over`."""
         return {}
-
-    def _place_of_iteration(self) -> dict[str, Any] | None:
-        """Return the place of an iteration outside of Keras that is under way, if there is one."""
-        return None
 
     def _go_to(self, place: dict[str, Any]) -> None:
         """Go to the place of a state. Raise ValueError for a place that does not exist."""
 
     def _end_epoch(self) -> None:
-        """End an epoch."""
+        """Settle the order of the next epoch."""
 
     def _drop(self) -> None:
         """Forget the batches made ahead."""
 
-    def _pass_began(self) -> None:
-        """Called after a pass has begun."""
-
-    def _batch_counted(self) -> None:
-        """Called after a batch of a pass was counted."""
-
-    def _pass_settled(self) -> None:
-        """Called when it turns out that a pass is no look."""
+    def _renew(self) -> None:
+        """Forget all that was made if something that it depends on has changed."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place of the data set, to the batch: small, for JSON, in microseconds except for the first.
@@ -94,14 +78,14 @@ class ResumableDataset(PyDataset):
         with self.lock:
             if self._looking and self._taken:
                 self._settle()  # While Keras looks, no program can ask.
-            place = self._loaded or self._place_of_iteration() or self._tell()
-            return {"version": checkpoint.VERSION, **place, **self._identity()}
-
-    def _tell(self) -> dict[str, Any]:
-        if (obstacle := self._obstacle()) is not None:
-            raise RuntimeError(obstacle)
-        over = 0 < self._count == self._taken
-        return {"batch": 0 if over else self._offset + self._taken, **self._place(over)}
+            place = self._loaded or self._iteration
+            if place is None:
+                if (obstacle := self._obstacle()) is not None:
+                    raise RuntimeError(obstacle)
+                over = 0 < self._count == self._taken
+                place = {"batch": 0 if over else self._offset + self._taken, **self._place(over)}
+            self._renew()
+            return {"version": checkpoint.VERSION, **place, **self._identity}
 
     def _obstacle(self) -> str | None:
         """Return the reason why nobody can tell how far the pass has come, or None."""
@@ -132,7 +116,8 @@ class ResumableDataset(PyDataset):
             ValueError: the state is of another data set, with a list of the differences.
         """
         with self.lock:
-            checkpoint.check(state, self._identity())
+            self._renew()
+            checkpoint.check(state, self._identity)
             if missing := [name for name in self._places if name not in state]:
                 raise ValueError(f"state must be what state_dict() returned: it has no {missing[0]}")
             if checked_int("batch", state.get("batch"), 0) >= max(1, len(self)):
@@ -180,29 +165,31 @@ class ResumableDataset(PyDataset):
                 self._loaded = None
                 self._end_epoch()
 
+    def _forget_pass(self) -> None:
+        self._counting = False  # Whether the batches of a pass are counted.
+        self._by_keras = False  # Whether the pass is Keras'.
+        self._in_order = True  # Whether its batches were asked for by rising numbers.
+        self._offset = 0  # Number of the pass's first batch.
+        self._count = 0  # Number of batches in the pass.
+        self._taken = 0  # Number of them that were delivered.
+
     def _begin_pass(self, counting: bool) -> None:
         """Begin a pass. Keras and iterations count batches; other programs may ask for any numbers."""
-        counting = counting or self._always_counts
-        self._counting, self._by_keras, self._shuffle_state = counting, self._user is not None, None
-        self._offset = self._loaded["batch"] if counting and self._loaded else 0
-        self._count, self._taken, self._in_order = len(self) - self._offset, 0, True
-        self._pass_began()
+        self._forget_pass()
+        self._counting = counting or self._as_keras
+        self._by_keras, self._shuffle_state = self._user is not None, None
+        self._offset = self._loaded["batch"] if self._counting and self._loaded else 0
+        self._count = len(self) - self._offset
 
     def _counted(self, number: int) -> None:
         """Count a batch that was delivered."""
         self._in_order = self._in_order and number == self._offset + self._taken
         self._taken += 1
         self._counting = self._taken < self._count
-        self._batch_counted()
         # `predict` begins as a look does, and so does an epoch before which a program reads `num_batches`.
         if not self._looking or self._taken > (2 if asks_ahead() else 1):
             self._settle()
 
     def _settle(self) -> None:
         """Note that the pass is no look: the loaded place has been used."""
-        self._pass_settled()
         self._looking, self._loaded = False, None
-
-    def _forget_pass(self) -> None:
-        self._counting, self._by_keras, self._in_order = False, False, True
-        self._offset = self._count = self._taken = 0

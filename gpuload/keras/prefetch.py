@@ -28,10 +28,7 @@ log = logging.getLogger("gpuload")
 
 
 class PrefetchedDataset(ResumableDataset):
-    """Answers `self[number]` from batches made ahead.
-
-    Batches are NumPy arrays; in `fit`, `evaluate` and `predict`, arrays of Keras' backend on the device where they were
-    made.
+    """Answers `self[number]` from batches made ahead: NumPy arrays; in `fit`, `evaluate` and `predict` the backend's.
 
     `fit` asks for every number once an epoch, shuffled by Python's `random` unless told otherwise. It reads
     `num_batches` right before it shuffles, so the same shuffle can be tried here on a copy of the generator's state. A
@@ -39,8 +36,6 @@ class PrefetchedDataset(ResumableDataset):
     """
 
     _number_error: type[Exception] = IndexError  # Ends Python's own iteration over numbers.
-    _always_backend = False
-    """Whether batches are the backend's arrays outside of Keras' own passes, too."""
 
     def __init__(self, **kwargs: Any):
         # Workers that ask out of order, or in another process, would throw away the batches made ahead.
@@ -52,7 +47,7 @@ class PrefetchedDataset(ResumableDataset):
         self._pools: dict[bool, EnginePool] = {}  # By whether Keras' backend gets the arrays.
         self._bad: BadSamples | None = None
         self._meter = Meter()
-        self._shuffled: list[int] = []
+        self._shuffled: list[int] = []  # The shuffle that was foreseen for this pass.
         self._last = -1
 
     def _open(self, framework: Callable[[Device], Framework]) -> EnginePool:
@@ -66,9 +61,6 @@ class PrefetchedDataset(ResumableDataset):
     def _deliver(self, pool: Any, visit: Any, made: Any) -> Any:
         """Return the batch of a step that the pool has made, with NumPy's arrays or the pool's framework's."""
         raise NotImplementedError
-
-    def _renew(self) -> None:
-        """Forget the batches made ahead, and the pools, if something that they depend on has changed."""
 
     @property
     def errors(self) -> list[BadSample]:
@@ -90,9 +82,12 @@ class PrefetchedDataset(ResumableDataset):
     def close(self) -> None:
         """Free threads and memory. The next batch takes them anew."""
         with self.lock:
-            self._drop()
-            for pool in self._pools.values():
-                pool.close()
+            self._close()
+
+    def _close(self) -> None:
+        self._drop()
+        for pool in self._pools.values():
+            pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -133,8 +128,8 @@ class PrefetchedDataset(ResumableDataset):
 
     def _stands_at(self, number: int) -> bool:
         """Whether that batch is the course's next, with arrays for whoever asks."""
-        fits = bool(self._numbers) and self._course is not None and self._course.pool is self._ready()
-        return fits and self._numbers is not None and self._numbers[0] == number
+        numbers, course = self._numbers, self._course
+        return bool(course and numbers and numbers[0] == number and course.pool is self._ready())
 
     def _numbered(self, number: int) -> Any:
         """Return the batch of that number, which is the course's next."""
@@ -150,11 +145,9 @@ class PrefetchedDataset(ResumableDataset):
         return bool(number and foreseen and random.getstate() == shuffle_state)
 
     def _guess(self, number: int, shuffle_state: Any) -> Sequence[int]:
-        """Return the numbers that will be asked for.
+        """Return the numbers that will be asked for, from `number` on.
 
-        Args:
-            number: The first of them.
-            shuffle_state: At the beginning of a pass, the state of Python's `random` before a possible shuffle.
+        At the beginning of a pass, `shuffle_state` is the state of Python's `random` before a possible shuffle.
         """
         if shuffle_state is not None:
             self._shuffled = []
@@ -174,30 +167,24 @@ class PrefetchedDataset(ResumableDataset):
     @property
     def _for_keras(self) -> bool:
         """Whether Keras asks. When it leaves an epoch early, it does not call `on_epoch_end`."""
-        return self._always_backend or self._user is not None
+        return self._as_keras or self._user is not None
 
     def _ready(self, numbered: bool = True) -> EnginePool:
         """Return the pool whose arrays are for whoever asks now; Keras asks by number."""
         backend = numbered and self._for_keras
-        if backend not in self._pools:
+        pool, other = self._pools.get(backend), self._pools.get(not backend)
+        if pool is None and other is not None and pool_framework(other.device).name == "numpy":
+            pool = other  # It serves both.
+        if pool is None:
             pool = self._open(pool_framework if backend else to_numpy)
             if isinstance(pool, ImagePool):
-                other = self._pools.get(not backend)
                 if isinstance(other, ImagePool):
                     pool.borrow(other)
                 elif self._bad is not None:  # Samples found by an earlier pool.
                     pool.bad = self._bad
                 self._bad = pool.bad
-            self._pools[backend] = pool
-            if pool.framework.name == "numpy":  # It serves both.
-                self._pools[not backend] = pool
-        return self._pools[backend]
-
-    def _forget_pools(self) -> None:
-        self._drop()
-        for pool in self._pools.values():
-            pool.close()
-        self._pools.clear()
+        self._pools[backend] = pool
+        return pool
 
     def _ask(self, numbers: Sequence[int]) -> None:
         """Begin these batches."""
@@ -219,9 +206,9 @@ class PrefetchedDataset(ResumableDataset):
     def _take(self) -> Any:
         assert self._course is not None
         pool = self._course.pool
-        keras_asks = self._numbers is not None and self._for_keras
-        framework = backend_framework(pool.device) if keras_asks else pool.framework
         number = None if self._numbers is None else self._numbers.popleft()
+        keras_asks = number is not None and self._for_keras
+        framework = backend_framework(pool.device) if keras_asks else pool.framework
 
         def delivered(visit: Any, made: Any) -> list[Any]:
             if made is None:  # All samples of the batch are bad, and skipped.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -73,9 +74,8 @@ class ImageSequence(PrefetchedDataset):
         self.transform = Augment(size=target_size, antialias=False, fast_idct=True, rescale=1 / 255, layout="HWC")
         self.target_size = target_size
         self._choice: dict[str, Any] = {"device": device, "engine": engine, "decoder": decoder}
-        self._options: dict[str, Any] = {"threads": threads, "errors": Errors.of(errors, on_error)}
-        self._cache = Cache.of(cache)
-        self._own: dict[str, Any] | None = None
+        kept = {"cache": Cache.of(cache), "errors": Errors.of(errors, on_error)}
+        self._options: dict[str, Any] = {"threads": threads, **kept}
         if len(self) == 0:
             raise ValueError(
                 f"batch_size must be at most the number of image_paths, {len(self.source)}, not {batch_size!r}: "
@@ -85,20 +85,18 @@ class ImageSequence(PrefetchedDataset):
     def __len__(self) -> int:
         return len(self.source) // self.batch_size
 
+    @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        if self._own is None:
-            self._own = {
-                "samples": len(self.source),
-                "batch_size": self.batch_size,
-                "source": fingerprint(self.source),
-                "transform": checkpoint.in_words(checkpoint.describe(self.transform)),
-            }
-        return self._own
+        return {
+            "samples": len(self.source),
+            "batch_size": self.batch_size,
+            "source": fingerprint(self.source),
+            "transform": checkpoint.in_words(checkpoint.describe(self.transform)),
+        }
 
     def _open(self, framework: Callable[[Device], Framework]) -> ImagePool:
-        job = settle(self.source, self.transform, cache=self._cache, **self._choice)
-        chosen = framework(job.device)
-        return ImagePool(job, chosen, batch_size=self.batch_size, cache=self._cache, **self._options)
+        job = settle(self.source, self.transform, cache=self._options["cache"], **self._choice)
+        return ImagePool(job, framework(job.device), batch_size=self.batch_size, **self._options)
 
     def _visits(self, numbers: Sequence[int]) -> Iterator[Step]:
         for number in numbers:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.checks import checked_int
-from gpuload.core.device import CPU, Device
+from gpuload.core.device import Device
 from gpuload.delivery import Framework
 from gpuload.keras.backend import to_numpy
 from gpuload.keras.prefetch import PrefetchedDataset
@@ -54,19 +54,12 @@ class WindowDataset(PrefetchedDataset):
     ):
         super().__init__()
         self._open_pool = open_pool
-        self._first: WindowPool | None = None
-        count = 0
-        if open_pool is not None:
-            self._first = self._pools[False] = open_pool(framework=to_numpy)
-            count = len(self._first)
-            if self._first.device == CPU:
-                self._pools[True] = self._first
-        self._targets = targets
-        self._size = batch_size
-        self._windows = count
+        self._first = None if open_pool is None else open_pool(framework=to_numpy)
+        if self._first is not None:
+            self._pools[False] = self._first
+        self._windows = 0 if self._first is None else len(self._first)
+        self._targets, self._size = targets, batch_size
         self._seed, self._seed_drawn = seed, seed_drawn
-        self._own: dict[str, Any] | None = None
-        self._iteration: dict[str, Any] | None = None  # Place of the iteration begun last, if it is under way.
         self._begin(shuffles=1)
 
     def __len__(self) -> int:
@@ -99,20 +92,17 @@ class WindowDataset(PrefetchedDataset):
         """Return an iterator over the first `count` batches of an iteration."""
         return itertools.islice(self, count)
 
+    @functools.cached_property
     def _identity(self) -> dict[str, Any]:
-        if self._own is None:
-            pool = self._first
-            self._own = {
-                "windows": self._windows,
-                "batch_size": self._size,
-                "shuffle": self._seed is not None,
-                "source": None if pool is None else fingerprint(pool.source),
-                "transform": "" if pool is None else checkpoint.in_words(checkpoint.describe(pool.transform)),
-            }
-        return self._own if self._seed_drawn else {**self._own, "seed": self._seed}
-
-    def _place_of_iteration(self) -> dict[str, Any] | None:
-        return self._iteration
+        pool = self._first
+        return {
+            "windows": self._windows,
+            "batch_size": self._size,
+            "shuffle": self._seed is not None,
+            "source": None if pool is None else fingerprint(pool.source),
+            "transform": "" if pool is None else checkpoint.in_words(checkpoint.describe(pool.transform)),
+            **({} if self._seed_drawn else {"seed": self._seed}),
+        }
 
     def _place(self, over: bool) -> dict[str, Any]:
         return {"shuffles": self._shuffles + over, "seed": self._seed}
@@ -127,7 +117,6 @@ class WindowDataset(PrefetchedDataset):
             self._begin(shuffles)
 
     def _end_epoch(self) -> None:
-        """Shuffle anew."""
         self._drop()
         self._iteration = None
         self._shuffle()
@@ -156,11 +145,9 @@ class WindowDataset(PrefetchedDataset):
             return
         size = self._size or 1
         most = pool.together * size
-        steps = (
-            self._step(indices[first : first + most]) for first in range(place["batch"] * size, len(indices), most)
-        )
+        firsts = range(place["batch"] * size, len(indices), most)
         course = Course(pool, self._meter)
-        course.begin(steps)
+        course.begin(self._step(indices[first : first + most]) for first in firsts)
 
         def delivered(step: WindowStep, made: Any) -> list[Any]:
             batches = enumerate(pool.batches(step, made))
@@ -201,16 +188,14 @@ def timeseries_dataset_from_array(
 ) -> WindowDataset:
     """Return windows of `data`, with the target of each, like `keras.utils.timeseries_dataset_from_array`.
 
-    Window i has the rows `start_index + i * sequence_stride + k * sampling_rate`, for k from 0 to `sequence_length` -
-    1, and the target of the first of them. Without `shuffle` the batches are those of Keras, bit by bit and in its
-    order: NumPy arrays [batch, sequence_length, ...] and [batch, ...] in a tuple, or the former alone if `targets` is
-        None.
+    Window i has the rows `start_index + i * sequence_stride + k * sampling_rate` for k below `sequence_length`, and the
+    target of the first of them. Without `shuffle` the batches are those of Keras, bit by bit and in its order: NumPy
+    arrays [batch, sequence_length, ...] and [batch, ...] in a tuple, or the former alone if `targets` is None.
 
-    With `shuffle` each epoch has the same windows as in Keras, in another order. The first is that of
-    `np.random.RandomState(seed).shuffle`, with which Keras begins too; each further one is shuffled by the same
-    generator again. (Keras then draws from a buffer of eight batches, with random numbers of TensorFlow.) Without a
-    seed, NumPy's global generator draws one, as in Keras. In `fit`, Keras also shuffles the order of the batches, as of
-    every `PyDataset`, unless it is called with `shuffle=False`.
+    With `shuffle` each epoch has the same windows as in Keras, in another order: the first is that of
+    `np.random.RandomState(seed).shuffle`, each further one is shuffled by the same generator again. (Keras draws from a
+    buffer of eight batches, with random numbers of TensorFlow.) Without a seed, NumPy's global generator draws one, as
+    in Keras. `fit` also shuffles the order of the batches, as of every `PyDataset`, unless `shuffle=False`.
 
     A window without a target is left out; Keras raises an error for it if `start_index` is given. If no window fits,
     the data set is empty, as in Keras, and a warning is logged.
@@ -236,10 +221,17 @@ def timeseries_dataset_from_array(
     >>> [(inputs.tolist(), targets.tolist()) for inputs, targets in dataset]
     [([[0, 1, 2], [2, 3, 4], [4, 5, 6]], [0, 20, 40]), ([[6, 7, 8]], [60])]
     """
-    if not hasattr(data, "dtype") or hasattr(data, "iloc"):  # Lists; pandas, which takes slices for labels.
-        data = _as_tensorflow_does(data)
+    data = _as_tensorflow_does(data)
     rows = len(data)
-    _check_indices(start_index, end_index, rows)
+    # Keras takes 0 for None here.
+    if start_index and not 0 <= start_index < rows:
+        raise ValueError(f"start_index must be from 0 to below the {rows} rows of data, not {start_index!r}")
+    if end_index and not 0 < end_index < rows:
+        raise ValueError(
+            f"end_index must be above 0 and below the {rows} rows of data, not {end_index!r}; None takes all"
+        )
+    if start_index and end_index and end_index <= start_index:
+        raise ValueError(f"end_index must be above start_index={start_index!r}, not {end_index!r}")
     for name, value in (("sampling_rate", sampling_rate), ("sequence_stride", sequence_stride)):
         if checked_int(name, value, 1) >= rows:
             raise ValueError(f"{name} must be below the {rows} rows of data, not {value!r}")
@@ -252,7 +244,10 @@ def timeseries_dataset_from_array(
     chosen = slice(start_index or 0, rows if end_index is None else end_index)
     starts = chosen.stop - chosen.start - (sequence_length - 1) * sampling_rate
     if targets is not None:
-        targets = _on_host(targets)[chosen]
+        targets = _as_tensorflow_does(targets)
+        if not isinstance(targets, np.ndarray):
+            targets = np.asarray(keras.ops.convert_to_numpy(targets))
+        targets = targets[chosen]
         starts = min(starts, len(targets))
     seed_drawn = shuffle and seed is None
     if seed_drawn:
@@ -272,37 +267,18 @@ def timeseries_dataset_from_array(
             shuffled=shuffle,
         )
     else:
+        also = "" if targets is None else f" and their {len(targets)} targets"
         log.warning(
-            "no window of sequence_length=%d with sampling_rate=%d fits the %d rows from start_index to end_index%s: "
-            "the data set is empty",
-            sequence_length,
-            sampling_rate,
-            max(0, chosen.stop - chosen.start),
-            "" if targets is None else f" and their {len(targets)} targets",
+            f"no window of sequence_length={sequence_length} with sampling_rate={sampling_rate} fits the "
+            f"{max(0, chosen.stop - chosen.start)} rows from start_index to end_index{also}: the data set is empty"
         )
     return WindowDataset(open_pool, targets, batch_size, seed if shuffle else None, seed_drawn)
 
 
-def _check_indices(start: int | None, end: int | None, rows: int) -> None:
-    """Raise ValueError as Keras does, which takes 0 for None here."""
-    if start and not 0 <= start < rows:
-        raise ValueError(f"start_index must be from 0 to below the {rows} rows of data, not {start!r}")
-    if end and not 0 < end < rows:
-        raise ValueError(f"end_index must be above 0 and below the {rows} rows of data, not {end!r}; None takes all")
-    if start and end and end <= start:
-        raise ValueError(f"end_index must be above start_index={start!r}, not {end!r}")
-
-
-def _on_host(array: Any) -> NDArray[Any]:
-    if isinstance(array, np.ndarray):
-        return array
-    if not hasattr(array, "dtype") or hasattr(array, "iloc"):
-        return _as_tensorflow_does(array)
-    return np.asarray(keras.ops.convert_to_numpy(array))
-
-
-def _as_tensorflow_does(values: Any) -> NDArray[Any]:
-    """Return an array; Python's own numbers get 32 bits."""
+def _as_tensorflow_does(values: Any) -> Any:
+    """Return lists and pandas' tables as arrays, and arrays as they are. Python's own numbers get 32 bits."""
+    if hasattr(values, "dtype") and not hasattr(values, "iloc"):
+        return values
     array = np.asarray(values)
     if isinstance(values, list | tuple) and array.dtype in (np.float64, np.int64):
         return array.astype(np.float32 if array.dtype == np.float64 else np.int32)

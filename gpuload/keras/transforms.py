@@ -58,9 +58,8 @@ class ImageTransforms:
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
             raise ValueError(f"data_format must be 'channels_last' or 'channels_first', not {data_format!r}")
-        self.channel_axis, self.row_axis, self.col_axis = (
-            (3, 1, 2) if self.data_format == "channels_last" else (1, 2, 3)
-        )
+        last = self.data_format == "channels_last"
+        self.channel_axis, self.row_axis, self.col_axis = (3, 1, 2) if last else (1, 2, 3)
         if validation_split and not 0 < validation_split < 1:
             raise ValueError(f"validation_split must be between 0 and 1, both excluded, not {validation_split!r}")
         if isinstance(zoom_range, float | int):
@@ -75,41 +74,31 @@ class ImageTransforms:
         self.samplewise_center = samplewise_center or samplewise_std_normalization
         self.featurewise_std_normalization = featurewise_std_normalization and not zca_whitening
         self.samplewise_std_normalization = samplewise_std_normalization
-        self.zca_whitening = zca_whitening
-        self.zca_epsilon = zca_epsilon
-        self.rotation_range = rotation_range
-        self.width_shift_range = width_shift_range
-        self.height_shift_range = height_shift_range
-        self.brightness_range = brightness_range
-        self.shear_range = shear_range
-        self.zoom_range = list(zoom_range)
-        self.channel_shift_range = channel_shift_range
-        self.fill_mode = fill_mode
-        self.cval = cval
-        self.horizontal_flip = horizontal_flip
-        self.vertical_flip = vertical_flip
-        self.rescale = rescale
-        self.preprocessing_function = preprocessing_function
-        self.interpolation_order = interpolation_order
+        self.zca_whitening, self.zca_epsilon = zca_whitening, zca_epsilon
+        self.rotation_range, self.shear_range, self.zoom_range = rotation_range, shear_range, list(zoom_range)
+        self.width_shift_range, self.height_shift_range = width_shift_range, height_shift_range
+        self.brightness_range, self.channel_shift_range = brightness_range, channel_shift_range
+        self.fill_mode, self.cval, self.interpolation_order = fill_mode, cval, interpolation_order
+        self.horizontal_flip, self.vertical_flip = horizontal_flip, vertical_flip
+        self.rescale, self.preprocessing_function = rescale, preprocessing_function
         self.choice: dict[str, Any] = {"device": device, "engine": engine, "decoder": decoder}
-        self.threads = threads
-        self.errors = Errors.of(errors, on_error)
-        self.cache = Cache.of(cache)
+        self.threads, self.cache, self.errors = threads, Cache.of(cache), Errors.of(errors, on_error)
         self.mean: Any = None
         self.std: Any = None
         self.zca_whitening_matrix: Any = None
-        for name, given, taken in (
-            ("featurewise_center", featurewise_center, self.featurewise_center),
-            ("samplewise_center", samplewise_center, self.samplewise_center),
-            (
-                "featurewise_std_normalization",
-                featurewise_std_normalization,
-                self.featurewise_std_normalization,
-            ),
-        ):
-            if given != taken:
+        for name, given in {
+            "featurewise_center": featurewise_center,
+            "samplewise_center": samplewise_center,
+            "featurewise_std_normalization": featurewise_std_normalization,
+        }.items():
+            if given != (taken := getattr(self, name)):
                 warnings.warn(f"{name} is set to {taken}: another of the normalizations asks for it", stacklevel=2)
         self.plain()  # Checks the arguments before any file is listed.
+
+    @property
+    def statistics(self) -> tuple[Any, Any, Any]:
+        """Mean, standard deviation and whitening matrix, as far as they are fitted."""
+        return self.mean, self.std, self.zca_whitening_matrix
 
     @property
     def ranges(self) -> Ranges:
@@ -143,10 +132,9 @@ class ImageTransforms:
         parameters = NEUTRAL | transform_parameters
         columns = {name: np.array([value], float) for name, value in parameters.items() if value is not None}
         image = warp(image, matrices(columns, 1, *image.shape[:2])[0], self.plain())
-        if parameters["channel_shift_intensity"] is not None:
-            image = shift_channels(image, parameters["channel_shift_intensity"])
-        if parameters["brightness"] is not None:
-            image = brighten(image, parameters["brightness"])
+        for name, function in (("channel_shift_intensity", shift_channels), ("brightness", brighten)):
+            if parameters[name] is not None:
+                image = function(image, parameters[name])
         return np.moveaxis(image, 2, self.channel_axis - 1)
 
     def random_transform(self, x: Any, seed: int | None = None) -> Any:
@@ -163,13 +151,13 @@ class ImageTransforms:
             x -= np.mean(x, keepdims=True)
         if self.samplewise_std_normalization:
             x /= np.std(x, keepdims=True) + EPSILON
-        self._warn_unfitted()
-        if self.featurewise_center and self.mean is not None:
-            x -= self.mean
-        if self.featurewise_std_normalization and self.std is not None:
-            x /= self.std + EPSILON
-        if self.zca_whitening and self.zca_whitening_matrix is not None:
-            x = np.reshape(x.reshape(-1, math.prod(x.shape[-3:])) @ self.zca_whitening_matrix, x.shape)
+        mean, std, matrix = self._fitted()
+        if mean is not None:
+            x -= mean
+        if std is not None:
+            x /= std + EPSILON
+        if matrix is not None:
+            x = np.reshape(x.reshape(-1, math.prod(x.shape[-3:])) @ matrix, x.shape)
         return x
 
     def fit(self, x: Any, augment: bool = False, rounds: int = 1, seed: int | None = None) -> None:
@@ -211,35 +199,29 @@ class ImageTransforms:
 
     def augment(self, size: tuple[int, int], **fields: Any) -> Augment:
         """Return all that this generator does to images of that size. Warn if statistics are not fitted yet."""
-        self._warn_unfitted()
-        height, width = size
-        fields = {**self.ranges.fields(height, width), **fields, "size": size}
+        mean, std, matrix = self._fitted()
+        fields = {**self.ranges.fields(*size), **fields, "size": size}
         if type(self).standardize is not ImageTransforms.standardize or not self._plain_statistics():
             return self.plain(**fields, function=self.standardize)
+        center = "center" if self.samplewise_center else None
         return self.plain(
             **fields,
             function=self.preprocessing_function,
             rescale=self.rescale,
-            per_sample="standardize"
-            if self.samplewise_std_normalization
-            else "center"
-            if self.samplewise_center
-            else None,
-            mean=np.ravel(self.mean) if self.featurewise_center and self.mean is not None else None,
-            std=np.ravel(self.std) + EPSILON if self.featurewise_std_normalization and self.std is not None else None,
-            zca=self.zca_whitening_matrix if self.zca_whitening else None,
+            per_sample="standardize" if self.samplewise_std_normalization else center,
+            mean=None if mean is None else np.ravel(mean),
+            std=None if std is None else np.ravel(std) + EPSILON,
+            zca=matrix,
         )
 
     def plain(self, **fields: Any) -> Augment:
         """Return an `Augment` with these fields, and with the borders, order and layout of this generator."""
         return Augment(
-            **{
-                "fill_mode": self.fill_mode,
-                "fill_value": self.cval,
-                "warp_order": self.interpolation_order,
-                "layout": "HWC" if self.data_format == "channels_last" else "CHW",
-                **fields,
-            }
+            fill_mode=self.fill_mode,  # type: ignore[arg-type]
+            fill_value=self.cval,
+            warp_order=self.interpolation_order,
+            layout="HWC" if self.data_format == "channels_last" else "CHW",
+            **fields,
         )
 
     def _plain_statistics(self) -> bool:
@@ -247,14 +229,13 @@ class ImageTransforms:
         shapes = [np.shape(v) for v in (self.mean, self.std) if v is not None]
         return all(math.prod(s) == 1 or (len(s) == 3 and math.prod(s) == s[self.channel_axis - 1]) for s in shapes)
 
-    def _warn_unfitted(self) -> None:
-        for option, value in (
-            ("featurewise_center", self.mean),
-            ("featurewise_std_normalization", self.std),
-            ("zca_whitening", self.zca_whitening_matrix),
-        ):
+    def _fitted(self) -> list[Any]:
+        """Return mean, standard deviation and matrix as far as they are asked for. Warn of those that are missing."""
+        names = "featurewise_center", "featurewise_std_normalization", "zca_whitening"
+        for option, value in zip(names, self.statistics, strict=True):
             if getattr(self, option) and value is None:
                 warnings.warn(
                     f"{option} is set but nothing was fitted, so it is left out: call fit(images) first",
                     stacklevel=3,
                 )
+        return [value if getattr(self, option) else None for option, value in zip(names, self.statistics, strict=True)]

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from gpuload.images.pool import ImagePool
 from gpuload.loader import Loader
-from gpuload.windows.pool import WindowPool
+from gpuload.run.iterator import Batches
 
 
 def dataset(loader: Loader) -> Any:
@@ -66,26 +66,21 @@ def dataset(loader: Loader) -> Any:
             f"loader must be a gpuload.Loader, which can be iterated again and again, not {loader!r}: pass the Loader "
             "itself"
         )
-    own = loader
-    if loader.framework != "numpy":
-        own = loader.twin(framework="numpy", sharding=None, channels_last=False)
-    spec = _spec(own)
+    own = loader if loader.framework == "numpy" else loader.twin(framework="numpy", sharding=None, channels_last=False)
+    skips = isinstance(own.pool, ImagePool) and own.pool.options.on_error == "skip"
     epochs = _Epochs(loader, own)
     # The caller may be in the scope of a GPU or of a distribution strategy, but `tf.data` lives on the host.
     with tf.device("/cpu:0"):
-        batches = _from_generator(epochs.batches, spec)
-        every_batch = epochs.whole and not _skips(own)
+        batches = _from_generator(epochs.batches, _spec(own, skips))
+        every_batch = epochs.whole and not skips
         return batches.apply(tf.data.experimental.assert_cardinality(len(own))) if every_batch else batches
 
 
 class _Epochs:
-    """The epochs of a loader, one after another, for iterators in any threads."""
+    """The epochs of a loader, one after another, for iterators in any threads. `own` makes the batches."""
 
     def __init__(self, loader: Loader, own: Loader):
-        """Take the loader, and the one that makes the batches, which may be the same."""
-        self._loader = loader
-        self._own = own
-        self._lock = threading.Lock()
+        self._loader, self._own, self._lock = loader, own, threading.Lock()
         self.whole = loader.upcoming.count == len(loader)
         """Whether no epoch begins in its middle."""
 
@@ -100,9 +95,12 @@ class _Epochs:
                     "load_state_dict, with gpuload.tensorflow.dataset(loader)"
                 )
             begun = loader.begin()
-        batches = self._own.batches(begun.epoch, begun.start)
-        loader.course = batches.course
-        yield from batches
+        loader.course = course = self._own.course_of(begun.epoch, begun.start)
+        try:
+            yield from Batches(self._own, course)
+        except GeneratorExit:  # The loader keeps the course, which tells its state, but need not keep its engine.
+            course.close()
+            raise
 
 
 def _from_generator(method: Callable[[], Iterator[Any]], spec: Any) -> Any:
@@ -124,25 +122,15 @@ def _from_generator(method: Callable[[], Iterator[Any]], spec: Any) -> Any:
     return dataset
 
 
-def _skips(loader: Loader) -> bool:
-    return isinstance(loader.pool, ImagePool) and loader.pool.options.on_error == "skip"
-
-
-def _spec(loader: Loader) -> Any:
+def _spec(loader: Loader, skips: bool) -> Any:
     """Return the `tf.TensorSpec` of each part of a batch of NumPy arrays."""
     order, pool = loader.order, loader.pool
     short = order.last_batch == "keep" and order.size % order.batch_size
-    batch: Any = None if short or _skips(loader) else pool.batch_size
-    return _spec_of_images(pool, batch) if isinstance(pool, ImagePool) else _spec_of_windows(pool, batch)
-
-
-def _spec_of_images(pool: ImagePool, batch: Any) -> Any:
-    labels = pool.source.labels
-    images = _tensor("images", pool.job.output_shape(batch), pool.transform.dtype)
-    return images if labels is None else (images, _tensor("labels", (batch, *labels.shape[1:]), labels.dtype))
-
-
-def _spec_of_windows(pool: WindowPool, batch: Any) -> Any:
+    batch: Any = None if short or skips else pool.batch_size
+    if isinstance(pool, ImagePool):
+        labels = pool.source.labels
+        images = _tensor("images", pool.job.output_shape(batch), pool.transform.dtype)
+        return images if labels is None else (images, _tensor("labels", (batch, *labels.shape[1:]), labels.dtype))
     job = pool.job
     shape = job.arranged(batch, job.window.length, job.item)
     parts = [_tensor("windows", shape, job.out_dtype)]
@@ -150,12 +138,8 @@ def _spec_of_windows(pool: WindowPool, batch: Any) -> Any:
         targets = pool.source.targets if job.target_channels is None else None
         dtype = job.out_dtype if targets is None else targets.dtype
         parts.append(_tensor("targets", job.targets_shape(batch), dtype))
-    extras = {
-        "mask": (shape, "bool"),
-        "mean": ((batch, *job.item), "float32"),
-        "scale": ((batch, *job.item), "float32"),
-        "start": ((batch,), "int64"),
-    }
+    of_item = (batch, *job.item), "float32"
+    extras = {"mask": (shape, "bool"), "mean": of_item, "scale": of_item, "start": ((batch,), "int64")}
     if job.window.extras:
         parts.append({name: _tensor(name, *extras[name]) for name in job.window.extras})
     return tuple(parts) if len(parts) > 1 else parts[0]
