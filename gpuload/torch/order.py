@@ -5,36 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-from gpuload.run.meter import Meter
 from gpuload.torch import samplers
-from gpuload.torch.dataset import TimeSeriesDataset, as_numbers
+from gpuload.torch.dataset import as_numbers
 from gpuload.torch.epoch import Epoch
-from gpuload.windows.pool import WindowPool
 from gpuload.windows.step import Rows, WindowStep
-
-
-class Loading(Protocol):
-    """The part of a `DataLoader` that its epochs use."""
-
-    generator: Any
-    persistent_workers: bool
-    dataset: Any
-    sampler: Any
-    batch_sampler: Any
-    source: TimeSeriesDataset
-    table: Rows | None
-    meter: Meter
-    epoch: Epoch
-
-    @property
-    def pool(self) -> WindowPool: ...
 
 
 class Piece(NamedTuple):
@@ -58,7 +39,7 @@ class Piece(NamedTuple):
         return self.step.batch_size
 
 
-def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
+def pieces(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
     """Yield the rest of an epoch. Nothing is drawn before the first piece is asked for, as in PyTorch.
 
     It must not hold the iterator, whose stream holds it: a circle of references is not freed at once.
@@ -68,7 +49,7 @@ def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Pi
         epoch.restart()  # The program wants another epoch than the loaded one.
     epoch.sampler_epoch = told
     assert epoch.seed is not None
-    batches, seen, count = epoch.batches, epoch.seen, len(cast(Sized, loader.dataset))
+    batches, seen, count = epoch.batches, epoch.seen, len(loader.dataset)
     windows, table = loader.source.windows, loader.table
     for size, numbers, exhausts, states in _numbers(loader, sampled, epoch):
         indices = numbers if isinstance(numbers, np.ndarray) else as_numbers(numbers, count)
@@ -79,7 +60,7 @@ def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Pi
         batches += len(indices) if loader.batch_sampler is None else -(-len(indices) // size)
 
 
-def _numbers(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
+def _numbers(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
     """Yield for each piece: batch size, numbers of its windows, whether it exhausts the sampler, its states.
 
     An array of numbers is known to be in range.
@@ -127,14 +108,14 @@ def _numbers(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[
             return
 
 
-def sampler_of(loader: Loading) -> Any:
+def sampler_of(loader: Any) -> Any:
     """Return the source of single numbers. None: a batch sampler of another class than PyTorch's gives batches."""
     if loader.batch_sampler is None:
         return loader.sampler
     return loader.batch_sampler.sampler if type(loader.batch_sampler) is BatchSampler else None
 
 
-def chooser_of(loader: Loading) -> Any:
+def chooser_of(loader: Any) -> Any:
     """Return the source of numbers, one by one or batch by batch."""
     sampler = sampler_of(loader)
     return loader.batch_sampler if sampler is None else sampler
