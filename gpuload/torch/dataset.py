@@ -16,16 +16,16 @@ import torch.utils.data
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from gpuload.core.checks import checked_int
-from gpuload.core.device import Device
-from gpuload.delivery import Framework, choose
+from gpuload.delivery import choose
 from gpuload.sources import Series
-from gpuload.windows.job import Cut, WindowJob
+from gpuload.windows.job import WindowJob
 from gpuload.windows.pool import WindowPool, windows_of
 from gpuload.windows.reference import Cutter
 from gpuload.windows.step import Rows, WindowStep
 from gpuload.windows.window import Window
 
 OPTIONS = tuple(field.name for field in fields(Window)[1:])
+to_torch = functools.partial(choose, "torch")
 
 
 class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
@@ -121,7 +121,7 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
         return WindowPool.of(self.series, self.window, device=device, **options)
 
     @cached_property
-    def _engine(self) -> Callable[[WindowStep], Cut]:
+    def _engine(self) -> Callable[[WindowStep], Any]:
         # On the CPU one without threads, which would not exist in a worker process.
         return Cutter(self._pool.job) if self.series.gpu is None else functools.partial(cut_once, self._pool)
 
@@ -134,18 +134,12 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
         return Samples(window, lambda: self._pool.delivered(self._engine(step), len(numbers))[0], step)
 
 
-def to_torch(device: Device) -> Framework:
-    """Return PyTorch. Raise RuntimeError if it cannot use the device."""
-    return choose("torch", device)
-
-
-def cut_once(pool: WindowPool, step: WindowStep) -> Cut:
+def cut_once(pool: WindowPool, step: WindowStep) -> Any:
     """Cut one step with an engine of the pool."""
     engine, generation = pool.acquire(), pool.generation
     try:
         engine.submit(step)
-        found: Cut = engine.result(pool.stream)
-        return found
+        return engine.result(pool.stream)
     finally:
         pool.release(engine, generation)
 
@@ -160,14 +154,8 @@ class Samples(Sequence[Any]):
     """The windows of one batch as samples. `default_collate` takes the batch itself, as it was cut."""
 
     def __init__(self, window: Window, cut: Callable[[], Any], step: WindowStep | None = None):
-        """
-        Args:
-            window: The options of the windows.
-            cut: Returns the batch: inputs, or a tuple of inputs, targets and a dict of extras, as far as they exist.
-            step: The step that `cut` will cut, if it is known.
-        """
-        self.window, self.step = window, step
-        self._cut = cut
+        """Take a function that returns the batch, as `WindowPool.delivered` does, and the step that it will cut."""
+        self.window, self.step, self._cut = window, step, cut
 
     @cached_property
     def parts(self) -> list[Any]:

@@ -27,9 +27,8 @@ class PiecePool(WindowPool):
 class CutAndCollate:
     """The default `collate_fn`: cuts a batch of a `TimeSeriesDataset` on the loader's device.
 
-    The loader itself does not need it. It serves code that makes PyTorch's own `DataLoader` from a loader's parts, as
-    Accelerate does: batches are still made on the device. In worker processes, and for windows without targets and
-    extras, which PyTorch stacks as a list of tensors, it is PyTorch's `default_collate`.
+    It serves code that makes PyTorch's own `DataLoader` from a loader's parts, as Accelerate does. In worker processes,
+    and for windows without targets and extras, which PyTorch stacks as a list, it is PyTorch's `default_collate`.
     """
 
     pool: PiecePool | None = None
@@ -73,20 +72,21 @@ class Batches(_BaseDataLoaderIter):
         self._redrawn = sampler if is_permutation(sampler) and sampler.generator is not None else None
 
     def __next__(self) -> Any:
+        loader, epoch = self._loader, self._epoch
         try:
             batch = self._course.take(self._parted)
         except StopIteration:
             self._exhaust()
-            if self._loader.epoch is self._epoch:
-                self._loader.epoch = self._epoch.following(self._loader.persistent_workers)
+            if loader.epoch is epoch:
+                loader.epoch = epoch.following(loader.persistent_workers)
             raise
         self._num_yielded += 1
         assert self._course.stream is not None
         piece: Piece = self._course.stream.last
-        size = 1 if self._loader.batch_sampler is None else piece.size
+        size = 1 if loader.batch_sampler is None else piece.size
         number = -(-piece.batch_size // size) - self._course.waiting
-        state = piece.states[number - 1] if piece.states else None
-        self._epoch.deliver(piece.batches + number, piece.seen + min(number * size, piece.batch_size), state)
+        epoch.batches, epoch.seen = piece.batches + number, piece.seen + min(number * size, piece.batch_size)
+        epoch.sampler_state, epoch.finished = piece.states[number - 1] if piece.states else None, False
         if piece.exhausts and not self._course.waiting:
             self._exhaust()
         return self._collate(batch) if self._collate else batch

@@ -45,9 +45,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     Args:
         dataset: A `TimeSeriesDataset`, or a `torch.utils.data.Subset` of one, as `random_split` makes them.
-        batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last, timeout: As of
-            `torch.utils.data.DataLoader`.
-        worker_init_fn, multiprocessing_context, generator, options: As of `torch.utils.data.DataLoader`.
+        batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last, timeout,
+            worker_init_fn, multiprocessing_context, generator, options: As of `torch.utils.data.DataLoader`.
         device, engine, residency, prefetch, threads: As of `gpuload.Loader`.
 
     Raises:

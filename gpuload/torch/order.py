@@ -27,9 +27,8 @@ class Piece(NamedTuple):
     exhausts: bool
     """Whether PyTorch reaches the sampler's end with this piece's last batch."""
     batches: int
-    """Number of batches of the epoch before it."""
     seen: int
-    """Number of windows in those."""
+    """Number of batches of the epoch before it, and of windows in them."""
     states: list[Any]
     """States of a stateful sampler after each batch."""
 
@@ -63,12 +62,8 @@ def pieces(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]
 def _numbers(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
     """Yield for each piece: batch size, numbers of its windows, whether it exhausts the sampler, its states.
 
-    An array of numbers is known to be in range.
-
-    Args:
-        loader: The loader.
-        sampled: The iterator that PyTorch would take numbers from, one by one or batch by batch.
-        epoch: The epoch.
+    An array of numbers is known to be in range. `sampled` is the iterator that PyTorch would take numbers from, one by
+    one or batch by batch.
     """
     sampler, batch_sampler = sampler_of(loader), loader.batch_sampler
     source: Iterator[Any]
@@ -122,13 +117,12 @@ def chooser_of(loader: Any) -> Any:
 
 
 def is_permutation(sampler: Any) -> bool:
-    return (
-        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    )
+    once = type(sampler) is RandomSampler and not sampler.replacement
+    return once and sampler.num_samples == len(sampler.data_source)
 
 
 def _permutation(sampler: Any, epoch: Epoch) -> Rows:
-    """Return the numbers of PyTorch's SequentialSampler or RandomSampler as an array, with the latter's draws."""
+    """Return all numbers of a SequentialSampler or a RandomSampler, with the draws of the latter."""
     count = len(sampler.data_source)
     if type(sampler) is SequentialSampler:
         return np.arange(count)
