@@ -78,7 +78,7 @@ def test_demo_output_is_plain_where_there_is_no_terminal(finished: subprocess.Co
     assert re.search(r"device\W+cpu\b", said)
     assert re.search(r"decoder\W+(dali|pillow)\b", said)
     assert re.search(r"engine\W+(numba|numpy)\b", said)
-    assert re.search(r"waiting for data\W+[\d.]+% of the training time", said)
+    assert re.search(r"waiting for data\W+[\d.]+% of training time", said)
     assert str(out / "augmented.png") in said
 
 
@@ -253,7 +253,7 @@ def test_demo_of_series_prints_plain_lines(forecast: tuple[subprocess.CompletedP
     assert epochs == [(name, str(number)) for name in ("CO2", "sunspot number") for number in range(1, 16)]
     assert re.search(r"device +│ cpu +│ cpu +│", said)
     assert re.search(r"engine +│ numpy +│ numpy +│", said)
-    assert len(re.findall(r"[\d.]+% of the training time", said)) == 2
+    assert len(re.findall(r"[\d.]+% of training time", said)) == 2
     assert f"Picture  {out / 'forecast.png'}\n" in said
     assert [path.name for path in out.iterdir()] == ["forecast.png"]
 

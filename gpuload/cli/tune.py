@@ -68,7 +68,8 @@ def tune(
     speeds: dict[Setting, list[float]] = {setting: [] for setting in settings(available_cpus())}
     for number, setting in itertools.product(range(rounds), speeds):
         report(f"round {number + 1} of {rounds}: {setting.threads} threads, prefetch={setting.prefetch}")
-        with Loader(source, transform, shuffle=True, cache=None, **setting._asdict(), **options) as loader:
+        options |= {"threads": setting.threads, "prefetch": setting.prefetch}
+        with Loader(source, transform, shuffle=True, cache=None, **options) as loader:
             speeds[setting].append(_speed(loader, seconds, warm_up=setting.prefetch + 2))
     results = [Result(setting, statistics.median(found), min(found), max(found)) for setting, found in speeds.items()]
     return sorted(results, key=lambda result: -result.images_per_second)

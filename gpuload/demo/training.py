@@ -54,7 +54,7 @@ class Training:
         decoder = {"decoder": self.loader.decoder} if self.loader.decoder else {}
         return {
             "speed": f"{self.samples_per_second:,.0f} {samples} a second",
-            "waiting for data": f"{self.waiting:.1%} of the training time",
+            "waiting for data": f"{self.waiting:.1%} of training time",
             "first batch": f"after {self.start_up:.2f} s",
             "device": self.loader.device,
             **decoder,
