@@ -207,10 +207,7 @@ default_collate_fn_map[_Sample] = _collate
 
 
 def as_numbers(indices: Any, size: int) -> Rows:
-    """Return numbers of samples as int64 from 0 to `size` - 1.
-
-    Raise IndexError for numbers that are not from -`size` to `size` - 1, TypeError for other types.
-    """
+    """Return numbers, which may count from the end, as int64 from 0 to `size` - 1. Raise IndexError or TypeError."""
     found = np.asarray(indices)
     if found.dtype.kind not in "iu" and found.size:
         try:

@@ -86,8 +86,7 @@ def _numbers(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tupl
     else:
         source, state = _resumed(sampler, None, epoch, epoch.seen)
     if sampler is None or state is not None:
-        batches = source if sampler is None else _batches(source, size, drop_last)
-        least = 0 if sampler is None else size
+        batches, least = (source, 0) if sampler is None else (_batches(source, size, drop_last), size)
         # The end of the numbers shows in a batch that has too few.
         told = ((batch, state(ended=len(batch) < least) if state else None) for batch in batches)
         for group, states in _grouped(told, most):
