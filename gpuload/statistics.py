@@ -14,21 +14,14 @@ from gpuload.images.augment import Augment
 from gpuload.images.step import Doubles
 from gpuload.loader import Loader
 from gpuload.sources import ImageArray, ImageSource, Series
-from gpuload.windows.statistics import fit_window
+from gpuload.windows.index import Windows
 from gpuload.windows.window import Window
 
-UNRANDOM = {
-    "rotation": 0.0,
-    "width_shift": 0.0,
-    "height_shift": 0.0,
-    "shear": 0.0,
-    "zoom": 0.0,
-    "hflip": 0.0,
-    "vflip": 0.0,
-    "channel_shift": 0.0,
-    "brightness": None,
-}
+UNRANDOM: dict[str, Any] = dict.fromkeys(
+    ("rotation", "width_shift", "height_shift", "shear", "zoom", "hflip", "vflip", "channel_shift"), 0.0
+) | {"brightness": None}
 """Arguments of an Augment without randomness."""
+NUMBERS_READ_AT_ONCE = 2**20
 
 
 @overload
@@ -83,7 +76,7 @@ def fit(
             options["zca_epsilon"] = zca_epsilon
         if options:
             raise ValueError(f"{', '.join(options)}: for images, not for a Series; leave it out")
-        return fit_window(source, transform)
+        return _fit_window(source, transform)
     if not isinstance(transform, Augment):
         raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
     if zca_epsilon is not None and not zca_epsilon >= 0:
@@ -92,16 +85,15 @@ def fit(
         colors = {channels: color for color, channels in CHANNELS.items()}
         transform = transform.replace(color=colors.get(source.images.shape[3], transform.color))
     crop = CenterCrop() if transform.draws_crop else transform.crop
-    plain = transform.replace(
-        **UNRANDOM, crop=crop, mean=None, std=None, zca=None, dtype="float32", layout=transform.layout or "HWC"
-    )
+    layout = transform.layout or "HWC"
+    plain = transform.replace(**UNRANDOM, crop=crop, mean=None, std=None, zca=None, dtype="float32", layout=layout)
     loader = Loader(source, plain, framework="numpy", **{"batch_size": 64, **options})
     batches = ((batch if source.labels is None else batch[0]).astype(np.float64) for batch in loader)
     with loader:
         if zca_epsilon is not None:
-            mean, matrix = _whitening(batches, plain.layout == "CHW", zca_epsilon)
-            return transform.replace(mean=mean, std=None, zca=matrix, layout=plain.layout)
-        mean, std = _mean_and_std(batches, plain.layout == "CHW")
+            mean, matrix = _whitening(batches, layout == "CHW", zca_epsilon)
+            return transform.replace(mean=mean, std=None, zca=matrix, layout=layout)
+        mean, std = _mean_and_std(batches, layout == "CHW")
     if not all(std):
         raise ValueError(
             f"std must be above 0 in every channel, but that of {source!r} is {std}: choose mean and std yourself"
@@ -125,9 +117,7 @@ def _mean_and_std(batches: Iterator[Doubles], channels_first: bool) -> tuple[tup
     return tuple((about + sums / count).tolist()), tuple(std.tolist())
 
 
-def _whitening(
-    batches: Iterator[Doubles], channels_first: bool, epsilon: float
-) -> tuple[tuple[float, ...], NDArray[np.float32]]:
+def _whitening(batches: Iterator[Doubles], channels_first: bool, epsilon: float) -> tuple[tuple[float, ...], Any]:
     """Return the mean of each channel and the ZCA whitening matrix [D, D]."""
     count = 0
     sums = products = np.zeros(1)
@@ -146,3 +136,62 @@ def _whitening(
     kept = np.argsort(singular)[::-1][:count]
     matrix = (vectors[:, kept] * (np.sqrt(count) / (singular[kept] + epsilon))) @ vectors[:, kept].T
     return tuple(mean.ravel().tolist()), matrix.astype(np.float32)
+
+
+def _fit_window(series: Series, window: Window) -> Window:
+    """Return the window with `mean` and `std` of the rows of the series that windows may use, each counted once."""
+    if window.per_sample is not None:
+        raise ValueError(
+            f"per_sample={window.per_sample!r} normalizes each window by its own mean and std: leave per_sample out to "
+            "fit those of the series"
+        )
+    row = Window(1, start_index=window.start_index, end_index=window.end_index)
+    try:
+        every = Windows(row, series.segments, bounds=series.bounds)
+    except ValueError:
+        raise ValueError(
+            f"start_index={window.start_index} and end_index={window.end_index} leave no row of {series!r} to fit: "
+            "choose a wider range"
+        ) from None
+    counts, means, squares = (np.zeros(series.channels) for _ in range(3))
+    together = max(1, NUMBERS_READ_AT_ONCE // series.channels)
+    for first in range(0, len(every), together):
+        part = _values(series, every.rows(np.arange(first, min(first + together, len(every)))))
+        present = ~np.isnan(part)
+        more = present.sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = np.where(present, part, 0).sum(axis=0) / np.maximum(more, 1)
+            around_mean = (np.where(present, part - mean, 0) ** 2).sum(axis=0)
+            # Joins two sets: Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979.
+            share = more / np.maximum(counts + more, 1)
+            squares += around_mean + (mean - means) ** 2 * counts * share
+            means += (mean - means) * share
+        counts += more
+    fine = (counts > 0) & np.isfinite(means)
+    if not fine.all():
+        channel = int(np.argmin(fine))
+        found = f"a mean of {means[channel]}" if counts[channel] else "no number"
+        raise ValueError(
+            f"every channel must have numbers, all of them finite, to be fitted, but channel {channel} of {series!r} "
+            f"has {found}: leave the channel out, or replace those values"
+        )
+    std = tuple(np.sqrt(squares / counts).tolist())
+    if not all(std):
+        raise ValueError(
+            f"std must be above 0 in every channel, but that of {series!r} is {std}: leave constant channels out, or "
+            "choose mean and std yourself"
+        )
+    return window.replace(mean=tuple(means.tolist()), std=std)
+
+
+def _values(series: Series, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return these rows of the values as [B, C] in host memory."""
+    series.check_files()
+    values: Any = series.values
+    first, last = int(rows[0]), int(rows[-1])
+    if last - first + 1 == len(rows):
+        part = values[first : last + 1]
+    else:
+        part = values[rows] if series.gpu is None else values.take(rows, axis=0)
+    with np.errstate(invalid="ignore"):  # A cast of signalling NaN warns.
+        return np.asarray(part.get() if hasattr(part, "get") else part).reshape(len(rows), -1).astype(np.float64)

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,8 +88,9 @@ def test_demo_output_is_plain_where_there_is_no_terminal(finished: subprocess.Co
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", said)
     assert re.findall(r"^epoch (\d)/8   loss [\d.]+   [\d,]+ images/s$", said, re.MULTILINE) == list("12345678")
     assert re.search(r"device\W+cpu\b", said)
-    assert re.search(r"engine\W+(dali|numpy)\b", said)
-    assert re.search(r"waiting for data\W+[\d.]+% of the training time", said)
+    assert re.search(r"decoder\W+(dali|pillow)\b", said)
+    assert re.search(r"engine\W+(numba|numpy)\b", said)
+    assert re.search(r"waiting for data\W+[\d.]+% of training time", said)
     assert str(out / "augmented.png") in said
 
 
@@ -131,10 +134,11 @@ def test_further_runs_reuse_the_files_and_repeat_themselves(out: Path) -> None:
     assert times(out) == before
     assert [(moment.epoch, moment.batch, moment.batches) for moment in first] == [(1, n, 15) for n in range(1, 16)]
     assert first[-1].loss < first[0].loss
-    assert (result.device, result.engine, result.held_out) == ("cpu", "numpy", 360)
-    assert 0 < result.waiting < 1
-    assert result.start_up > 0
-    assert result.images_per_second > 0
+    training = result.training
+    assert (training.loader.device, training.loader.engine, training.samples) == ("cpu", "numpy", 1437)
+    assert 0 < training.waiting < 1
+    assert training.start_up > 0
+    assert training.samples_per_second > 0
     assert (result.files, result.picture) == (out / "digits", out / "augmented.png")
 
 
@@ -160,19 +164,35 @@ def test_an_interrupted_run_leaves_no_folder_that_looks_complete(
     assert len(times(write_digits(tmp_path))) == 1797
 
 
-def test_the_clock_tells_waiting_from_working() -> None:
-    from gpuload.demo.training import Clock
+@pytest.mark.parametrize(("making", "using"), [(0.05, 0.0), (0.0, 0.05)])
+def test_waiting_is_told_from_working(making: float, using: float) -> None:
+    import torch
 
-    source = gpuload.ImageArray(np.zeros((10, 4, 4, 1), np.uint8), labels=np.arange(10))
-    augment = gpuload.Augment(color="grayscale")
-    with gpuload.Loader(source, augment, batch_size=4, device="cpu", engine="numpy") as loader:
-        clock = Clock()
-        for _ in range(2):
-            assert [len(images) for images, _ in clock.batches(loader)] == [4, 4, 2]
-    assert clock.samples == 20
-    assert clock.start_up > 0
-    assert 0 < clock.waited < clock.seconds
-    assert clock.waiting == clock.waited / clock.seconds
+    from gpuload.demo.training import fit
+
+    class Slow:
+        """A loader of two batches of 3, which takes its time for each."""
+
+        def __len__(self) -> int:
+            return 2
+
+        def __iter__(self) -> Iterator[tuple[torch.Tensor]]:
+            for _ in range(2):
+                time.sleep(making)
+                yield (torch.ones(3, 1),)
+
+    network = torch.nn.Linear(1, 1)
+
+    def loss(inputs: torch.Tensor) -> torch.Tensor:
+        time.sleep(using)
+        return network(inputs).sum()
+
+    training = fit(network, Slow(), epochs=2, rate=0.1, loss=loss)  # type: ignore[arg-type]
+    assert training.samples == 12
+    assert making <= training.start_up
+    assert (training.waiting > 0.5) == (making > using)
+    # Three waits after the first batch, or four uses.
+    assert 0 < training.samples_per_second < 12 / (3 * making + 4 * using)
 
 
 @pytest.fixture(scope="module")
@@ -266,16 +286,16 @@ def test_forecasts_are_in_the_unit_of_the_series_and_stand_where_they_say() -> N
     for record, values in zip(records(), (weekly_co2(), yearly_sunspots()), strict=True):
         found = learn(record, epochs=1, batch_size=100, device="cpu", engine="numpy", seed=0)
         first = len(values) - record.held_out
-        np.testing.assert_array_equal(found.forecasts.rows, range(first, len(values) - record.horizon + 1))
-        np.testing.assert_array_equal(found.forecasts.truth[0], values[first : first + record.horizon])
+        np.testing.assert_array_equal(found.rows, range(first, len(values) - record.horizon + 1))
+        np.testing.assert_array_equal(found.truth[0], values[first : first + record.horizon])
         filled = values.ffill().to_numpy()
         before = filled[first - record.season : first - record.season + record.horizon]
         # float32 windows, about means of up to 400.
-        np.testing.assert_allclose(found.forecasts.season_before[0], before, rtol=0, atol=1e-3)
-        np.testing.assert_allclose(found.forecasts.last_value[0], filled[first - 1], rtol=0, atol=1e-3)
-        error = found.forecasts.error("network")
-        assert error == pytest.approx(np.nanmean(abs(found.forecasts.network - found.forecasts.truth)))
-        assert error < found.forecasts.error("last_value")
+        np.testing.assert_allclose(found.season_before[0], before, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(found.last_value[0], filled[first - 1], rtol=0, atol=1e-3)
+        error = found.error("network")
+        assert error == pytest.approx(np.nanmean(abs(found.network - found.truth)))
+        assert error < found.error("last_value")
         assert str(record.times[0]) == ("1958-03-29" if record.unit else "1700-01-01")
 
 
@@ -370,7 +390,7 @@ def test_other_missing_packages(
 
 
 def test_a_message_of_several_lines_becomes_one() -> None:
-    from gpuload.cli.app import one_line
+    from gpuload.cli import one_line
 
     error = gpuload.SampleError([gpuload.BadSample(7, "a.jpg", "broken\nin two lines")], batch_size=2)
     assert one_line(error).startswith("cannot read 'a.jpg' (sample 7): broken in two lines. ")

@@ -317,11 +317,11 @@ def test_an_interrupt_ends_an_iteration_and_counts_nothing(
 ) -> None:
     expected = numbers(loader_of(DRAWN["shuffle"], 1, True)[0])
     loader, _ = loader_of(DRAWN["shuffle"], 1, True)
-    monkeypatch.setattr(loader._pool, "together", 1)
+    monkeypatch.setattr(loader.pool, "together", 1)
     batches = iter(loader)
     found = taken(batches, 1)
 
-    original = getattr(loader._pool, method)
+    original = getattr(loader.pool, method)
 
     def fail(*arguments: Any) -> Any:
         original(*arguments)
@@ -329,7 +329,7 @@ def test_an_interrupt_ends_an_iteration_and_counts_nothing(
 
     before = loader.state_dict()
     with monkeypatch.context() as patch:
-        patch.setattr(loader._pool, method, fail)
+        patch.setattr(loader.pool, method, fail)
         with pytest.raises(error):
             next(batches)
     assert loader.state_dict() == before

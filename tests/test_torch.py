@@ -386,12 +386,10 @@ def test_random_windows() -> None:
     assert not torch.equal(first, second)
 
 
-def test_workers_have_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_have_no_effect(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither on batches nor on what is drawn: with persistent workers PyTorch draws their seed once."""
-    from gpuload.torch.loader import _announce_workers
-
     data = array(40, (3,))
-    _announce_workers.cache_clear()
+    monkeypatch.setattr("gpuload.core.available._announced", set())
     for persistent in (False, True):
         batches = []
         for loader_kind, dataset, options in (

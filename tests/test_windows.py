@@ -523,7 +523,7 @@ def test_fit(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert repr(fitted).startswith("Window(8, stride=3, mean=(")
     assert (fitted.jitter, window.mean) == (0.5, None)
     for chunk in (2**20, 30, 1):
-        monkeypatch.setattr("gpuload.windows.statistics.NUMBERS_READ_AT_ONCE", chunk)
+        monkeypatch.setattr("gpuload.statistics.NUMBERS_READ_AT_ONCE", chunk)
         fitted = gpuload.fit(Series(values), window)
         np.testing.assert_allclose(fitted.mean, values.astype(float).mean(0), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(fitted.std, values.astype(float).std(0), rtol=1e-12)
@@ -536,7 +536,7 @@ def test_fit(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     chunk=st.integers(1, 40),
 )
 def test_fit_of_the_rows_that_windows_may_use(monkeypatch, lengths, start_index, end_index, chunk) -> None:
-    monkeypatch.setattr("gpuload.windows.statistics.NUMBERS_READ_AT_ONCE", chunk)
+    monkeypatch.setattr("gpuload.statistics.NUMBERS_READ_AT_ONCE", chunk)
     total = sum(lengths)
     values = GAPS[:total].astype(float)
     parts = np.split(np.arange(total), np.cumsum(lengths)[:-1])

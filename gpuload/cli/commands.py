@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
@@ -11,6 +10,7 @@ import gpuload
 
 IMAGE_EPOCHS, SERIES_EPOCHS = 8, 15
 """Default number of epochs of each demo."""
+DEVICES = "auto, cpu, cuda or cuda:N."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -41,8 +41,8 @@ def demo(
         None, help="Passes over the training data.", show_default=f"{IMAGE_EPOCHS}, with --series {SERIES_EPOCHS}"
     ),
     batch_size: int = typer.Option(64, help="Images or windows per batch."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
-    engine: str = typer.Option("auto", help="Engine: auto or numpy, for images also dali, for series also cupy."),
+    device: str = typer.Option("auto", help=DEVICES),
+    engine: str = typer.Option("auto", help="auto, cupy, numpy, or for images numba."),
     seed: int = typer.Option(0, help="Seed of the order, the augmentation and the network's first weights."),
 ) -> None:
     """Train a small network on augmented digits and print accuracy and speed.
@@ -55,15 +55,13 @@ def demo(
     yearly sunspot number. Compares their forecasts of held-out years with two naive ones, and draws them. Takes a few
     seconds.
     """
-    arguments: dict[str, Any] = {"batch_size": batch_size, "device": device, "engine": engine, "seed": seed}
     if series:
-        from gpuload.demo.series import show as show_series
-
-        show_series(out, epochs=SERIES_EPOCHS if epochs is None else epochs, **arguments)
+        from gpuload.demo.series import show
     else:
-        from gpuload.demo.images import show as show_images
-
-        show_images(out, epochs=IMAGE_EPOCHS if epochs is None else epochs, **arguments)
+        from gpuload.demo.images import show
+    if epochs is None:
+        epochs = SERIES_EPOCHS if series else IMAGE_EPOCHS
+    show(out, epochs=epochs, batch_size=batch_size, device=device, engine=engine, seed=seed)
 
 
 @app.command()
@@ -71,7 +69,7 @@ def tune(
     directory: Path = typer.Argument(exists=True, file_okay=False, help="Folder with one folder of images per class."),
     size: int = typer.Option(224, min=1, help="Height and width to resize to, in pixels."),
     batch_size: int = typer.Option(64, min=1, help="Images per batch."),
-    device: str = typer.Option("auto", help="auto, cpu, cuda or cuda:N."),
+    device: str = typer.Option("auto", help=DEVICES),
     rounds: int = typer.Option(3, min=1, help="Number of times that each setting is timed."),
     seconds: float = typer.Option(2.0, help="Seconds that each timing takes."),
 ) -> None:

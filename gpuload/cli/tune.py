@@ -6,12 +6,11 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from gpuload.core.available import available_cpus
 from gpuload.core.checks import checked_int
@@ -20,21 +19,18 @@ from gpuload.loader import Loader
 from gpuload.sources import ImageFolder, ImageSource
 
 
-@dataclass(frozen=True)
-class Setting:
+class Setting(NamedTuple):
     """Arguments of `gpuload.Loader` that are tuned."""
 
     threads: int
     prefetch: int
 
 
-@dataclass(frozen=True)
-class Result:
-    """Speed with one setting."""
+class Result(NamedTuple):
+    """Speed with one setting: images per second, the median, the least and the greatest of all rounds."""
 
     setting: Setting
     images_per_second: float
-    """Median of the rounds."""
     least: float
     greatest: float
 
@@ -46,34 +42,25 @@ def settings(cpus: int) -> list[Setting]:
     [Setting(threads=2, prefetch=2), Setting(threads=2, prefetch=1), Setting(threads=2, prefetch=4), \
 Setting(threads=1, prefetch=2), Setting(threads=3, prefetch=2)]
     """
-    others = dict.fromkeys((max(1, cpus // 2), cpus + max(1, cpus // 2)))
-    found = [Setting(cpus, prefetch) for prefetch in (2, 1, 4)]
-    return found + [Setting(threads, 2) for threads in others if threads != cpus]
+    half = max(1, cpus // 2)
+    pairs = (cpus, 2), (cpus, 1), (cpus, 4), (half, 2), (cpus + half, 2)
+    return [Setting(*pair) for pair in dict.fromkeys(pairs)]
 
 
 def tune(
     source: ImageSource,
     transform: Augment,
     *,
-    batch_size: int = 64,
-    device: str = "auto",
     rounds: int = 3,
     seconds: float = 1.0,
     report: Callable[[str], None] = lambda line: None,
+    **options: Any,
 ) -> list[Result]:
     """Time each of `settings`, without a cache, and return the results, the fastest first.
 
-    Args:
-        source: Images to read and decode.
-        transform: Augmentation of the images.
-        batch_size: Images per batch.
-        device: "auto", "cpu", "cuda" or "cuda:N".
-        rounds: Number of timings of each setting, at least 1. All settings take turns.
-        seconds: Length of each timing, above 0.
-        report: Function that is called with a line of text before each timing.
-
-    Raises:
-        ValueError: rounds or seconds is too small. An error of `gpuload.Loader` passes through.
+    The settings take turns, `rounds` times, for some `seconds`. `report` is called with a line of text before each
+    timing; `options` are further arguments of `gpuload.Loader`, whose errors pass through. Raises ValueError if there
+    would be no round or no time.
     """
     checked_int("rounds", rounds, 1)
     if not seconds > 0:
@@ -81,8 +68,8 @@ def tune(
     speeds: dict[Setting, list[float]] = {setting: [] for setting in settings(available_cpus())}
     for number, setting in itertools.product(range(rounds), speeds):
         report(f"round {number + 1} of {rounds}: {setting.threads} threads, prefetch={setting.prefetch}")
-        options: dict[str, Any] = {"threads": setting.threads, "prefetch": setting.prefetch, "cache": None}
-        with Loader(source, transform, batch_size=batch_size, device=device, shuffle=True, **options) as loader:
+        options |= {"threads": setting.threads, "prefetch": setting.prefetch}
+        with Loader(source, transform, shuffle=True, cache=None, **options) as loader:
             speeds[setting].append(_speed(loader, seconds, warm_up=setting.prefetch + 2))
     results = [Result(setting, statistics.median(found), min(found), max(found)) for setting, found in speeds.items()]
     return sorted(results, key=lambda result: -result.images_per_second)
@@ -106,12 +93,10 @@ def show(folder: Path, *, size: int, **options: Any) -> None:
     transform = Augment(size=(size, size), hflip=0.5, rescale=1 / 255)
     with console.status("") as status:
         results = tune(ImageFolder(folder), transform, report=status.update, **options)
-    table = Table(title=f"images per second, read and decoded to {size} x {size}")
-    for heading in ("threads", "prefetch", "median", "least", "greatest"):
-        table.add_column(heading, justify="right")
-    for result in results:
-        setting, figures = result.setting, (result.images_per_second, result.least, result.greatest)
-        table.add_row(str(setting.threads), str(setting.prefetch), *(f"{figure:,.0f}" for figure in figures))
+    headings = (Column(name, justify="right") for name in ("threads", "prefetch", "median", "least", "greatest"))
+    table = Table(*headings, title=f"images per second, read and decoded to {size} x {size}")
+    for setting, *speeds in results:
+        table.add_row(*(f"{number:,.0f}" for number in (*setting, *speeds)))
     console.print(table)
     best = results[0]
     default = next(result for result in results if result.setting == settings(available_cpus())[0])

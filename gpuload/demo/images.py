@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
-from rich.table import Table
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import nn
@@ -19,7 +18,7 @@ from torch import nn
 import gpuload
 from gpuload.core.checks import checked_int
 from gpuload.demo.images_picture import draw
-from gpuload.demo.training import Watch, first_weights, fit, one_thread, progress, torch_device
+from gpuload.demo.training import Training, Watch, fit, progress, repeatable, table
 
 SIDE = 32
 """Height and width of the images, in pixels."""
@@ -36,63 +35,36 @@ class Result:
 
     accuracy: float
     """Share of the held-out images that were recognised."""
-    held_out: int
-    """Number of held-out images."""
-    images_per_second: float
-    """Training images per second, from the first batch on."""
-    waiting: float
-    """Share of the training time, from the first batch on, that was spent waiting for batches."""
-    start_up: float
-    """Seconds until the first batch."""
-    device: str
-    """Device of the batches and of the network."""
-    engine: str
-    """Engine that made the batches."""
+    training: Training
     files: Path
     """Folder of the JPEG files."""
     picture: Path
     """PNG of original and augmented images."""
 
 
-def run(
-    out: Path,
-    *,
-    epochs: int,
-    batch_size: int,
-    device: str,
-    engine: str,
-    seed: int,
-    watch: Watch = lambda moment: None,
-) -> Result:
-    """Write the files into the folder `out`, train, test, and draw a picture; `watch` is called after each batch.
+def run(out: Path, *, epochs: int, seed: int, watch: Watch = lambda moment: None, **options: Any) -> Result:
+    """Write the files into the folder `out`, train, test, and draw a picture.
 
-    Raises ValueError if `epochs` is below 1, RuntimeError if PyTorch cannot use the loader's device, and the errors of
-    `gpuload.Loader`.
+    `watch` is called after each batch; `options` are further arguments of `gpuload.Loader`. Raises ValueError if
+    `epochs` is below 1, and the errors of `gpuload.Loader`.
     """
     checked_int("epochs", epochs, 1)
     files = write_digits(out)
     train, test = gpuload.ImageFolder(files / "train"), gpuload.ImageFolder(files / "test")
-    options: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "device": device, "engine": engine}
-
+    options["seed"] = seed
     with (
-        one_thread(),
+        repeatable(seed),
         gpuload.Loader(train, AUGMENTED, shuffle=True, framework="torch", **options) as training,
         gpuload.Loader(test, PLAIN, framework="torch", **options) as testing,
     ):
-        network = new_network(seed).to(torch_device(training))
+        network = new_network().to(training.device)
 
         def loss(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
             return nn.functional.cross_entropy(network(images), labels)
 
-        clock = fit(network, training, epochs=epochs, rate=3e-3, loss=loss, watch=watch)
         return Result(
+            training=fit(network, training, epochs=epochs, rate=3e-3, loss=loss, watch=watch),
             accuracy=accuracy(network, testing),
-            held_out=len(test),
-            images_per_second=clock.samples_per_second,
-            waiting=clock.waiting,
-            start_up=clock.start_up,
-            device=training.device,
-            engine=training.engine,
             files=files,
             picture=draw(train, PLAIN, AUGMENTED, options, out / "augmented.png"),
         )
@@ -124,7 +96,7 @@ def write_digits(out: Path) -> Path:
     return folder
 
 
-def new_network(seed: int) -> nn.Module:
+def new_network() -> nn.Module:
     """Return a network of three convolutions and a linear layer for images [B, 1, 32, 32]."""
 
     def block(inputs: int, outputs: int) -> list[nn.Module]:
@@ -132,9 +104,8 @@ def new_network(seed: int) -> nn.Module:
         # An epoch has few batches, so the running mean and variance must follow quickly.
         return [convolution, nn.BatchNorm2d(outputs, momentum=0.3), nn.ReLU(), nn.MaxPool2d(2)]
 
-    with first_weights(seed):
-        features = 48 * (SIDE // 8) ** 2
-        return nn.Sequential(*block(1, 12), *block(12, 24), *block(24, 48), nn.Flatten(), nn.Linear(features, 10))
+    features = 48 * (SIDE // 8) ** 2
+    return nn.Sequential(*block(1, 12), *block(12, 24), *block(24, 48), nn.Flatten(), nn.Linear(features, 10))
 
 
 def accuracy(network: nn.Module, loader: gpuload.Loader) -> float:
@@ -145,24 +116,11 @@ def accuracy(network: nn.Module, loader: gpuload.Loader) -> float:
     return right / len(loader.source)
 
 
-def show(out: Path, *, epochs: int, **options: Any) -> None:
-    """Run the demo and print its progress and a table of the findings."""
+def show(out: Path, **options: Any) -> None:
+    """Run the demo and print its progress and its findings."""
     console = Console(highlight=False)
-    with progress(console, epochs=epochs, samples="images") as report:
-        result = run(out, epochs=epochs, watch=report, **options)
-    console.print(table(result))
+    with progress(console, "images") as report:
+        result = run(out, watch=report, **options)
+    accuracy = f"{result.accuracy:.1%} of {HELD_OUT} held-out images"
+    console.print(table({"": {"accuracy": accuracy, **result.training.rows("images")}}))
     console.out(f"JPEG files  {result.files}\nPicture     {result.picture}", highlight=False)
-
-
-def table(result: Result) -> Table:
-    """Return the result as a table."""
-    rows = Table(show_header=False)
-    rows.add_column(style="bold")
-    rows.add_column()
-    rows.add_row("accuracy", f"{result.accuracy:.1%} of {result.held_out} held-out images")
-    rows.add_row("speed", f"{result.images_per_second:,.0f} images a second")
-    rows.add_row("waiting for data", f"{result.waiting:.1%} of the training time")
-    rows.add_row("first batch", f"after {result.start_up:.2f} s")
-    rows.add_row("device", result.device)
-    rows.add_row("engine", result.engine)
-    return rows

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.datasets import co2, sunspots
 
-import gpuload
+from gpuload.demo.training import Training
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,32 +36,6 @@ class Record:
     """[rows] days."""
     values: NDArray[np.float64]
     """[rows], NaN where a value is missing."""
-
-    def amount(self, value: float) -> str:
-        """Return a value with its unit."""
-        return f"{value:.{1 if value >= 10 else 2}f} {self.unit}".rstrip()
-
-    @property
-    def window(self) -> gpuload.Window:
-        """Windows normalized by their own mean and standard deviation, which are known when a forecast is made."""
-        return gpuload.Window(
-            self.length,
-            horizon=self.horizon,
-            per_sample="standardize",
-            missing="forward",
-            dtype="float32",
-            extras=("mean", "scale", "start"),
-        )
-
-    @property
-    def train_window(self) -> gpuload.Window:
-        """Windows that end, with their targets, before the held-out part."""
-        return self.window.replace(end_index=-self.held_out)
-
-    @property
-    def test_window(self) -> gpuload.Window:
-        """Windows with all targets in the held-out part."""
-        return self.window.replace(start_index=-self.held_out - self.length)
 
 
 def records() -> list[Record]:
@@ -100,10 +74,16 @@ def records() -> list[Record]:
     ]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Forecasts:
-    """Forecasts from every step of the held-out part that has a whole horizon after it, in the series' unit."""
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """Training of the network on one series, and its test.
 
+    The test has a forecast from every step of the held-out part that has a whole horizon after it. N forecasts of H
+    values are in the series' unit.
+    """
+
+    record: Record
+    training: Training
     rows: NDArray[np.int64]
     """[N] row of the series at which each forecast begins."""
     truth: NDArray[np.float64]
@@ -115,30 +95,11 @@ class Forecasts:
     season_before: NDArray[np.float64]
     """[N, H] naive forecasts: the value one season before each step."""
 
-    def error(self, name: str) -> float:
-        """Return the mean absolute error of the forecasts of that name, without missing values."""
-        return float(np.nanmean(np.abs(getattr(self, name) - self.truth)))
+    def error(self, forecast: str) -> float:
+        """Return the mean absolute error of "network", "last_value" or "season_before", without missing values."""
+        return float(np.nanmean(np.abs(getattr(self, forecast) - self.truth)))
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Finding:
-    """Training and test of the network on one series."""
-
-    record: Record
-    windows: int
-    """Training windows per epoch."""
-    forecasts: Forecasts
-    windows_per_second: float
-    """Training windows per second, from the first batch on."""
-    waiting: float
-    """Share of the training time, from the first batch on, that was spent waiting for batches."""
-    start_up: float
-    """Seconds until the first batch."""
-    device: str
-    """Device of the batches and of the network."""
-    engine: str
-    """Engine that made the batches."""
-
-    def error(self, forecast: str) -> str:
-        """Return the mean absolute error of "network", "last_value" or "season_before", with its unit."""
-        return self.record.amount(self.forecasts.error(forecast))
+    def error_text(self, forecast: str) -> str:
+        """Return the error with its unit."""
+        error = self.error(forecast)
+        return f"{error:.{1 if error >= 10 else 2}f} {self.record.unit}".rstrip()

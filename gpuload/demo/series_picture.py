@@ -7,11 +7,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from gpuload.demo.records import Finding
-
-TRUTH, NETWORK, NAIVE = "0.25", "#e8590c", "#1c7ed6"
 
 
 def draw(findings: list[Finding], path: Path) -> Path:
@@ -31,30 +28,23 @@ def draw(findings: list[Finding], path: Path) -> Path:
 
 def draw_finding(axes: Axes, finding: Finding) -> None:
     """Draw one series."""
-    record, forecasts = finding.record, finding.forecasts
+    record, rows = finding.record, finding.rows
     shown = slice(None, None, record.horizon)  # Forecasts that begin where the one before ends.
-    begin = forecasts.rows[0] - record.horizon  # Some measured values before the first forecast.
-    times = record.times[forecasts.rows[shown, np.newaxis] + np.arange(record.horizon)]
+    begin = rows[0] - record.horizon  # Some measured values before the first forecast.
+    times = record.times[rows[shown, np.newaxis] + np.arange(record.horizon)]
     for start in times[:, 0]:
         axes.axvline(start, color="0.85", linewidth=0.8)
-    axes.plot(record.times[begin:], record.values[begin:], color=TRUTH, linewidth=1.1, label="measured")
+    axes.plot(record.times[begin:], record.values[begin:], color="0.25", linewidth=1.1, label="measured")
+    gap = np.full((len(times), 1), np.nan)  # A line is broken after each forecast.
     for forecast, color, width, title in (
-        ("season_before", NAIVE, 0.9, f"a {record.season_name} before"),
-        ("network", NETWORK, 2.0, "network"),
+        ("season_before", "#1c7ed6", 0.9, f"a {record.season_name} before"),
+        ("network", "#e8590c", 2.0, "network"),
     ):
-        values = getattr(forecasts, forecast)
-        label = f"{title}, off by {finding.error(forecast)}"
-        axes.plot(*apart(times, values[shown]), color=color, linewidth=width, label=label)
+        values = np.hstack([getattr(finding, forecast)[shown], gap]).ravel()
+        label = f"{title}, off by {finding.error_text(forecast)}"
+        axes.plot(np.hstack([times, times[:, -1:]]).ravel(), values, color=color, linewidth=width, label=label)
     axes.set_title(f"{record.title}, {record.horizon} {record.step}s ahead", fontsize=13, loc="left", pad=26)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, borderaxespad=0.2, borderpad=0)
     axes.set_ylabel(record.unit or record.name)
     axes.margins(x=0.01)
     axes.spines[["top", "right"]].set_visible(False)
-
-
-def apart(
-    times: NDArray[np.datetime64], values: NDArray[np.float64]
-) -> tuple[NDArray[np.datetime64], NDArray[np.float64]]:
-    """Return times and values, [N, H] each, as one line with a gap after every row."""
-    gap = np.full((len(values), 1), np.nan)
-    return np.hstack([times, times[:, -1:]]).ravel(), np.hstack([values, gap]).ravel()

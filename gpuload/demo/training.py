@@ -1,4 +1,4 @@
-"""Training of a network on a loader's batches, with timing and progress."""
+"""Training of a network on a loader's batches: timing, progress, and a table of the findings."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column, Table
 from torch import nn
 
 import gpuload
 
 
-@dataclass(frozen=True, kw_only=True)
-class Moment:
-    """State of a training after a batch."""
+class Moment(NamedTuple):
+    """State of a training after a batch. Epochs and batches are counted from 1."""
 
+    title: str
+    """Name of the epoch, for the user."""
     epoch: int
-    """Number of the epoch, from 1."""
     batch: int
-    """Number of the batch in its epoch, from 1."""
     batches: int
     """Batches per epoch."""
     loss: float
@@ -32,54 +32,34 @@ class Moment:
     """Images or windows per second since the first batch."""
 
 
-Watch = Callable[[Moment], None]
+Watch = Callable[[Moment], object]
 
 
-class Clock:
-    """Measures how long a training loop waits for batches."""
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Speed of a training."""
 
-    def __init__(self) -> None:
-        self.samples = 0
-        """Images or windows received."""
-        self.start_up = 0.0
-        """Seconds until the first batch."""
-        self.waited = 0.0
-        """Seconds of waiting for the other batches."""
-        self._first = self._last = 0.0
+    samples: int
+    """Images or windows in all epochs."""
+    samples_per_second: float
+    """Images or windows per second, from the first batch on."""
+    waiting: float
+    """Share of the training time, from the first batch on, that was spent waiting for batches."""
+    start_up: float
+    """Seconds until the first batch."""
+    loader: gpuload.Loader
 
-    def batches(self, loader: gpuload.Loader) -> Iterator[Any]:
-        """Yield the batches of one epoch and time them."""
-        asked = time.perf_counter()
-        for batch in loader:
-            came = time.perf_counter()
-            if self.samples:
-                self.waited += came - asked
-            else:
-                self._first, self.start_up = came, came - asked
-            self.samples += len(batch[0])
-            yield batch
-            asked = self.used()
-        self.waited += self.used() - asked  # The wait for the end of the epoch.
-
-    def used(self) -> float:
-        """Return the time, after all received batches have been used."""
-        self._last = time.perf_counter()
-        return self._last
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from the first batch to the end of the last use or epoch."""
-        return self._last - self._first
-
-    @property
-    def samples_per_second(self) -> float:
-        """Images or windows per second, from the first batch on."""
-        return self.samples / self.seconds
-
-    @property
-    def waiting(self) -> float:
-        """Share of `seconds` that was spent waiting for batches."""
-        return self.waited / self.seconds
+    def rows(self, samples: str) -> dict[str, str]:
+        """Return the rows of the table; `samples` is the word for the samples, e.g. "images"."""
+        decoder = {"decoder": self.loader.decoder} if self.loader.decoder else {}
+        return {
+            "speed": f"{self.samples_per_second:,.0f} {samples} a second",
+            "waiting for data": f"{self.waiting:.1%} of training time",
+            "first batch": f"after {self.start_up:.2f} s",
+            "device": self.loader.device,
+            **decoder,
+            "engine": self.loader.engine,
+        }
 
 
 def fit(
@@ -89,9 +69,12 @@ def fit(
     epochs: int,
     rate: float,
     loss: Callable[..., torch.Tensor],
-    watch: Watch,
-) -> Clock:
-    """Train a network and return its timing.
+    watch: Watch = lambda moment: None,
+    title: str = "",
+) -> Training:
+    """Train a network and return how fast it went.
+
+    `Loader.stats` would not do: it counts the wait for the first batch, and the loader cuts a short series at once.
 
     Args:
         network: Network to train, in place.
@@ -100,72 +83,76 @@ def fit(
         rate: Initial learning rate.
         loss: Loss of a batch; called with the parts of the batch.
         watch: Function that is called after each batch.
+        title: Beginning of the title of each moment.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(loader))
-    clock = Clock()
     network.train()
+    samples, busy, begin = 0, 0.0, time.perf_counter()
     for epoch in range(1, epochs + 1):
         total = 0.0
-        for number, batch in enumerate(clock.batches(loader), start=1):
+        for number, batch in enumerate(loader, start=1):
+            came = time.perf_counter()
+            if not samples:
+                start_up, begin = came - begin, came
+            samples += len(batch[0])
             value = loss(*batch)
             optimizer.zero_grad()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
             total += value.item()  # Waits for the GPU, so that its work does not count as waiting for data.
-            clock.used()
-            pace = clock.samples_per_second
-            watch(Moment(epoch=epoch, batch=number, batches=len(loader), loss=total / number, samples_per_second=pace))
-    return clock
+            pace = samples / (time.perf_counter() - begin)
+            watch(Moment(f"{title}epoch {epoch}/{epochs}", epoch, number, len(loader), total / number, pace))
+            busy += time.perf_counter() - came
+    seconds = time.perf_counter() - begin
+    return Training(
+        samples=samples,
+        samples_per_second=samples / seconds,
+        waiting=1 - busy / seconds,
+        start_up=start_up,
+        loader=loader,
+    )
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Run PyTorch's CPU operators in one thread; more would slow these small networks and the loader."""
+def repeatable(seed: int) -> Iterator[None]:
+    """Seed PyTorch, and run its CPU operators in one thread; restore both at the end.
+
+    More threads would slow these small networks and the loader.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
     finally:
         torch.set_num_threads(threads)
 
 
 @contextmanager
-def first_weights(seed: int) -> Iterator[None]:
-    """Seed PyTorch for the layers created inside, and restore its global random state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
+def progress(console: Console, samples: str) -> Iterator[Watch]:
+    """Yield a function to call after each batch; `samples` is the word for the samples, e.g. "images".
 
-
-def torch_device(loader: gpuload.Loader) -> torch.device:
-    """Return the loader's device. Raise RuntimeError if this PyTorch cannot use it."""
-    device = torch.device(loader.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            f"device={loader.device!r} needs a PyTorch with CUDA, this one ({torch.__version__}) has none: "
-            "install one from https://pytorch.org/get-started, or pass device='cpu'"
-        )
-    return device
-
-
-@contextmanager
-def progress(console: Console, *, epochs: int, samples: str) -> Iterator[Callable[..., None]]:
-    """Yield a function `report(moment, title="")` to call after each batch.
-
-    It moves a progress bar, if there is a terminal, and prints a line after each epoch. `samples` is the word for the
-    samples, e.g. "images".
+    It moves a progress bar, if there is a terminal, and prints a line after each epoch.
     """
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}")
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("preparing", total=None, pace="")
 
-        def report(moment: Moment, title: str = "") -> None:
-            name = f"{title}epoch {moment.epoch}/{epochs}"
+        def report(moment: Moment) -> None:
             pace = f"loss {moment.loss:.3f}   {moment.samples_per_second:,.0f} {samples}/s"
-            bar.update(task, description=name, completed=moment.batch, total=moment.batches, pace=pace)
+            bar.update(task, description=moment.title, completed=moment.batch, total=moment.batches, pace=pace)
             if moment.batch == moment.batches:
-                console.print(f"{name}   {pace}")
+                console.print(f"{moment.title}   {pace}")
 
         yield report
+
+
+def table(columns: dict[str, dict[str, str]]) -> Table:
+    """Return a table of columns with the same rows, each column with its heading."""
+    found = Table(Column(style="bold"), *columns, show_header=any(columns))
+    for title in next(iter(columns.values())):
+        found.add_row(title, *(rows[title] for rows in columns.values()))
+    return found

@@ -1,8 +1,7 @@
 """The door for programs written for PyTorch: change the import, keep the program.
 
-`TimeSeriesDataset` replaces the `Dataset` of windows that many write by hand, in PyTorch's `DataLoader` or in the one
-from here. `DataLoader` replaces `torch.utils.data.DataLoader` for it: the same batches in the same order from the same
-seed, cut many at a time, on the GPU where there is one.
+`TimeSeriesDataset` replaces a `Dataset` of windows written by hand, in PyTorch's `DataLoader` or the one from here,
+which has the same batches in the same order from the same seed, cut many at a time, on the GPU where there is one.
 """
 
 try:

@@ -16,17 +16,16 @@ import torch.utils.data
 from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
 from gpuload.core.checks import checked_int
-from gpuload.core.device import Device
-from gpuload.delivery import Framework, choose
+from gpuload.delivery import choose
 from gpuload.sources import Series
-from gpuload.windows.index import Windows
-from gpuload.windows.job import Cut, WindowJob
+from gpuload.windows.job import WindowJob
 from gpuload.windows.pool import WindowPool, windows_of
 from gpuload.windows.reference import Cutter
 from gpuload.windows.step import Rows, WindowStep
 from gpuload.windows.window import Window
 
 OPTIONS = tuple(field.name for field in fields(Window)[1:])
+to_torch = functools.partial(choose, "torch")
 
 
 class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
@@ -58,10 +57,6 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     >>> [(inputs.shape, targets.tolist()) for inputs, targets in loader]
     [(torch.Size([5, 4]), [3, 4, 5, 6, 7]), (torch.Size([2, 4]), [8, 9])]
     """
-
-    series: Series
-    window: Window
-    windows: Windows
 
     def __init__(
         self,
@@ -104,14 +99,14 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
             number = operator.index(index)
         except TypeError:
             raise TypeError(f"index must be a whole number, not {index!r}") from None
-        sample = self._drawn(as_numbers([number], len(self)))[0]
+        sample = self._drawn([number])[0]
         return tuple(sample) if isinstance(sample, _Sample) else sample
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Any]:
         """Return some samples, cut at once; if `default_collate` allows it, when the first is looked at."""
         if type(self).__getitem__ is not TimeSeriesDataset.__getitem__:
             return [self[index] for index in indices]
-        samples = self._drawn(as_numbers(indices, len(self)))
+        samples = self._drawn(indices)
         # `default_collate` stacks plain tensors only in a list.
         return samples if self._pool.job.has_targets or self.window.extras else list(samples)
 
@@ -122,45 +117,29 @@ class TimeSeriesDataset(torch.utils.data.Dataset[Any]):
     def _pool(self) -> WindowPool:
         """The pool that cuts samples without a loader: on the CPU, or on the GPU where the data lies."""
         device = "cpu" if self.series.gpu is None else "auto"
-        options: dict[str, Any] = {"device": device, "batch_size": 1, "windows": self.windows}
-        return WindowPool.of(self.series, self.window, framework=to_torch, **options)
+        options: dict[str, Any] = {"framework": to_torch, "batch_size": 1, "windows": self.windows}
+        return WindowPool.of(self.series, self.window, device=device, **options)
 
     @cached_property
-    def _engine(self) -> Callable[[WindowStep], Cut]:
-        pool = self._pool
-        if self.series.gpu is None:
-            return Cutter(pool.job)  # It has no threads, which would not exist in a worker process.
+    def _engine(self) -> Callable[[WindowStep], Any]:
+        # On the CPU one without threads, which would not exist in a worker process.
+        return Cutter(self._pool.job) if self.series.gpu is None else functools.partial(cut_once, self._pool)
 
-        return functools.partial(cut_once, pool)
-
-    def _drawn(self, numbers: Rows) -> Samples:
+    def _drawn(self, indices: Sequence[int]) -> Samples:
         """Return windows that are yet to be cut, with all random numbers drawn."""
-        draws = self.window.draws_time or self.window.draws_scaling or self.window.jitter
+        numbers, window = as_numbers(indices, len(self)), self.window
+        draws = window.draws_time or window.draws_scaling or window.jitter
         seed = int(torch.empty((), dtype=torch.int64).random_().item()) if draws else 0
         step = self.windows.step(numbers, seed=seed, epoch=0, first=0)
-        return self._samples(lambda: self._pool.delivered(self._engine(step), len(numbers))[0], step)
-
-    def samples(self, batch: Any) -> Samples:
-        """Return the samples of a `batch`: inputs, or a tuple of inputs, targets and extras."""
-        return self._samples(lambda: batch)
-
-    def _samples(self, cut: Callable[[], Any], step: WindowStep | None = None) -> Samples:
-        time = 1 if self.window.layout == "LBC" else 0
-        return Samples(cut, time, time if self.window.horizon else 0, step)
+        return Samples(window, lambda: self._pool.delivered(self._engine(step), len(numbers))[0], step)
 
 
-def to_torch(device: Device) -> Framework:
-    """Return PyTorch. Raise RuntimeError if it cannot use the device."""
-    return choose("torch", device)
-
-
-def cut_once(pool: WindowPool, step: WindowStep) -> Cut:
+def cut_once(pool: WindowPool, step: WindowStep) -> Any:
     """Cut one step with an engine of the pool."""
     engine, generation = pool.acquire(), pool.generation
     try:
         engine.submit(step)
-        found: Cut = engine.result(pool.stream)
-        return found
+        return engine.result(pool.stream)
     finally:
         pool.release(engine, generation)
 
@@ -174,11 +153,9 @@ class _Sample(tuple[Any, ...]):
 class Samples(Sequence[Any]):
     """The windows of one batch as samples. `default_collate` takes the batch itself, as it was cut."""
 
-    def __init__(self, cut: Callable[[], Any], inputs_axis: int, targets_axis: int, step: WindowStep | None = None):
-        self._cut = cut
-        self.step = step
-        """The step that `cut` will cut, if it is known."""
-        self._axes = {"inputs": inputs_axis, "targets": targets_axis, "mask": inputs_axis}
+    def __init__(self, window: Window, cut: Callable[[], Any], step: WindowStep | None = None):
+        """Take a function that returns the batch, as `WindowPool.delivered` does, and the step that it will cut."""
+        self.window, self.step, self._cut = window, step, cut
 
     @cached_property
     def parts(self) -> list[Any]:
@@ -186,33 +163,36 @@ class Samples(Sequence[Any]):
         batch = self._cut()
         return list(batch) if isinstance(batch, tuple) else [batch]
 
+    @cached_property
+    def _columns(self) -> list[tuple[torch.Tensor, int]]:
+        """Each tensor of the batch, extras last, with its axis of samples."""
+        time = 1 if self.window.layout == "LBC" else 0
+        axes = {"inputs": time, "targets": time if self.window.horizon else 0, "mask": time}
+        plain, extras = (self.parts[:-1], self.parts[-1]) if self.window.extras else (self.parts, {})
+        named = {**dict(zip(axes, plain, strict=False)), **extras}
+        return [(tensor, axes.get(name, 0)) for name, tensor in named.items()]
+
+    def _sample(self, tensors: Sequence[torch.Tensor]) -> Any:
+        """Return the sample with these tensors, one for each of `_columns`."""
+        if len(self.parts) == 1:
+            return tensors[0]
+        if names := self.window.extras:
+            plain = len(tensors) - len(names)
+            return _Sample((*tensors[:plain], dict(zip(names, tensors[plain:], strict=True))))
+        return _Sample(tensors)
+
     def __len__(self) -> int:
-        return int(self.parts[0].shape[self._axes["inputs"]])
+        tensor, axis = self._columns[0]
+        return tensor.shape[axis]
 
     def __iter__(self) -> Iterator[Any]:
-        columns = self._each(lambda tensor, axis: tensor.unbind(axis))
-        for column in columns:
-            if isinstance(column, dict):
-                names = tuple(column)
-                columns[-1] = [dict(zip(names, row, strict=True)) for row in zip(*column.values(), strict=True)]
-        return iter(columns[0]) if len(columns) == 1 else map(_Sample, zip(*columns, strict=True))
+        return map(self._sample, zip(*(tensor.unbind(axis) for tensor, axis in self._columns), strict=True))
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
             return [self[number] for number in range(len(self))[index]]
         number = range(len(self))[index]
-        row = self._each(lambda tensor, axis: tensor.select(axis, number))
-        return row[0] if len(row) == 1 else _Sample(row)
-
-    def _each(self, function: Callable[[Any, int], Any]) -> list[Any]:
-        """Return `function(tensor, its axis of samples)` for each part, and for each entry of a dict."""
-        found: list[Any] = []
-        for name, part in zip(("inputs", "targets"), self.parts, strict=False):
-            if not isinstance(part, dict):
-                found.append(function(part, self._axes[name]))
-        if isinstance(self.parts[-1], dict):
-            found.append({name: function(part, self._axes.get(name, 0)) for name, part in self.parts[-1].items()})
-        return found
+        return self._sample([tensor.select(axis, number) for tensor, axis in self._columns])
 
 
 def _collate(batch: Sequence[Any], *, collate_fn_map: Any = None) -> list[Any]:
@@ -227,10 +207,7 @@ default_collate_fn_map[_Sample] = _collate
 
 
 def as_numbers(indices: Any, size: int) -> Rows:
-    """Return numbers of samples as int64 from 0 to `size` - 1.
-
-    Raise IndexError for numbers that are not from -`size` to `size` - 1, TypeError for other types.
-    """
+    """Return numbers, which may count from the end, as int64 from 0 to `size` - 1. Raise IndexError or TypeError."""
     found = np.asarray(indices)
     if found.dtype.kind not in "iu" and found.size:
         try:
@@ -239,9 +216,7 @@ def as_numbers(indices: Any, size: int) -> Rows:
             raise TypeError(f"indices must be whole numbers, not {indices!r}") from None
     if found.ndim != 1:
         raise TypeError(f"indices must be one row of whole numbers, not {indices!r}")
-    if not found.size:
-        return np.zeros(0, np.int64)
-    low, high = int(found.min()), int(found.max())
+    low, high = (int(found.min()), int(found.max())) if found.size else (0, -1)
     if low < -size or high >= size:
         wrong = low if low < -size else high
         raise IndexError(f"index must be from {-size} to {size - 1}, the data set has {size} windows, not {wrong}")

@@ -45,16 +45,11 @@ class Epoch:
     def of(cls, state: dict[str, Any]) -> Epoch:
         """Return the epoch of a state. Raise ValueError if the state has none."""
         if missing := [name for name in KEPT if name not in state]:
-            raise ValueError(
-                f"state must be what state_dict() of the same kind of loader returned: it has no {missing[0]}"
-            )
+            expected = "what state_dict() of the same kind of loader returned"
+            raise ValueError(f"state must be {expected}: it has no {missing[0]}")
         for name in ("number", "batches", "seen"):
             checked_int(name, state[name], 0)
         return cls(**{name: state[name] for name in KEPT})
-
-    def deliver(self, batches: int, seen: int, sampler_state: Any) -> None:
-        """Note the number of delivered batches, and of windows in them."""
-        self.batches, self.seen, self.sampler_state, self.finished = batches, seen, sampler_state, False
 
     def restart(self) -> None:
         """Go back to the first batch, with other random numbers."""

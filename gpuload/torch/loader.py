@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Sized
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,21 +11,19 @@ import torch
 import torch.utils.data
 from torch.utils.data import BatchSampler, Sampler, SequentialSampler, Subset, default_collate
 
+from gpuload.core.available import announce
 from gpuload.run import checkpoint
 from gpuload.run.meter import Meter
 from gpuload.sources.fingerprint import fingerprint
 from gpuload.torch import samplers
 from gpuload.torch.dataset import TimeSeriesDataset, as_numbers, to_torch
 from gpuload.torch.epoch import Epoch
-from gpuload.torch.iteration import Batches
+from gpuload.torch.iteration import Batches, CutAndCollate, PiecePool
 from gpuload.torch.order import chooser_of, sampler_of
-from gpuload.torch.pool import CutAndCollate, PiecePool
 from gpuload.windows.step import Rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-log = logging.getLogger("gpuload")
 
 
 class DataLoader(torch.utils.data.DataLoader[Any]):
@@ -48,9 +45,8 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
 
     Args:
         dataset: A `TimeSeriesDataset`, or a `torch.utils.data.Subset` of one, as `random_split` makes them.
-        batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last, timeout: As of
-            `torch.utils.data.DataLoader`.
-        worker_init_fn, multiprocessing_context, generator, options: As of `torch.utils.data.DataLoader`.
+        batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last, timeout,
+            worker_init_fn, multiprocessing_context, generator, options: As of `torch.utils.data.DataLoader`.
         device, engine, residency, prefetch, threads: As of `gpuload.Loader`.
 
     Raises:
@@ -87,24 +83,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         **options: Any,
     ):
         self.source, self.table = _source(dataset)
-        super().__init__(
-            dataset,
-            batch_size,
-            shuffle,
-            sampler,
-            batch_sampler,
-            num_workers,
-            collate_fn,
-            pin_memory,
-            drop_last,
-            timeout,
-            worker_init_fn,
-            multiprocessing_context,
-            generator,
-            **options,
-        )
+        first = dataset, batch_size, shuffle, sampler, batch_sampler, num_workers, collate_fn, pin_memory, drop_last
+        super().__init__(*first, timeout, worker_init_fn, multiprocessing_context, generator, **options)
         if self.num_workers:
-            _announce_workers()
+            announce("num_workers and pin_memory have no effect: windows are cut in this process, on the device")
         if self.collate_fn is default_collate or isinstance(collate_fn, CutAndCollate):
             self.collate_fn = CutAndCollate()
         self._options: dict[str, Any] = {
@@ -152,9 +134,10 @@ class DataLoader(torch.utils.data.DataLoader[Any]):
         """The values that a state must agree with."""
         chooser = chooser_of(self)
         batches = self.batch_sampler if type(self.batch_sampler) is BatchSampler else None
+        table = self.table
         return {
             "windows": len(cast(Sized, self.dataset)),
-            "subset": None if self.table is None else _digest(self.table),
+            "subset": None if table is None else hashlib.blake2b(table.tobytes(), digest_size=8).hexdigest(),
             "batch_size": getattr(batches, "batch_size", None),
             "drop_last": getattr(batches, "drop_last", None),
             "sampler": type(chooser).__name__,
@@ -254,25 +237,16 @@ def _source(dataset: Any) -> tuple[TimeSeriesDataset, Rows | None]:
         whole: Any = dataset.dataset
         numbers = as_numbers(dataset.indices, len(whole))
         return source, numbers if table is None else table[numbers]
-    own = (TimeSeriesDataset.__getitem__, TimeSeriesDataset.__getitems__, TimeSeriesDataset.__len__)
-    if isinstance(dataset, TimeSeriesDataset):
-        kind = type(dataset)
-        if (kind.__getitem__, kind.__getitems__, kind.__len__) == own:
-            return dataset, None
-        reason = f"{kind.__name__} has methods of its own, which would not be called"
-    else:
+    if not isinstance(dataset, TimeSeriesDataset):
         reason = f"got {type(dataset).__name__}"
+    elif any(
+        getattr(type(dataset), name) is not getattr(TimeSeriesDataset, name)
+        for name in ("__getitem__", "__getitems__", "__len__")
+    ):
+        reason = f"{type(dataset).__name__} has methods of its own, which would not be called"
+    else:
+        return dataset, None
     raise TypeError(
         f"dataset must be a gpuload.torch.TimeSeriesDataset, or a Subset of one, but {reason}: use "
         "torch.utils.data.DataLoader, which takes every data set"
     )
-
-
-def _digest(numbers: Rows) -> str:
-    return hashlib.blake2b(numbers.tobytes(), digest_size=8).hexdigest()
-
-
-@functools.cache
-def _announce_workers() -> None:
-    """Log it, once in a process."""
-    log.info("num_workers and pin_memory have no effect: windows are cut in this process, on the device")

@@ -5,36 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, NamedTuple, Protocol, cast
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler
 
-from gpuload.run.meter import Meter
 from gpuload.torch import samplers
-from gpuload.torch.dataset import TimeSeriesDataset, as_numbers
+from gpuload.torch.dataset import as_numbers
 from gpuload.torch.epoch import Epoch
-from gpuload.windows.pool import WindowPool
 from gpuload.windows.step import Rows, WindowStep
-
-
-class Loading(Protocol):
-    """The part of a `DataLoader` that its epochs use."""
-
-    generator: Any
-    persistent_workers: bool
-    dataset: Any
-    sampler: Any
-    batch_sampler: Any
-    source: TimeSeriesDataset
-    table: Rows | None
-    meter: Meter
-    epoch: Epoch
-
-    @property
-    def pool(self) -> WindowPool: ...
 
 
 class Piece(NamedTuple):
@@ -46,9 +27,8 @@ class Piece(NamedTuple):
     exhausts: bool
     """Whether PyTorch reaches the sampler's end with this piece's last batch."""
     batches: int
-    """Number of batches of the epoch before it."""
     seen: int
-    """Number of windows in those."""
+    """Number of batches of the epoch before it, and of windows in them."""
     states: list[Any]
     """States of a stateful sampler after each batch."""
 
@@ -58,7 +38,7 @@ class Piece(NamedTuple):
         return self.step.batch_size
 
 
-def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
+def pieces(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Piece]:
     """Yield the rest of an epoch. Nothing is drawn before the first piece is asked for, as in PyTorch.
 
     It must not hold the iterator, whose stream holds it: a circle of references is not freed at once.
@@ -68,7 +48,7 @@ def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Pi
         epoch.restart()  # The program wants another epoch than the loaded one.
     epoch.sampler_epoch = told
     assert epoch.seed is not None
-    batches, seen, count = epoch.batches, epoch.seen, len(cast(Sized, loader.dataset))
+    batches, seen, count = epoch.batches, epoch.seen, len(loader.dataset)
     windows, table = loader.source.windows, loader.table
     for size, numbers, exhausts, states in _numbers(loader, sampled, epoch):
         indices = numbers if isinstance(numbers, np.ndarray) else as_numbers(numbers, count)
@@ -79,15 +59,11 @@ def pieces(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[Pi
         batches += len(indices) if loader.batch_sampler is None else -(-len(indices) // size)
 
 
-def _numbers(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
+def _numbers(loader: Any, sampled: Iterator[Any], epoch: Epoch) -> Iterator[tuple[int, Any, bool, list[Any]]]:
     """Yield for each piece: batch size, numbers of its windows, whether it exhausts the sampler, its states.
 
-    An array of numbers is known to be in range.
-
-    Args:
-        loader: The loader.
-        sampled: The iterator that PyTorch would take numbers from, one by one or batch by batch.
-        epoch: The epoch.
+    An array of numbers is known to be in range. `sampled` is the iterator that PyTorch would take numbers from, one by
+    one or batch by batch.
     """
     sampler, batch_sampler = sampler_of(loader), loader.batch_sampler
     source: Iterator[Any]
@@ -110,8 +86,7 @@ def _numbers(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[
     else:
         source, state = _resumed(sampler, None, epoch, epoch.seen)
     if sampler is None or state is not None:
-        batches = source if sampler is None else _batches(source, size, drop_last)
-        least = 0 if sampler is None else size
+        batches, least = (source, 0) if sampler is None else (_batches(source, size, drop_last), size)
         # The end of the numbers shows in a batch that has too few.
         told = ((batch, state(ended=len(batch) < least) if state else None) for batch in batches)
         for group, states in _grouped(told, most):
@@ -127,27 +102,26 @@ def _numbers(loader: Loading, sampled: Iterator[Any], epoch: Epoch) -> Iterator[
             return
 
 
-def sampler_of(loader: Loading) -> Any:
+def sampler_of(loader: Any) -> Any:
     """Return the source of single numbers. None: a batch sampler of another class than PyTorch's gives batches."""
     if loader.batch_sampler is None:
         return loader.sampler
     return loader.batch_sampler.sampler if type(loader.batch_sampler) is BatchSampler else None
 
 
-def chooser_of(loader: Loading) -> Any:
+def chooser_of(loader: Any) -> Any:
     """Return the source of numbers, one by one or batch by batch."""
     sampler = sampler_of(loader)
     return loader.batch_sampler if sampler is None else sampler
 
 
 def is_permutation(sampler: Any) -> bool:
-    return (
-        type(sampler) is RandomSampler and not sampler.replacement and sampler.num_samples == len(sampler.data_source)
-    )
+    once = type(sampler) is RandomSampler and not sampler.replacement
+    return once and sampler.num_samples == len(sampler.data_source)
 
 
 def _permutation(sampler: Any, epoch: Epoch) -> Rows:
-    """Return the numbers of PyTorch's SequentialSampler or RandomSampler as an array, with the latter's draws."""
+    """Return all numbers of a SequentialSampler or a RandomSampler, with the draws of the latter."""
     count = len(sampler.data_source)
     if type(sampler) is SequentialSampler:
         return np.arange(count)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -28,10 +28,8 @@ def generator_of(sampler: Any) -> torch.Generator | None:
 
 def epoch_of(sampler: Any) -> int | None:
     """Return the epoch that `set_epoch` told a sampler, or None."""
-    for each in _chain(sampler):
-        if hasattr(each, "set_epoch") and isinstance(getattr(each, "epoch", None), int):
-            return int(each.epoch)
-    return None
+    told = (getattr(each, "epoch", None) for each in _chain(sampler) if hasattr(each, "set_epoch"))
+    return next((int(epoch) for epoch in told if isinstance(epoch, int)), None)
 
 
 def set_epoch(sampler: Any, epoch: int) -> None:
@@ -56,7 +54,7 @@ def restore(generator: torch.Generator, drawn_from: int | str) -> None:
 
 
 def is_stateful(sampler: Any) -> bool:
-    """Return whether a sampler, or its iterator, has a state, by torchdata's convention."""
+    """Whether a sampler, or its iterator, has a state, by torchdata's convention."""
     return hasattr(sampler, "state_dict") and hasattr(sampler, "load_state_dict")
 
 
@@ -83,8 +81,7 @@ def load(sampler: Any, state: dict[str, Any]) -> Iterator[Any]:
 def _loaded(sampler: Any, state: dict[str, Any]) -> Iterator[Any]:
     if state["sampler"] is not None:
         sampler.load_state_dict(state["sampler"])
-    iterator: Any = iter(sampler)
+    iterator: Iterator[Any] = iter(sampler)
     if state["iterator"] is not None:
-        iterator.load_state_dict(state["iterator"])
-    found: Iterator[Any] = iterator
-    return found
+        cast(Any, iterator).load_state_dict(state["iterator"])
+    return iterator
