@@ -27,13 +27,10 @@ class Windows:
         """
         Args:
             window: Length, spacing and targets of the windows.
-            segments: [M, 2] rows (start, stop) of the stretches.
+            segments: [M, 2] rows (start, stop) of the stretches. Raises ValueError if none is long enough for a window.
             bounds: [S + 1] rows where series begin, and the end of the last one, to which `start_index` and
                 `end_index` refer. Default None: one series.
             has_targets: Whether a window needs the rows of its targets as well.
-
-        Raises:
-            ValueError: no stretch is long enough for a window.
         """
         self.window = window
         last = window.length - 1
@@ -93,10 +90,9 @@ class Windows:
 
         The draws of a window depend only on (seed, epoch, its position).
         """
-        window, rows = self.window, self.rows(indices)
+        window, rows, count = self.window, self.rows(indices), len(indices)
         if not (window.draws_time or window.draws_scaling or window.jitter):
             return WindowStep(indices=indices, rows=rows)
-        count = len(indices)
         reverse, zoom, scaling, _ = uniforms(seed, epoch, first, count, _UNIFORMS).T
         pace = factors = None
         if window.draws_time:
@@ -105,15 +101,8 @@ class Windows:
         if window.draws_scaling:
             low, high = window.scaling_range
             factors = (low + (high - low) * scaling).astype(np.float32)
-        return WindowStep(
-            indices=indices,
-            rows=rows,
-            pace=pace,
-            factors=factors,
-            seed=seed,
-            epoch=epoch,
-            positions=np.arange(first, first + count) if window.jitter else None,
-        )
+        noise = {"seed": seed, "epoch": epoch, "positions": np.arange(first, first + count) if window.jitter else None}
+        return WindowStep(indices=indices, rows=rows, pace=pace, factors=factors, **noise)
 
 
 def _clipped(segments: Rows, bounds: Rows, window: Window) -> tuple[Rows, Rows]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,18 @@ from numpy.typing import NDArray
 
 from gpuload.core.codes import MISSING, PER_SAMPLE, itemsize
 from gpuload.gpu.launch import LARGEST, THREADS, Launch, ceil_div, fill, log2
-from gpuload.windows.copies import SHARE, Place, Rows, alignment, fill_copy
 from gpuload.windows.job import WindowJob
-from gpuload.windows.kernel import WINDOW, compute_dtype, copies_targets, kernel_of, time_last
+from gpuload.windows.kernel import (
+    SHARE,
+    WINDOW,
+    Part,
+    Place,
+    compute_dtype,
+    copies_targets,
+    fill_copy,
+    kernel_of,
+    time_last,
+)
 from gpuload.windows.step import WindowStep
 
 _SHARED_MEMORY = 48 * 1024
@@ -23,67 +32,33 @@ _TABLE = 4096
 """Entries of the table of last present values, at most."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outputs:
-    """Addresses of the arrays that a step fills. 0: not asked for."""
-
-    inputs: int
-    targets: int = 0
-    mask: int = 0
-    mean: int = 0
-    scale: int = 0
-    start: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """Addresses of a step's numbers on the device, [batch] each. 0: the step has none."""
-
-    rows: int
-    pace: int = 0
-    factors: int = 0
-    positions: int = 0
-
-
-@dataclass(frozen=True)
-class Constants:
-    """The arrays that all launches of a job read, in one buffer, and the offset of each."""
-
-    buffer: NDArray[np.uint8]
-    offsets: dict[str, int] = field(default_factory=dict)
-
-
 class Launcher:
-    """Makes launches for one job.
+    """Makes launches for one job. Raises ValueError if windows are too large.
 
-    Args:
-        job: The job.
-        threads: Threads of a block, at most; a power of two up to 256.
-
-    Raises:
-        ValueError: If windows are too large.
+    A block has at most `threads` threads, a power of two up to 256.
     """
 
     def __init__(self, job: WindowJob, *, threads: int = THREADS):
         window = job.window
-        row = job.channels * job.dtype.itemsize
-        largest = max(window.length * max(row, 8 * job.channels), window.target_steps * _row_of_targets(job))
+        of_values, of_targets = job.dtype.itemsize, job.targets.dtype.itemsize if job.has_targets else 0
+        # A cast makes at most 8 bytes of a number.
+        largest = max(
+            window.length * job.channels * max(8, of_values),
+            window.target_steps * job.target_numbers * max(8, of_targets),
+        )
         if largest > LARGEST:
             raise ValueError(
                 f"length={window.length} and horizon={window.horizon} are too large for engine='cupy': one window of "
                 f"{job.channels} channels takes {largest} bytes, and the most is {LARGEST}; pass engine='numpy'"
             )
-        self.job = job
-        self.kernel = kernel_of(job)
-        self._threads = threads
+        self.job, self.kernel, self._threads = job, kernel_of(job), threads
         self._copies_targets = copies_targets(job)
         self._compute_size = compute_dtype(job).itemsize
         self._tile_channels, self._tile_steps, self._staged_tile = self._tile()
-        self.constants = self._constants()
-        self._moved = Rows(window.length, job.channels, job.dtype.itemsize, window.layout, True)
-        numbers = int(np.prod(job.target_item, dtype=np.int64)) if job.has_targets else 0
-        layout = window.layout if window.horizon else "BLC"
-        self._labels = Rows(window.target_steps, numbers, _item_of_targets(job), layout, False)
+        self.constants, self._offsets = self._constants()
+        self._target_layout = window.layout if window.horizon else "BLC"
+        self._moved = Part(window.length, job.channels, of_values, window.layout, True)
+        self._labels = Part(window.target_steps, job.target_numbers, of_targets, self._target_layout, False)
         self._templates: dict[int, Launch] = {}
 
     def _tile(self) -> tuple[int, int, bool]:
@@ -99,13 +74,10 @@ class Launcher:
             return most, window.length, False
         return channels, window.length, True
 
-    def _constants(self) -> Constants:
+    def _constants(self) -> tuple[NDArray[np.uint8], dict[str, int]]:
+        """Return the arrays that all launches of the job read, in one buffer, and the offset of each."""
         job = self.job
-        arrays: dict[str, NDArray[Any]] = {}
-        if job.mean is not None:
-            arrays["mean"] = job.mean
-        if job.inverse is not None:
-            arrays["inverse"] = job.inverse
+        arrays: dict[str, NDArray[Any] | None] = {"mean": job.mean, "inverse": job.inverse}
         chosen = job.target_channels
         if chosen is not None and not self._copies_targets:
             tile = self._tile_channels if self.kernel.name == "window_cut" else max(1, job.channels)
@@ -115,13 +87,12 @@ class Launcher:
             arrays["target_tiles"] = np.searchsorted(chosen[order], edges).astype(np.int32)
             if self.kernel.name != "window_cut":
                 arrays["target_tiles"] = np.array([0, len(chosen)], np.int32)
-        offsets, pieces, at = {}, [], 0
+        offsets, data = {}, b""
         for name, array in arrays.items():
-            offsets[name] = at
-            data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-            pieces += [data, np.zeros(-len(data) % 16, np.uint8)]
-            at += len(data) + -len(data) % 16
-        return Constants(np.concatenate(pieces) if pieces else np.zeros(0, np.uint8), offsets)
+            if array is not None:
+                offsets[name] = len(data)
+                data += array.tobytes() + bytes(-array.nbytes % 16)
+        return np.frombuffer(data, np.uint8), offsets
 
     def launch(
         self,
@@ -130,8 +101,8 @@ class Launcher:
         values: Place,
         futures: Place | None,
         constants: int,
-        drawn: Drawn,
-        outputs: Outputs,
+        drawn: dict[str, int],
+        outputs: dict[str, int],
     ) -> Launch:
         """Return the launch that fills `outputs` for a step.
 
@@ -139,48 +110,43 @@ class Launcher:
             step: The step, of which the size, the seed and the epoch count.
             values: The values of the series, or windows of them.
             futures: The source of the targets: targets or values of the series, or windows of them. None: no targets.
-            constants: Address of `self.constants.buffer` on the device.
-            drawn: Addresses of the step's numbers.
-            outputs: Addresses of the arrays that are filled.
+            constants: Address of `self.constants` on the device.
+            drawn: Addresses of the step's numbers, by their names in `WindowStep`.
+            outputs: Addresses of the arrays that are filled, by their names in `Cut`.
         """
+        mask = outputs.get("mask", 0)
         batch = step.batch_size
         template = self._templates.get(batch)
         if template is None:
             template = self._templates[batch] = self._template(batch)
         grid, block, parameters = template.grid, template.block, template.parameters.copy()
         p: Any = parameters
-        fill(p, start=outputs.start, **vars(drawn))
+        fill(p, start=outputs.get("start", 0), **drawn)
         if self.kernel.name == "window_copy":
-            grid += fill_copy(p["moved"], self._moved, values, outputs.inputs, batch, block)
+            grid += fill_copy(p["moved"], self._moved, values, outputs["inputs"], batch, block)
         else:
-            for name, offset in self.constants.offsets.items():
-                p[name] = constants + offset
+            fill(p, **{name: constants + offset for name, offset in self._offsets.items()})
             fill(p, values=values.address, pitch=values.pitch, staged=values.staged, dilation=values.dilation)
-            fill(p, inputs=outputs.inputs, mask=outputs.mask, means=outputs.mean, scales=outputs.scale)
+            fill(p, inputs=outputs["inputs"], mask=mask, means=outputs.get("mean", 0), scales=outputs.get("scale", 0))
             fill(p, seed=step.seed, epoch=step.epoch % 2**32)
-            self._align(p, values, outputs)
+            self._align(p, values, outputs["inputs"], mask)
         if futures is not None:
             first = 0 if futures.staged else self.job.window.target_step * futures.dilation
             if self._copies_targets:
-                grid += fill_copy(p["labels"], self._labels, futures, outputs.targets, batch, block, first)
+                grid += fill_copy(p["labels"], self._labels, futures, outputs["targets"], batch, block, first)
             else:
-                fill(p, targets=outputs.targets, futures=futures.address, futures_first=first)
+                fill(p, targets=outputs["targets"], futures=futures.address, futures_first=first)
                 fill(p, futures_staged=futures.staged, futures_dilation=futures.dilation)
         return replace(template, parameters=parameters, grid=max(1, grid))
 
-    def _align(self, p: Any, values: Place, outputs: Outputs) -> None:
+    def _align(self, p: Any, values: Place, inputs: int, mask: int) -> None:
         """Set how many elements `window_map` may read, and both kernels may write, at once."""
         job = self.job
         row, numbers = job.channels * job.dtype.itemsize, job.window.length * job.channels
         if (values.dilation == 1 and values.pitch == row) or job.window.length == 1:
             p["running"] = 2 if values.window_alignment % min(16, 4 * job.dtype.itemsize) == 0 else 1
-        size = itemsize(job.out_dtype)
-        p["wide"] = (
-            job.window.layout != "LBC"
-            and numbers % 4 == 0
-            and alignment(outputs.inputs) % min(16, 4 * size) == 0
-            and alignment(outputs.mask) % 4 == 0
-        )
+        aligned = inputs % min(16, 4 * itemsize(job.out_dtype)) == 0 and mask % 4 == 0
+        p["wide"] = aligned and job.window.layout != "LBC" and numbers % 4 == 0
 
     def _template(self, batch: int) -> Launch:
         """Return a launch with the parameters that depend on the size of the batch only."""
@@ -195,8 +161,7 @@ class Launcher:
         shape = self._map if self.kernel.name == "window_map" else self._cut
         grid, block, shared = shape(p, batch)
         if job.target_channels is not None and not self._copies_targets:
-            places, steps = len(job.target_channels), window.target_steps
-            layout = window.layout if window.horizon else "BLC"
+            places, steps, layout = len(job.target_channels), window.target_steps, self._target_layout
             p["target_steps"] = steps
             p["target_window_out"], p["target_step_out"], p["target_place_out"] = _strides(layout, batch, steps, places)
             p["target_time_last"] = along_time = layout == "BCL" and steps > 1
@@ -248,27 +213,11 @@ class Launcher:
             z -= 1
         p["x"], p["y"], p["z"], p["shared"] = x, y, z, shared
         p["tile_channels"], p["tile_steps"], p["tile_pitch"] = channels, steps, pitch
-        p["tiles"], p["span_count"] = tiles, shares
-        p["time_last"] = time_last(job)
-        p["whole"] = tiles == shares == 1 and (
-            window.layout == "BLC" or (window.layout == "BCL" and not p["time_last"])
-        )
+        p["tiles"], p["span_count"], p["time_last"] = tiles, shares, time_last(job)
+        p["whole"] = tiles == shares == 1 and window.layout != "LBC" and not time_last(job)
         p["jump_steps"], p["jump_channels"] = divmod(4 << (x + y), max(1, job.channels))
         p["blocks"] = blocks = ceil_div(batch, 1 << z) * tiles * shares
         return blocks, 1 << (x + y + z), max(8, shared << z)
-
-
-def _item_of_targets(job: WindowJob) -> int:
-    """Return the bytes of one number of the targets."""
-    targets = job.series.targets
-    return int(targets.dtype.itemsize if job.target_channels is None and targets is not None else job.dtype.itemsize)
-
-
-def _row_of_targets(job: WindowJob) -> int:
-    """Return the bytes of one row of the targets, before or after a cast, whichever are more."""
-    if not job.has_targets:
-        return 0
-    return int(np.prod(job.target_item, dtype=np.int64)) * max(8, _item_of_targets(job))
 
 
 def _strides(layout: str, batch: int, steps: int, numbers: int) -> tuple[int, int, int]:
