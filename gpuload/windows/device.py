@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,7 @@ from gpuload.delivery import Allocator
 from gpuload.gpu.runtime import Bytes, CupyRuntime, Runtime
 from gpuload.gpu.staging import Slot, Staging, laid_out
 from gpuload.windows.job import Cut, WindowJob
-from gpuload.windows.kernel import Place
-from gpuload.windows.launch import Launcher
+from gpuload.windows.launch import Launcher, Place
 from gpuload.windows.reference import gatherer
 from gpuload.windows.resident import Resident, make_resident, missing_bytes, on_device, row_bytes
 from gpuload.windows.step import Rows, WindowStep
@@ -27,13 +26,11 @@ _DRAWN = ("rows", "pace", "factors", "positions")
 
 
 class _Part(NamedTuple):
-    """Values or targets that a step reads."""
+    """Values or targets of the series, and the steps of each window that are read."""
 
-    name: Literal["values", "targets"]
+    name: str
     array: Any
-    """The array of the series."""
     steps: int
-    """Steps of each window."""
     first: int
     """Rows from the first row of a window to its first step that is read."""
 
@@ -66,21 +63,12 @@ class _Pending:
 
 
 class WindowCupyEngine:
-    """Cuts steps on a GPU, each with one copy to the device and one launch.
+    """Cuts steps on a GPU, each with one copy to the device and one launch, into arrays of the allocator.
 
     Args:
-        job: The job.
-        device: The GPU.
-        allocator: Makes the arrays of batches.
-        residency: Memory that holds the series: "device"; or "host", from where threads gather windows ahead of time.
-            "auto": the device, if the series takes at most half of its free memory.
-        threads: Threads that gather.
+        residency: Memory that holds the series: "device"; or "host", from where `threads` threads gather windows ahead
+            of time. "auto": the device, if the series takes at most half of its free memory.
         runtime: Runs copies and launches. None: CuPy on `device`.
-
-    Raises:
-        ValueError: If targets have a dtype that no GPU has, if windows are too large, or if the series lies on a GPU
-            and `residency` is "host".
-        ImportError: If CuPy or NVRTC is missing.
     """
 
     alive = True
@@ -107,11 +95,15 @@ class WindowCupyEngine:
             runtime.upload(self._constants.pointer, constants)
         series, window = job.series, job.window
         self._parts = {"values": _Part("values", series.values, window.length, 0)}
-        if job.target_source is not None:
+        if job.target_source:
             first = window.target_step * window.dilation
             self._parts["futures"] = _Part(job.target_source, job.targets, window.target_steps, first)
-        self.residency = self._settled(residency)
-        """Memory that holds the series: "device" or "host"."""
+        if residency == "auto":
+            parts = self._parts.values()
+            missing = missing_bytes(series, {part.name for part in parts}, runtime)
+            fits = missing <= runtime.free_bytes() // 2 or any(on_device(part.array) for part in parts)
+            residency = "device" if fits else "host"
+        self.residency = residency
         self._held: dict[str, Resident] = {}
         self._gathers: dict[str, Callable[[Rows, Bytes], None]] = {}
         self._pool: ThreadPoolExecutor | None = None
@@ -122,13 +114,6 @@ class WindowCupyEngine:
             self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
         self._pending: deque[_Pending] = deque()
         self._staging = Staging(runtime)
-
-    def _settled(self, residency: str) -> Literal["device", "host"]:
-        if residency != "auto":
-            return "device" if residency == "device" else "host"
-        series, parts = self._job.series, self._parts.values()
-        fits = missing_bytes(series, {part.name for part in parts}, self._runtime) <= self._runtime.free_bytes() // 2
-        return "device" if fits or any(on_device(part.array) for part in parts) else "host"
 
     @property
     def pending(self) -> int:
@@ -170,14 +155,12 @@ class WindowCupyEngine:
         own = runtime.stream() if stream is None else stream
         with runtime.allocating(stream):
             arrays = self._empty(step.batch_size)
-        places = {key: self._place(key, part, base, offsets) for key, part in self._parts.items()}
         launch = self._launcher.launch(
             step,
-            values=places["values"],
-            futures=places.get("futures"),
-            constants=self._constants.pointer,
-            drawn={name: base + offsets[name] for name in drawn},
-            outputs={name: self._allocator.pointer(array) for name, array in arrays.items()},
+            {key: self._place(key, part, base, offsets) for key, part in self._parts.items()},
+            self._constants.pointer,
+            {name: base + offsets[name] for name in drawn},
+            {name: self._allocator.pointer(array) for name, array in arrays.items()},
         )
         runtime.copy(base, slot.host, pending.size, own)
         runtime.launch(self._kernel, launch, own)
@@ -219,13 +202,13 @@ class WindowCupyEngine:
 
 
 def _check(job: WindowJob, residency: str) -> None:
-    series = job.series
-    if residency == "host":
-        for name in ("values", "targets"):
-            if getattr(series, name) is not None and on_device(getattr(series, name)):
-                raise ValueError(
-                    f"residency='host' is for a series on the host, but its {name} lie on a GPU: leave residency out"
-                )
+    """Raise ValueError if the series' arrays are in the wrong place, or targets of a dtype that no GPU has."""
+    for name in ("values", "targets") if residency == "host" else ():
+        array = getattr(job.series, name)
+        if array is not None and on_device(array):
+            raise ValueError(
+                f"residency='host' is for a series on the host, but its {name} lie on a GPU: leave residency out"
+            )
     if job.target_source == "targets":
         dtype = job.targets.dtype
         if (dtype.kind not in "biufc" and dtype.name != "bfloat16") or dtype.itemsize > 16:

@@ -38,8 +38,7 @@ class Windows:
             last = max(last, window.target_step + window.target_steps - 1)
         self.extent = last * window.dilation + 1
         """Number of rows from the first to the last that a window reads."""
-        if bounds is None:
-            bounds = np.array([0, segments[-1, 1]])
+        bounds = np.array([0, segments[-1, 1]]) if bounds is None else bounds
         starts, stops = _clipped(segments, bounds, window)
         # A stride or extent larger than the series acts like its length, and may not fit int64.
         rows = int(bounds[-1])
@@ -69,11 +68,8 @@ class Windows:
         """Return the first row [B] of each of these windows [B]."""
         if self._listed is not None:
             return self._listed[indices]
-        if len(self._ends) == 1:
-            origin, stride = int(self._origins[0]), self._stride
-            rows = indices if stride == 1 else indices * stride
-            return rows + origin if origin else rows
-        origins: Rows = self._origins[np.searchsorted(self._ends, indices, side="right")]
+        stretches = 0 if len(self._ends) == 1 else np.searchsorted(self._ends, indices, side="right")
+        origins: Rows = self._origins[stretches]
         return origins + indices * self._stride
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:
@@ -101,8 +97,10 @@ class Windows:
         if window.draws_scaling:
             low, high = window.scaling_range
             factors = (low + (high - low) * scaling).astype(np.float32)
-        noise = {"seed": seed, "epoch": epoch, "positions": np.arange(first, first + count) if window.jitter else None}
-        return WindowStep(indices=indices, rows=rows, pace=pace, factors=factors, **noise)
+        positions = np.arange(first, first + count) if window.jitter else None
+        return WindowStep(
+            indices=indices, rows=rows, pace=pace, factors=factors, seed=seed, epoch=epoch, positions=positions
+        )
 
 
 def _clipped(segments: Rows, bounds: Rows, window: Window) -> tuple[Rows, Rows]:

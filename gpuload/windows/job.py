@@ -45,10 +45,10 @@ class WindowJob:
                 "never NaN: leave missing out, or convert the values to float"
             )
         for name in ("mean", "std"):
-            if np.size(getattr(window, name)) not in (1, self.channels):
+            if (size := np.size(getattr(window, name))) not in (1, self.channels):
                 raise ValueError(
-                    f"{name} must be one number, or one for each of the series' {self.channels} channels, not "
-                    f"{np.size(getattr(window, name))} numbers"
+                    f"{name} must be one number, or one for each of the series' {self.channels} channels, not {size} "
+                    "numbers"
                 )
         chosen = window.target_channels
         if chosen is not None and (not chosen or max(chosen) >= self.channels):
@@ -58,14 +58,12 @@ class WindowJob:
             )
         self.target_source: Literal["values", "targets"] | None = "values"
         """Array of the series that holds the targets. None: no targets."""
-        self.target_item: tuple[int, ...] = ()
-        if chosen is not None:
-            self.target_item = (len(chosen),)
-        elif series.targets is not None:
+        self.target_item: tuple[int, ...] = () if chosen is None else (len(chosen),)
+        if chosen is None and series.targets is not None:
             self.target_source, self.target_item = "targets", tuple(series.targets.shape[1:])
-        elif window.target_step == window.length:
+        elif chosen is None and window.target_step == window.length:
             chosen, self.target_item = range(self.channels), self.item
-        else:
+        elif chosen is None:
             self.target_source = None
         self.has_targets = self.target_source is not None
         self.target_channels: NDArray[np.int32] | None = None if chosen is None else np.array(chosen, np.int32)
@@ -82,12 +80,10 @@ class WindowJob:
         wide = self.dtype.itemsize > (4 if self.dtype.kind == "f" else 2)
         self.compute_dtype: DTypeLike = np.float64 if wide else np.float32
         """Dtype of the computation: float64 if float32 cannot hold the values exactly."""
-        self.mean = self._constant("mean")
-        """[C] subtracted from the values, in the compute dtype; or None."""
-        self.inverse = self._constant("std")
-        """[C] factor after the mean is subtracted, 1 / std, in the compute dtype; or None."""
+        self.mean, self.inverse = self._constant("mean"), self._constant("std")
 
     def _constant(self, name: str) -> NDArray[Any] | None:
+        """Return the mean, or 1 / std, as [C] in the compute dtype; or None."""
         value = getattr(self.window, name)
         if value is None:
             return None
@@ -100,7 +96,7 @@ class WindowJob:
                 f"{name} must be in the range of {np.dtype(self.compute_dtype)}, in which {self.dtype} values are "
                 f"normalized, not {value!r}: leave it out, or rescale the series"
             )
-        return np.broadcast_to(constant, (self.channels,)).copy()
+        return np.array(np.broadcast_to(constant, (self.channels,)))
 
     @property
     def targets(self) -> Any:

@@ -1,18 +1,12 @@
-"""The kernel of a job, the structures of its parameters, and `struct Copy`: windows or targets bit by bit."""
+"""The kernel of a job, how it is compiled, and the structures of its parameters."""
 
 from __future__ import annotations
-
-import math
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpuload.core.codes import TYPES
-from gpuload.gpu.launch import Kernel, ceil_div, fields_of, fill, log2, options
+from gpuload.gpu.launch import Kernel, fields_of, options
 from gpuload.windows.job import WindowJob
-
-SHARE = 4096
-"""Stores of a block, about, if several blocks share a window: 64 kB at 16 bytes each."""
 
 # The structures `Copy` and `Window` of the sources.
 COPY = np.dtype(
@@ -81,86 +75,9 @@ def compute_dtype(job: WindowJob) -> np.dtype[np.generic]:
 def copies_targets(job: WindowJob) -> bool:
     """Return whether targets are whole rows, bit by bit."""
     chosen = job.target_channels
-    if chosen is None:
-        return job.has_targets
-    return job.plain and np.array_equal(chosen, np.arange(job.channels))
+    return job.has_targets if chosen is None else job.plain and np.array_equal(chosen, np.arange(job.channels))
 
 
 def time_last(job: WindowJob) -> bool:
     """Return whether time is the fastest axis of the inputs in memory, and not the only one."""
     return job.window.layout == "BCL" and job.window.length > 1 and job.channels > 1
-
-
-def alignment(*values: int) -> int:
-    """Return the largest power of two up to 16 that divides all values."""
-    together = math.gcd(16, *(int(value) for value in values))
-    return together & -together
-
-
-class Place(NamedTuple):
-    """The rows that windows are read from: the series', or windows that were gathered one after another."""
-
-    address: int
-    """Address of row 0."""
-    pitch: int
-    """Bytes from one row to the next."""
-    dilation: int
-    """Rows from one step to the next."""
-    staged: int = 0
-    """Rows from one gathered window to the next. 0: the rows are the series'."""
-
-    @property
-    def window_alignment(self) -> int:
-        """A power of two that divides the address of every window."""
-        return alignment(self.address, self.pitch * (self.staged or 1))
-
-
-class Part(NamedTuple):
-    """The part of each window that is copied."""
-
-    steps: int
-    numbers: int
-    """Numbers of a step."""
-    size: int
-    """Bytes of a number."""
-    layout: str
-    """Layout of the output."""
-    mixed: bool
-    """Whether the kernel can write more bytes at once than it reads."""
-
-
-def fill_copy(structure: Any, part: Part, place: Place, out: int, batch: int, threads: int, first: int = 0) -> int:
-    """Fill `struct Copy`, and return the number of blocks.
-
-    The copy of each of `batch` windows begins `first` rows after its first row, and goes to the address `out`.
-    """
-    pieces, numbers, size, layout, mixed = part
-    row = numbers * size
-    piece, piece_in = row, place.dilation * place.pitch
-    window_out, piece_out = (row, batch * row) if layout == "LBC" else (pieces * row, row)
-    if layout == "BCL" and pieces > 1 and numbers > 1:
-        load = store = size
-        piece_out, store_out = size, pieces * size
-    else:
-        if piece_in == row == piece_out or pieces == 1:
-            piece, pieces = pieces * row, 1
-        inner = (piece_in, piece_out) if pieces > 1 else (0, 0)
-        load = alignment(place.window_alignment, inner[0], piece)
-        store = alignment(out, window_out, inner[1], piece)
-        if store != 16 or not mixed:
-            load = store = min(load, store)
-        store_out = store
-    stores = piece // store
-    most = log2(threads)
-    x = min(most, log2(stores) if stores <= 32 else max(5, log2(ceil_div(stores, 4))))
-    y = min(most - x, log2(pieces))
-    z = min(most - x - y, log2(batch))
-    span = min(stores, SHARE)
-    piece_span = min(pieces, max(1 << y, SHARE // max(1, stores)))
-    shares, piece_shares = max(1, ceil_div(stores, max(1, span))), ceil_div(pieces, piece_span)
-    blocks = ceil_div(batch, 1 << z) * shares * piece_shares
-    fill(structure, source=place.address, out=out, pitch=place.pitch, first=first, staged=place.staged)
-    fill(structure, piece_in=piece_in, window_out=window_out, piece_out=piece_out, store_out=store_out)
-    fill(structure, stores=stores, span=span, span_count=shares, load=load, store=store, x=x, y=y, z=z)
-    fill(structure, pieces=pieces, piece_span=piece_span, piece_span_count=piece_shares, blocks=blocks)
-    return blocks

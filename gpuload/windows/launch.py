@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,41 +12,102 @@ from numpy.typing import NDArray
 from gpuload.core.codes import MISSING, PER_SAMPLE, itemsize
 from gpuload.gpu.launch import LARGEST, THREADS, Launch, ceil_div, fill, log2
 from gpuload.windows.job import WindowJob
-from gpuload.windows.kernel import (
-    SHARE,
-    WINDOW,
-    Part,
-    Place,
-    compute_dtype,
-    copies_targets,
-    fill_copy,
-    kernel_of,
-    time_last,
-)
+from gpuload.windows.kernel import WINDOW, compute_dtype, copies_targets, kernel_of, time_last
 from gpuload.windows.step import WindowStep
 
-_SHARED_MEMORY = 48 * 1024
-"""Bytes of shared memory that a block gets on every GPU without asking."""
-_TILE = 40 * 1024
-"""Bytes of it that hold values."""
-_TABLE = 4096
-"""Entries of the table of last present values, at most."""
+Addresses = dict[str, int]
+
+_SHARED_MEMORY = 48 * 1024  # Bytes that a block gets on every GPU without asking.
+_TILE = 40 * 1024  # Bytes of them that hold values.
+_TABLE = 4096  # Entries of the table of last present values, at most.
+SHARE = 4096
+"""Stores of a block, about, if several blocks share a window: 64 kB at 16 bytes each."""
+
+
+def alignment(*values: int) -> int:
+    """Return the largest power of two up to 16 that divides all values."""
+    together = math.gcd(16, *(int(value) for value in values))
+    return together & -together
+
+
+class Place(NamedTuple):
+    """The rows that windows are read from: the series', or windows that were gathered one after another.
+
+    Row 0 is at `address`, and `pitch` bytes lead to the next row; `dilation` rows lead from step to step, and `staged`
+    rows from one gathered window to the next. 0: the rows are the series'.
+    """
+
+    address: int
+    pitch: int
+    dilation: int
+    staged: int = 0
+
+    @property
+    def window_alignment(self) -> int:
+        """A power of two that divides the address of every window."""
+        return alignment(self.address, self.pitch * (self.staged or 1))
+
+
+class Part(NamedTuple):
+    """The part of each window that is copied: steps of so many numbers of `size` bytes, to an output in a layout."""
+
+    steps: int
+    numbers: int
+    size: int
+    layout: str
+    mixed: bool
+    """Whether the kernel can write more bytes at once than it reads."""
+
+
+def fill_copy(structure: Any, part: Part, place: Place, out: int, batch: int, threads: int, first: int = 0) -> int:
+    """Fill `struct Copy`, and return the number of blocks.
+
+    The copy of each of `batch` windows begins `first` rows after its first row, and goes to the address `out`.
+    """
+    pieces, numbers, size, layout, mixed = part
+    row = numbers * size
+    piece, piece_in = row, place.dilation * place.pitch
+    window_out, piece_out = (row, batch * row) if layout == "LBC" else (pieces * row, row)
+    if layout == "BCL" and pieces > 1 and numbers > 1:
+        load = store = size
+        piece_out, store_out = size, pieces * size
+    else:
+        if piece_in == row == piece_out or pieces == 1:
+            piece, pieces = pieces * row, 1
+        inner = (piece_in, piece_out) if pieces > 1 else (0, 0)
+        load = alignment(place.window_alignment, inner[0], piece)
+        store = alignment(out, window_out, inner[1], piece)
+        if store != 16 or not mixed:
+            load = store = min(load, store)
+        store_out = store
+    stores = piece // store
+    most = log2(threads)
+    x = min(most, log2(stores) if stores <= 32 else max(5, log2(ceil_div(stores, 4))))
+    y = min(most - x, log2(pieces))
+    z = min(most - x - y, log2(batch))
+    span = min(stores, SHARE)
+    piece_span = min(pieces, max(1 << y, SHARE // max(1, stores)))
+    shares, piece_shares = max(1, ceil_div(stores, max(1, span))), ceil_div(pieces, piece_span)
+    blocks = ceil_div(batch, 1 << z) * shares * piece_shares
+    fill(structure, source=place.address, out=out, pitch=place.pitch, first=first, staged=place.staged)
+    fill(structure, piece_in=piece_in, window_out=window_out, piece_out=piece_out, store_out=store_out)
+    fill(structure, stores=stores, span=span, span_count=shares, load=load, store=store, x=x, y=y, z=z)
+    fill(structure, pieces=pieces, piece_span=piece_span, piece_span_count=piece_shares, blocks=blocks)
+    return blocks
 
 
 class Launcher:
-    """Makes launches for one job. Raises ValueError if windows are too large.
+    """Makes launches for one job, of blocks of at most `threads` threads, a power of two up to 256.
 
-    A block has at most `threads` threads, a power of two up to 256.
+    Raises ValueError if windows are too large.
     """
 
     def __init__(self, job: WindowJob, *, threads: int = THREADS):
         window = job.window
         of_values, of_targets = job.dtype.itemsize, job.targets.dtype.itemsize if job.has_targets else 0
         # A cast makes at most 8 bytes of a number.
-        largest = max(
-            window.length * job.channels * max(8, of_values),
-            window.target_steps * job.target_numbers * max(8, of_targets),
-        )
+        inputs, targets = window.length * job.channels, window.target_steps * job.target_numbers
+        largest = max(inputs * max(8, of_values), targets * max(8, of_targets))
         if largest > LARGEST:
             raise ValueError(
                 f"length={window.length} and horizon={window.horizon} are too large for engine='cupy': one window of "
@@ -85,8 +147,6 @@ class Launcher:
             edges = np.arange(ceil_div(max(1, job.channels), tile) + 1) * tile
             arrays["target_channels"], arrays["target_places"] = chosen[order], order
             arrays["target_tiles"] = np.searchsorted(chosen[order], edges).astype(np.int32)
-            if self.kernel.name != "window_cut":
-                arrays["target_tiles"] = np.array([0, len(chosen)], np.int32)
         offsets, data = {}, b""
         for name, array in arrays.items():
             if array is not None:
@@ -95,32 +155,20 @@ class Launcher:
         return np.frombuffer(data, np.uint8), offsets
 
     def launch(
-        self,
-        step: WindowStep,
-        *,
-        values: Place,
-        futures: Place | None,
-        constants: int,
-        drawn: dict[str, int],
-        outputs: dict[str, int],
+        self, step: WindowStep, places: dict[str, Place], constants: int, drawn: Addresses, outputs: Addresses
     ) -> Launch:
-        """Return the launch that fills `outputs` for a step.
+        """Return the launch that fills `outputs`, given by the names in `Cut`, for a step.
 
-        Args:
-            step: The step, of which the size, the seed and the epoch count.
-            values: The values of the series, or windows of them.
-            futures: The source of the targets: targets or values of the series, or windows of them. None: no targets.
-            constants: Address of `self.constants` on the device.
-            drawn: Addresses of the step's numbers, by their names in `WindowStep`.
-            outputs: Addresses of the arrays that are filled, by their names in `Cut`.
+        The step's numbers are at `drawn`, by their names in `WindowStep`, and `self.constants` are at `constants`.
+        `places` are "values" of the series and, if there are targets, "futures": its targets or values.
         """
-        mask = outputs.get("mask", 0)
+        values, futures, mask = places["values"], places.get("futures"), outputs.get("mask", 0)
         batch = step.batch_size
-        template = self._templates.get(batch)
-        if template is None:
-            template = self._templates[batch] = self._template(batch)
-        grid, block, parameters = template.grid, template.block, template.parameters.copy()
-        p: Any = parameters
+        if batch not in self._templates:
+            self._templates[batch] = self._template(batch)
+        template = self._templates[batch]
+        grid, block = template.grid, template.block
+        p: Any = template.parameters.copy()
         fill(p, start=outputs.get("start", 0), **drawn)
         if self.kernel.name == "window_copy":
             grid += fill_copy(p["moved"], self._moved, values, outputs["inputs"], batch, block)
@@ -137,7 +185,7 @@ class Launcher:
             else:
                 fill(p, targets=outputs["targets"], futures=futures.address, futures_first=first)
                 fill(p, futures_staged=futures.staged, futures_dilation=futures.dilation)
-        return replace(template, parameters=parameters, grid=max(1, grid))
+        return replace(template, parameters=p, grid=max(1, grid))
 
     def _align(self, p: Any, values: Place, inputs: int, mask: int) -> None:
         """Set how many elements `window_map` may read, and both kernels may write, at once."""
@@ -151,11 +199,10 @@ class Launcher:
     def _template(self, batch: int) -> Launch:
         """Return a launch with the parameters that depend on the size of the batch only."""
         job, window = self.job, self.job.window
-        parameters: NDArray[np.void] = np.zeros((), WINDOW)
-        p: Any = parameters
+        p: Any = np.zeros((), WINDOW)
         p["batch"], p["length"], p["channels"] = batch, window.length, job.channels
         if self.kernel.name == "window_copy":
-            return Launch(kernel=self.kernel, parameters=parameters, grid=0, block=self._threads)
+            return Launch(kernel=self.kernel, parameters=p, grid=0, block=self._threads)
         fill(p, jitter=window.jitter, per_sample=PER_SAMPLE[window.per_sample], missing=MISSING[window.missing])
         p["window_out"], p["step_out"], p["channel_out"] = _strides(window.layout, batch, window.length, job.channels)
         shape = self._map if self.kernel.name == "window_map" else self._cut
@@ -176,7 +223,7 @@ class Launcher:
             else:
                 r = int(p["x"] + p["y"])
             p["target_x"] = min(r, log2(inner))
-        return Launch(kernel=self.kernel, parameters=parameters, grid=grid, block=block, shared=shared)
+        return Launch(kernel=self.kernel, parameters=p, grid=grid, block=block, shared=shared)
 
     def _map(self, p: Any, batch: int) -> tuple[int, int, int]:
         """Set the shape of `window_map`; return blocks, threads of a block, and its shared memory."""

@@ -48,8 +48,6 @@ class WindowPool(EnginePool):
     ):
         """
         Args:
-            job: The windows wanted of a series.
-            framework, batch_size, prefetch, threads: As of every pool.
             device, engine: As `choose_for_windows` returned them.
             residency: Where a GPU's engine keeps the series: "auto", "device" or "host".
             windows: The windows of the job, if they are known already.

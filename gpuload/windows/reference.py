@@ -97,16 +97,14 @@ class Cutter:
     """Makes the arrays of a step. Several threads may call it at once."""
 
     def __init__(self, job: WindowJob):
-        window = job.window
-        self.job = job
+        self.job, window = job, job.window
         self._values = gatherer(job.series.values, window.length, window.dilation)
         self._targets = gatherer(job.targets, window.target_steps, window.dilation) if job.has_targets else None
 
     def __call__(self, step: WindowStep) -> Cut:
         job, window, rows = self.job, self.job.window, step.rows
         job.series.check_files()
-        inputs = self._values(rows)
-        targets = None
+        inputs, targets = self._values(rows), None
         if self._targets is not None:
             targets = self._targets(rows + window.target_step * window.dilation)
             if job.target_channels is not None:
@@ -117,9 +115,8 @@ class Cutter:
             with np.errstate(all="ignore"):  # Overflow gives infinity or NaN without a warning, as on a GPU.
                 inputs, targets, extras = self._computed(inputs, targets, step)
         if targets is not None:
-            targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0]
-            if not window.horizon and job.target_channels is not None:
-                targets = targets.reshape(job.targets_shape(len(rows)))
+            shape = job.targets_shape(len(rows))
+            targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0].reshape(shape)
         if "mask" in extras:
             extras["mask"] = self._arranged(extras["mask"], job.item)
         for name in {"mean", "scale"} & extras.keys():
@@ -140,11 +137,10 @@ class Cutter:
         job, window, channels = self.job, self.job.window, self.job.target_channels
         present = ~np.isnan(raw) if job.dtype.kind not in "biu" else np.ones(raw.shape, bool)
         extras = {"mask": present, "start": step.rows.copy()}
-        values, future = raw, None
+        values, future = raw, None if channels is None else targets
         if window.computes:
             values = raw.astype(job.compute_dtype)
-            if channels is not None and targets is not None:
-                future = targets.astype(job.compute_dtype)
+            future = None if future is None else future.astype(job.compute_dtype)
         if window.per_sample is not None:
             values, about, mean, scale = normalized(values, present, window.per_sample == "standardize")
             if future is not None:
@@ -174,8 +170,8 @@ class Cutter:
         if step.positions is not None:
             noise = normal(step.seed, step.epoch, step.positions, window.length * job.channels)
             values = values + np.multiply(noise.reshape(values.shape), window.jitter, dtype=values.dtype)
-        if channels is not None and targets is not None:
-            targets = self._cast(targets if future is None else future)
+        if future is not None:
+            targets = self._cast(future)
         return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}
 
     def _cast(self, values: Array) -> Array:
@@ -207,10 +203,8 @@ class WindowNumpyEngine:
 
     def submit(self, step: WindowStep) -> None:
         self.bytes_read += step.batch_size * self._bytes_of_window
-        if self._pool is None:
-            self._results.append(functools.partial(self._cutter, step))
-        else:
-            self._results.append(self._pool.submit(self._cutter, step).result)
+        cut = functools.partial(self._cutter, step)
+        self._results.append(cut if self._pool is None else self._pool.submit(cut).result)
 
     def result(self, stream: int | None = None) -> Cut:
         return self._results.popleft()()

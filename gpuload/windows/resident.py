@@ -18,13 +18,11 @@ _UPLOAD = 2**26
 
 
 class Resident(NamedTuple):
-    """An array on the device."""
+    """An array on the device: the owner of its memory, the address of row 0, and the bytes from row to row."""
 
     memory: Any
     address: int
-    """Address of row 0."""
     pitch: int
-    """Bytes from row to row."""
 
 
 residents: weakref.WeakKeyDictionary[Series, dict[tuple[str, str], Resident]] = weakref.WeakKeyDictionary()
@@ -39,7 +37,7 @@ def on_device(array: Any) -> bool:
 
 def row_bytes(array: Any) -> int:
     """Return the bytes of a row."""
-    return math.prod(array.shape[1:]) * int(array.dtype.itemsize)
+    return int(math.prod(array.shape[1:]) * array.dtype.itemsize)
 
 
 def make_resident(series: Series, name: str, runtime: Runtime) -> Resident:
