@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,8 +40,7 @@ def codes_header() -> str:
     >>> print(codes_header().splitlines()[1])
     enum { PER_SAMPLE_NONE = 0, PER_SAMPLE_CENTER = 1, PER_SAMPLE_STANDARDIZE = 2 };
     """
-    tables: dict[str, dict[str, int] | dict[str | None, int]]
-    tables = {"BORDER": BORDERS, "PER_SAMPLE": PER_SAMPLE, "MISSING": MISSING}
+    tables: dict[str, dict[Any, int]] = {"BORDER": BORDERS, "PER_SAMPLE": PER_SAMPLE, "MISSING": MISSING}
     lines = []
     for prefix, table in tables.items():
         codes = (f"{prefix}_{str(name).upper()} = {code}" for name, code in table.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 from pathlib import Path
@@ -11,10 +12,6 @@ from gpuload.core.codes import codes_header
 from gpuload.core.device import Device
 
 _INCLUDE = re.compile(r'#include "([^"]+)"')
-_GENERATED = {"codes.h": codes_header}
-"""Functions that return the text of headers that are not files."""
-
-_kernels: dict[tuple[str, str, tuple[str, ...], int], Any] = {}
 _compiling = threading.Lock()
 
 
@@ -26,9 +23,6 @@ def kernel_source(file: str) -> str:
 
     Args:
         file: A path within the folder `kernels`, such as "window.cu".
-
-    Raises:
-        FileNotFoundError: If a file is not there.
     """
     return "\n".join(_assembled(file, set())) + "\n"
 
@@ -49,8 +43,8 @@ def _assembled(file: str, included: set[str]) -> list[str]:
 
 def _text(file: str) -> str:
     """Return the text of one file: generated, beside the package (a checkout), or in the package (a wheel)."""
-    if file in _GENERATED:
-        return _GENERATED[file]()
+    if file == "codes.h":
+        return codes_header()
     package = Path(__file__).parents[1]
     for folder in (package.parent / "kernels", package / "kernels"):
         if (folder / file).is_file():
@@ -73,28 +67,25 @@ def kernel(file: str, name: str, options: tuple[str, ...], device: Device) -> An
         ImportError: If CuPy or NVIDIA's compiler library (NVRTC) is missing.
         RuntimeError: If the source does not compile.
     """
-    key = (file, name, options, int(device.index or 0))
     with _compiling:
-        if key not in _kernels:
-            _kernels[key] = _compiled(file, name, options, device)
-        return _kernels[key]
+        return _compiled(file, name, options, device)
 
 
+@functools.cache
 def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) -> Any:
     try:
         import cupy
     except ImportError:
         raise ImportError("kernels on a GPU need CuPy, which is not installed: pip install 'gpuload[cuda13]'") from None
-    code = kernel_source(file)
     try:
         with cupy.cuda.Device(device.index):
-            function = cupy.RawModule(code=code, options=options).get_function(name)
+            function = cupy.RawModule(code=kernel_source(file), options=options).get_function(name)
             function.kernel  # noqa: B018 - compiles and loads it now
             return function
     except cupy.cuda.compiler.CompileException as error:
-        raise RuntimeError(
-            f"kernels/{file} does not compile for {device} with {' '.join(options)}: {_first_error(str(error))}"
-        ) from error
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "no message")
+        raise RuntimeError(f"kernels/{file} does not compile for {device} with {' '.join(options)}: {first}") from error
     except RuntimeError as error:
         if "nvrtc" not in str(error).lower():
             raise
@@ -102,13 +93,3 @@ def _compiled(file: str, name: str, options: tuple[str, ...], device: Device) ->
             f"kernels on a GPU need NVIDIA's compiler library NVRTC, which CuPy does not find ({error}): "
             "pip install 'gpuload[cuda13]'"
         ) from error
-
-
-def _first_error(log: str) -> str:
-    """Return the line of a compiler's output that tells the first error.
-
-    >>> _first_error("window.cu(3): warning: unused\\nwindow.cu(7): error: no such type\\n1 error detected")
-    'window.cu(7): error: no such type'
-    """
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line), lines[0] if lines else "no message")

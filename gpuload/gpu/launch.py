@@ -18,28 +18,25 @@ LARGEST = 2**31 - 2**16
 
 
 class Kernel(NamedTuple):
-    """A function of a CUDA source."""
+    """A function of a file in the folder `kernels`, and the compiler's options."""
 
     source: str
-    """File in the folder `kernels`."""
     name: str
     options: tuple[str, ...]
-    """Options of the compiler."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One launch of a kernel."""
+    """One launch of a kernel: `grid` blocks of `block` threads, with `shared` bytes of dynamic memory each.
+
+    `parameters` is a structure without axes: the only argument, by value.
+    """
 
     kernel: Kernel
     parameters: NDArray[np.void]
-    """[] structure: the only argument, by value."""
     grid: int
-    """Number of blocks."""
     block: int
-    """Threads of a block."""
     shared: int = 0
-    """Bytes of dynamic shared memory of a block."""
 
 
 def options(**macros: object) -> tuple[str, ...]:
@@ -67,7 +64,7 @@ def fill(structure: Any, **fields: Any) -> None:
 
 
 def log2(number: int) -> int:
-    """Return the logarithm of the least power of two that is at least `number`."""
+    """Return the logarithm, rounded up."""
     return max(0, int(number) - 1).bit_length()
 
 

@@ -14,7 +14,6 @@ from gpuload.gpu.runtime import Runtime
 
 _ALIGNED = 256
 """The parts of a buffer begin at multiples of so many bytes."""
-
 SPARE = 4
 """Buffers that may wait for the GPU to read them. With as many, the host waits for the oldest and makes no new one."""
 
@@ -33,16 +32,14 @@ def laid_out(sizes: Mapping[str, int]) -> tuple[dict[str, int], int]:
 
 
 class Slot:
-    """A buffer on the host and one on the device."""
+    """A buffer on the host and one on the device. `read` happens when the GPU needs neither them nor `keep`."""
 
     def __init__(self, runtime: Runtime, size: int):
         self.size = size
         self.host = runtime.pinned(size)
         self.device = runtime.memory(size)
         self.read = runtime.event()
-        """Happens when the GPU no longer needs the two buffers."""
         self.keep: tuple[Any, ...] = ()
-        """Objects that the GPU needs until then."""
 
     def write(self, offset: int, array: NDArray[Any]) -> None:
         """Copy an array into the buffer on the host."""

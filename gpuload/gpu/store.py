@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gpuload.gpu.launch import THREADS, Kernel, Launch, ceil_div, fields_of, fill, options
+from gpuload.gpu.launch import Kernel, Launch, ceil_div, fields_of, fill, options
 from gpuload.gpu.runtime import Runtime
 from gpuload.gpu.staging import Staging
 
@@ -26,26 +26,16 @@ TRANSFER = np.dtype(fields_of("u8 from to size share", "i4 shares threads"), ali
 """`struct Transfer` of the source."""
 
 
-def transfer(count: int, size: int, sources: int, destinations: int, threads: int = THREADS) -> Launch:
-    """Return the launch that copies images on the device.
-
-    Args:
-        count: Number of images.
-        size: Bytes of an image.
-        sources: Address of the images' addresses, u64 [count].
-        destinations: Address of the addresses of their copies, u64 [count].
-        threads: Threads of a block.
-    """
-    parameters: NDArray[np.void] = np.zeros((), TRANSFER)
-    shares = max(1, ceil_div(size, _SHARE))
-    fill(parameters, **{"from": sources}, to=destinations, size=size, share=_SHARE, shares=shares, threads=threads)
-    return Launch(kernel=_COPY, parameters=parameters, grid=count * shares, block=threads)
-
-
 def _spaced(numbers: Slots, step: int, first: int) -> Addresses:
     """Return the addresses of images by number; `first` is the address of image 0."""
     addresses: Addresses = numbers.astype(np.uint64) * np.uint64(step) + np.uint64(first)
     return addresses
+
+
+def _follow(runtime: Runtime, stream: int | None, event: Any) -> None:
+    """Let later work of the stream wait for an event. None: the runtime's own stream."""
+    if not runtime.happened(event):
+        runtime.follow(runtime.stream() if stream is None else stream, event)
 
 
 def pitch(image_bytes: int) -> int:
@@ -60,10 +50,7 @@ def pitch(image_bytes: int) -> int:
 class DeviceStore:
     """Images that stay on the device, each in a slot of its own. A slot is written once, before it is read.
 
-    Args:
-        count: Number of slots.
-        image_bytes: Bytes of an image. A slot takes `pitch(image_bytes)`.
-        runtime: The device.
+    There are `count` slots. An image has `image_bytes` bytes, and a slot takes `pitch(image_bytes)`.
     """
 
     def __init__(self, count: int, image_bytes: int, runtime: Runtime):
@@ -83,47 +70,39 @@ class DeviceStore:
             raise IndexError(f"slots must be from 0 to {self.count - 1}, not {numbers.min()} to {numbers.max()}")
         return _spaced(numbers, self.pitch, self._memory.pointer)
 
-    def _follow(self, stream: int) -> None:
-        if not self._runtime.happened(self._written):
-            self._runtime.follow(stream, self._written)
-
     def address(self, slots: Slots, stream: int | None = None) -> Addresses:
-        """Return the addresses of images, and let later work of the stream wait for all images that were put.
+        """Return the addresses of images in slots [B], and let later work of the stream wait for all that were put.
 
-        Args:
-            slots: [B] slots of the store.
-            stream: The stream that reads the images. None: the runtime's own.
+        `stream` reads the images. None: the runtime's own.
         """
         addresses = self._addresses(slots)
-        self._follow(self._runtime.stream() if stream is None else stream)
+        _follow(self._runtime, stream, self._written)
         return addresses
 
     def put(self, slots: Slots, addresses: Addresses, keep: tuple[Any, ...] = (), stream: int | None = None) -> None:
-        """Queue copies of images on the device into slots.
+        """Queue copies of images on the device, at addresses [B], into slots [B].
 
         Args:
-            slots: [B] slots of the store.
-            addresses: [B] addresses of the images, `image_bytes` each.
-            keep: The owners of that memory, kept until it is copied.
+            slots, addresses: The slots, and the images of `image_bytes` each.
+            keep: The owners of the images' memory, kept until it is copied.
             stream: The stream that writes the images, and makes the copies. None: the runtime's own.
         """
         runtime, count = self._runtime, len(slots)
         if not count:
             return
         own = runtime.stream() if stream is None else stream
-        tables: dict[str, NDArray[Any]] = {
-            "sources": np.ascontiguousarray(addresses, np.uint64),
-            "destinations": self._addresses(slots),
-        }
-        slot, places, size = self._staging.filled(tables)
+        slot, tables, size = self._staging.filled(
+            {"from": np.ascontiguousarray(addresses, np.uint64), "to": self._addresses(slots)}
+        )
+        parameters: NDArray[np.void] = np.zeros((), TRANSFER)
+        threads, shares = runtime.threads, max(1, ceil_div(self.image_bytes, _SHARE))
+        fill(parameters, **tables, size=self.image_bytes, share=_SHARE, shares=shares, threads=threads)
         try:
             slot.keep = keep
             # One event stands for all copies because copies on one stream wait for earlier copies on others.
-            self._follow(own)
+            _follow(runtime, own, self._written)
             runtime.copy(slot.device.pointer, slot.host, size, own)
-            launch = transfer(
-                count, self.image_bytes, places["sources"], places["destinations"], threads=runtime.threads
-            )
+            launch = Launch(kernel=_COPY, parameters=parameters, grid=count * shares, block=threads)
             runtime.launch(self._kernel, launch, own)
             runtime.record(self._written, own)
         finally:
@@ -160,9 +139,7 @@ class Upload:
     """
 
     def __init__(self, runtime: Runtime, staging: Staging, shape: tuple[int, ...], dtype: np.dtype[Any]):
-        self._runtime = runtime
-        self._shape = shape
-        self._dtype = dtype
+        self._runtime, self._shape, self._dtype = runtime, shape, dtype
         self._size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         self._slot = staging.take(max(1, self._size))
         # Launches that read the memory keep the upload, so no event is needed to tell when they are done.
@@ -186,34 +163,20 @@ class Upload:
     def address(self, stream: int | None = None) -> Addresses:
         """Return the addresses of the images [M] on the device, and let later work of the stream wait for the copy.
 
-        Args:
-            stream: The stream that reads the images. None: the runtime's own.
-
-        Raises:
-            RuntimeError: Before `send`.
+        `stream` reads the images. None: the runtime's own. Raise RuntimeError before `send`.
         """
         if not self._sent:
             raise RuntimeError("images have no address before send(): call it when pixels are written")
-        if not self._runtime.happened(self._slot.read):
-            self._runtime.follow(self._runtime.stream() if stream is None else stream, self._slot.read)
+        _follow(self._runtime, stream, self._slot.read)
         count = self._shape[0]
-        step = self._size // count if count else 0
-        return _spaced(np.arange(count), step, self._slot.device.pointer)
+        return _spaced(np.arange(count), self._size // max(1, count), self._slot.device.pointer)
 
 
 class Uploader:
-    """Brings images from the host to the device ahead of time, through pinned memory.
-
-    Args:
-        shape: (H, W, C) of an image.
-        dtype: NumPy's name of the dtype of its levels.
-        runtime: The device.
-    """
+    """Brings images of `shape` (H, W, C) from the host to the device ahead of time, through pinned memory."""
 
     def __init__(self, shape: tuple[int, int, int], dtype: str, runtime: Runtime):
-        self._shape = shape
-        self._dtype = np.dtype(dtype)
-        self._runtime = runtime
+        self._runtime, self._shape, self._dtype = runtime, shape, np.dtype(dtype)
         self._staging = Staging(runtime)
 
     def begin(self, count: int) -> Upload:

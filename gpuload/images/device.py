@@ -5,7 +5,7 @@ One launch of `kernels/warp.cu` a step does the work; CuPy holds the memory. An 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,22 @@ from numpy.typing import NDArray
 
 from gpuload.core.device import Device
 from gpuload.delivery import Allocator
-from gpuload.gpu.launch import Kernel
 from gpuload.gpu.runtime import CupyRuntime, Runtime
 from gpuload.gpu.staging import Staging
 from gpuload.gpu.store import Addresses
 from gpuload.images.augment import Augment
 from gpuload.images.step import Step
-from gpuload.images.warp import Drawn, Warper, placements
+from gpuload.images.warp import Warper, placements
 
 
 class CupyAugmenter:
     """Warps, recolours, normalizes, casts and lays out batches on a GPU, each with one small copy and one launch.
 
     Args:
-        transform: A transform that `unsupported` of the fast engine lets pass. Decoding, size and crop are ignored.
-        shape: (H, W, C) of an image.
-        source_dtype: Dtype of the images: "uint8" or "float32".
+        transform, shape, source_dtype: As of `Warper`, which checks them.
         device: The GPU.
         allocator: Makes the arrays of batches.
         runtime: Runs copies and launches. None: CuPy on `device`.
-
-    Raises:
-        ValueError: If images are of another dtype or too large.
-        ImportError: If CuPy or NVRTC is missing.
     """
 
     def __init__(
@@ -48,22 +41,15 @@ class CupyAugmenter:
         runtime: Runtime | None = None,
     ):
         self._runtime = runtime = runtime or CupyRuntime(device)
-        self._transform = transform
-        self._device = device
-        self._allocator = allocator
+        self._transform, self._device, self._allocator = transform, device, allocator
         self._warper = Warper(transform, shape, source_dtype, threads=runtime.threads)
+        self._compiled = functools.cache(runtime.kernel)
         # Compiled now, so that a missing compiler is reported at the start.
-        self._kernels: dict[Kernel, Any] = {}
         self._compiled(self._warper.kernel(transform.draws_channel_shift))
         self._staging = Staging(runtime)
 
-    def _compiled(self, kernel: Kernel) -> Any:
-        if kernel not in self._kernels:
-            self._kernels[kernel] = self._runtime.kernel(kernel)
-        return self._kernels[kernel]
-
     def augment(self, addresses: Addresses, step: Step, keep: tuple[Any, ...] = (), stream: int | None = None) -> Any:
-        """Return a batch, [B, H, W, C] or [B, C, H, W] of the transform's dtype, made by the allocator.
+        """Return a batch, [B, H, W, C] or [B, C, H, W] of the transform's dtype.
 
         Args:
             addresses: [B] addresses of the images on the device, each [H, W, C] in one piece. The work that writes the
@@ -76,20 +62,19 @@ class CupyAugmenter:
         if batch != step.batch_size:
             raise ValueError(f"addresses must be as many as the step has samples, {step.batch_size}, not {batch}")
         own = runtime.stream() if stream is None else stream
-        with runtime.allocating(own) if stream is None else contextlib.nullcontext():
+        with runtime.allocating(stream):
             out = self._allocator.empty(self._warper.output_shape(batch), self._transform.dtype, self._device)
         if not batch:
             return out
         arrays: dict[str, NDArray[Any]] = {"images": np.ascontiguousarray(addresses, np.uint64)}
         if step.matrices is not None:
             arrays["placements"] = placements(step.matrices)
-        if step.channel_shift is not None:
-            arrays["shifts"] = step.channel_shift.astype(np.float32)
-        if step.brightness is not None:
-            arrays["factors"] = step.brightness.astype(np.float32)
+        for name, numbers in (("shifts", step.channel_shift), ("factors", step.brightness)):
+            if numbers is not None:
+                arrays[name] = numbers.astype(np.float32)
         slot, places, size = self._staging.filled(arrays)
         try:
-            launch = self._warper.launch(batch, Drawn(**places), self._allocator.pointer(out))
+            launch = self._warper.launch(batch, places, self._allocator.pointer(out))
             slot.keep = keep
             runtime.copy(slot.device.pointer, slot.host, size, own)
             runtime.launch(self._compiled(launch.kernel), launch, own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,20 +50,6 @@ def placements(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     return found.reshape(-1, 6)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Drawn:
-    """Addresses of a step's numbers on the device, [batch] each. 0: the step has none."""
-
-    images: int
-    """u64 addresses of the images' levels."""
-    placements: int = 0
-    """f64 [batch, 6]."""
-    shifts: int = 0
-    """f32 levels added to all channels."""
-    factors: int = 0
-    """f32 factors of brightness."""
-
-
 class Warper:
     """Makes launches for one transform.
 
@@ -84,54 +70,43 @@ class Warper:
             raise ValueError(
                 f"images must have at most {LARGEST} numbers each on a GPU, not {shape}: pass engine='numpy'"
             )
-        self.transform = transform
-        self.shape = shape
-        channels = shape[2]
-        self.planar = transform.layout == "CHW"
-        self.options = options(
-            IN=TYPES[source_dtype],
-            OUT=TYPES[transform.dtype],
-            CHANNELS=channels if channels in _UNROLLED else 0,
-        )
-        self._threads = threads
+        self._transform, self._shape, self._threads = transform, shape, threads
+        self._planar = transform.layout == "CHW"
+        channels = shape[2] if shape[2] in _UNROLLED else 0
+        self.options = options(IN=TYPES[source_dtype], OUT=TYPES[transform.dtype], CHANNELS=channels)
         self._templates = {name: self._template(name) for name in ("warp_pixels", "warp_images")}
 
     def kernel(self, shifts: bool) -> Kernel:
         """Return the kernel for steps that shift channels, or do not."""
-        whole = shifts or self.transform.per_sample is not None
+        whole = shifts or self._transform.per_sample is not None
         return self._templates["warp_images" if whole else "warp_pixels"].kernel
 
     def output_shape(self, batch: int) -> tuple[int, int, int, int]:
         """Return the shape of a batch: (B, H, W, C) or (B, C, H, W)."""
-        height, width, channels = self.shape
-        return (batch, channels, height, width) if self.planar else (batch, height, width, channels)
+        height, width, channels = self._shape
+        return (batch, channels, height, width) if self._planar else (batch, height, width, channels)
 
-    def launch(self, batch: int, drawn: Drawn, out: int) -> Launch:
+    def launch(self, batch: int, drawn: dict[str, int], out: int) -> Launch:
         """Return the launch that fills an array of shape `output_shape(batch)`.
 
         Args:
             batch: Number of images.
-            drawn: Addresses of the step's numbers.
+            drawn: Addresses on the device, [batch] each: u64 "images", the addresses of their levels; where the step
+                has them, f64 "placements" [batch, 6], f32 "shifts" added to all channels, f32 "factors" of brightness.
             out: Address of the array.
         """
-        template = self._templates[self.kernel(bool(drawn.shifts)).name]
+        template = self._templates[self.kernel("shifts" in drawn).name]
         parameters = template.parameters.copy()
-        fill(parameters, batch=batch, out=out, **vars(drawn))
-        return Launch(
-            kernel=template.kernel,
-            parameters=parameters,
-            grid=batch * template.grid,
-            block=template.block,
-            shared=template.shared,
-        )
+        fill(parameters, batch=batch, out=out, **drawn)
+        return replace(template, parameters=parameters, grid=batch * template.grid)
 
     def _template(self, name: str) -> Launch:
         """Return a launch for one image, with the parameters that no step changes."""
-        transform = self.transform
-        height, width, channels = self.shape
+        transform = self._transform
+        height, width, channels = self._shape
         parameters: NDArray[np.void] = np.zeros((), WARP)
         p: Any = parameters
-        p["height"], p["width"], p["channels"] = self.shape
+        p["height"], p["width"], p["channels"] = self._shape
         p["order"] = transform.warp_order if transform.warps else min(transform.warp_order, 1)
         p["border"], p["fill"] = BORDERS[transform.fill_mode], transform.fill_value
         p["rescale"], p["per_sample"] = transform.rescale or 0, PER_SAMPLE[transform.per_sample]
@@ -139,9 +114,9 @@ class Warper:
             value = getattr(transform, field)
             p[flag] = value is not None
             p[field] = 1 if value is None else _of_channels(field, value, channels)
-        p["planar"] = self.planar
+        p["planar"] = self._planar
         # Neighbouring threads write single channels and planes side by side anyway.
-        p["staged"] = staged = not self.planar and channels > 1
+        p["staged"] = staged = not self._planar and channels > 1
         whole = name == "warp_images"
         most = log2(2 * self._threads if whole else self._threads)
         size = channels * itemsize(transform.dtype)
@@ -171,27 +146,19 @@ def _of_channels(name: str, value: Any, channels: int) -> NDArray[np.float32]:
 def _tiled(height: int, width: int, most: int, largest: int) -> tuple[int, int, int, int]:
     """Return the shape of blocks and tiles that leaves the fewest threads without a pixel.
 
-    Args:
-        height: Of the image.
-        width: Of the image.
-        most: Logarithm of the threads of a block, at most.
-        largest: Pixels of a tile, at most.
-
-    Returns:
-        Logarithms of a block's threads along a row and over rows, and the rows and columns of a tile.
+    A block has at most 2**`most` threads, and a tile at most `largest` pixels. Returns the logarithms of a block's
+    threads along a row and over rows, and the rows and columns of a tile.
     """
     if width > largest:
         columns = min(width, max(1 << most, largest >> most << most) if largest >> most else largest)
         return min(most, log2(columns)), 0, 1, columns
     limit = min(height, largest // width)
-    best = None
+    shapes = []
     for x in range(min(most, log2(width)) + 1):
         y = min(most - x, log2(limit))
         rows = min(limit, max(1, limit >> y) << y, max(1 << y, ceil_div(_PIXELS << (x + y), width) >> y << y))
         passes = ceil_div(rows, 1 << y) * ceil_div(width, 1 << x)
         # Among equally good shapes, the one nearest to rows of 32 threads. Blocks of few threads count as bad.
         good = (rows * width / (passes << most), -abs(x - log2(_ROW_OF_THREADS)))
-        if best is None or good > best[0]:
-            best = good, (x, y, rows, width)
-    assert best is not None
-    return best[1]
+        shapes.append((good, (x, y, rows, width)))
+    return max(shapes, key=lambda shape: shape[0])[1]

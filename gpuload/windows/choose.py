@@ -8,29 +8,23 @@ from gpuload.sources import Series
 
 ENGINES = ("auto", "cupy", "numpy")
 RESIDENCIES = ("auto", "device", "host")
+# Next steps for engines that people try here.
 OTHER_ENGINES = {
     "dali": "DALI decodes images, a Series needs no decoder; leave engine out",
     "cuda": "pass engine='cupy'",
     "gpu": "pass engine='cupy'",
     "cpu": "pass engine='numpy'",
 }
-"""Next steps for engines that people try here."""
 
 
 def choose_for_windows(series: Series, device: str, engine: str, residency: str) -> tuple[Device, str]:
     """Return the device and the engine, "cupy" on a GPU or "numpy" on the CPU, and log them once.
 
-    "auto" takes the GPU that holds the values, or the first GPU, if CuPy is installed; otherwise the CPU. A device or
-    an engine that is named is taken.
-
-    Raises:
-        ValueError: an argument has no such value, or the arguments contradict each other or the place of the values.
-        ImportError: CuPy is needed and not installed.
-        RuntimeError: the named CUDA device does not exist.
+    "auto" takes the GPU that holds the values, or the first GPU, if CuPy is installed; otherwise the CPU. Raise
+    ValueError if the arguments contradict each other or the place of the values.
     """
     if engine not in ENGINES:
-        step = OTHER_ENGINES.get(str(engine))
-        hint = "" if step is None else f": {step}"
+        hint = f": {OTHER_ENGINES[engine]}" if str(engine) in OTHER_ENGINES else ""
         raise ValueError(f"engine must be one of {', '.join(ENGINES)} for windows, not {engine!r}{hint}")
     if residency not in RESIDENCIES:
         raise ValueError(f"residency must be one of {', '.join(RESIDENCIES)}, not {residency!r}")
@@ -54,8 +48,7 @@ def choose_for_windows(series: Series, device: str, engine: str, residency: str)
     if engine == "cupy" and place == CPU:
         raise ValueError("engine='cupy' needs a GPU, but windows are cut on cpu: pass device='cuda', or engine='numpy'")
     reason = "" if place == CPU or has_cupy else ", since CuPy is not installed"
-    if reason:
-        place = CPU
+    place = CPU if reason else place
     if place == CPU and residency == "device":
         raise ValueError("residency='device' keeps the series on a GPU, but windows are cut on cpu: leave it out")
     available.announce(f"windows on {place} with {'NumPy' if place == CPU else 'CuPy'}{reason}")

@@ -2,75 +2,73 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpuload.core.device import Device
 from gpuload.delivery import Allocator
 from gpuload.gpu.runtime import Bytes, CupyRuntime, Runtime
 from gpuload.gpu.staging import Slot, Staging, laid_out
-from gpuload.windows.copies import Place
 from gpuload.windows.job import Cut, WindowJob
-from gpuload.windows.launch import Drawn, Launcher, Outputs
+from gpuload.windows.launch import Launcher, Place
 from gpuload.windows.reference import gatherer
-from gpuload.windows.resident import make_resident, missing_bytes, on_device, row_bytes
+from gpuload.windows.resident import Resident, make_resident, missing_bytes, on_device, row_bytes
 from gpuload.windows.step import Rows, WindowStep
 
 _PIECE = 2**18
 """Bytes gathered at once, so that the second copy of a piece reads the processor's cache."""
-_DRAWN = [field.name for field in fields(Drawn)]
-_OUTPUTS = [field.name for field in fields(Outputs)]
+_DRAWN = ("rows", "pace", "factors", "positions")
 
 
-def _gather_into(array: NDArray[Any], length: int, dilation: int) -> Callable[[Rows, Bytes], None]:
-    """Return a function that copies windows, given by their first rows [B], into memory of their size."""
-    gather, window = gatherer(array, length, dilation), length * row_bytes(array)
-    together = max(1, _PIECE // max(1, window))
+class _Part(NamedTuple):
+    """Values or targets of the series, and the steps of each window that are read."""
 
-    def copy(rows: Rows, out: Bytes) -> None:
-        for first in range(0, len(rows), together):
-            part = gather(rows[first : first + together])
-            out[first * window : (first + len(part)) * window] = part.reshape(-1).view(np.uint8)
+    name: str
+    array: Any
+    steps: int
+    first: int
+    """Rows from the first row of a window to its first step that is read."""
 
-    return copy
+    @property
+    def window_bytes(self) -> int:
+        return self.steps * row_bytes(self.array)
+
+    def gather(self, dilation: int) -> Callable[[Rows, Bytes], None]:
+        """Return a function that copies the part of windows, given by their first rows [B], into memory."""
+        gather, size = gatherer(self.array, self.steps, dilation), self.window_bytes
+        together = max(1, _PIECE // max(1, size))
+
+        def copy(rows: Rows, out: Bytes) -> None:
+            for start in range(0, len(rows), together):
+                part = gather(rows[start : start + together] + self.first)
+                out[start * size : (start + len(part)) * size] = part.reshape(-1).view(np.uint8)
+
+        return copy
 
 
 @dataclass
 class _Pending:
-    """A submitted step."""
+    """A submitted step, and the offsets of its arrays in the first `size` bytes of the slot."""
 
     step: WindowStep
     slot: Slot
     offsets: dict[str, int]
-    """Offsets of the step's arrays in the slot, by name; "values" and "futures" are gathered windows."""
     size: int
-    """Bytes of them all."""
     gathered: Future[None] | None = None
 
 
 class WindowCupyEngine:
-    """Cuts steps on a GPU, each with one copy to the device and one launch.
+    """Cuts steps on a GPU, each with one copy to the device and one launch, into arrays of the allocator.
 
     Args:
-        job: The job.
-        device: The GPU.
-        allocator: Makes the arrays of batches.
-        residency: Memory that holds the series: "device"; or "host", from where threads gather windows ahead of time.
-            "auto": the device, if the series takes at most half of its free memory.
-        threads: Threads that gather.
+        residency: Memory that holds the series: "device"; or "host", from where `threads` threads gather windows ahead
+            of time. "auto": the device, if the series takes at most half of its free memory.
         runtime: Runs copies and launches. None: CuPy on `device`.
-
-    Raises:
-        ValueError: If targets have a dtype that no GPU has, if windows are too large, or if the series lies on a GPU
-            and `residency` is "host".
-        ImportError: If CuPy or NVRTC is missing.
     """
 
     alive = True
@@ -87,39 +85,35 @@ class WindowCupyEngine:
     ):
         _check(job, residency)
         self.bytes_read = 0
-        self._job = job
-        self._device = device
-        self._allocator = allocator
+        self._job, self._device, self._allocator = job, device, allocator
         self._runtime = runtime = runtime or CupyRuntime(device)
         self._launcher = Launcher(job, threads=runtime.threads)
         self._kernel = runtime.kernel(self._launcher.kernel)
-        self._constants = runtime.memory(max(1, len(self._launcher.constants.buffer)))
-        if len(self._launcher.constants.buffer):
-            runtime.upload(self._constants.pointer, self._launcher.constants.buffer)
-        self._source = None if not job.has_targets else "targets" if job.target_channels is None else "values"
-        self.residency = self._settled(residency)
-        """Memory that holds the series: "device" or "host"."""
-        self._values = self._futures = None
+        constants = self._launcher.constants
+        self._constants = runtime.memory(max(1, len(constants)))
+        if len(constants):
+            runtime.upload(self._constants.pointer, constants)
+        series, window = job.series, job.window
+        self._parts = {"values": _Part("values", series.values, window.length, 0)}
+        if job.target_source:
+            first = window.target_step * window.dilation
+            self._parts["futures"] = _Part(job.target_source, job.targets, window.target_steps, first)
+        if residency == "auto":
+            parts = self._parts.values()
+            missing = missing_bytes(series, {part.name for part in parts}, runtime)
+            fits = missing <= runtime.free_bytes() // 2 or any(on_device(part.array) for part in parts)
+            residency = "device" if fits else "host"
+        self.residency = residency
+        self._held: dict[str, Resident] = {}
+        self._gathers: dict[str, Callable[[Rows, Bytes], None]] = {}
         self._pool: ThreadPoolExecutor | None = None
         if self.residency == "device":
-            self._values = make_resident(job.series, "values", runtime)
-            self._futures = None if self._source is None else make_resident(job.series, self._source, runtime)
+            self._held = {key: make_resident(series, part.name, runtime) for key, part in self._parts.items()}
         else:
-            window = job.window
-            self._gather_values = _gather_into(job.series.values, window.length, window.dilation)
-            if self._source is not None:
-                array = getattr(job.series, self._source)
-                self._gather_futures = _gather_into(array, window.target_steps, window.dilation)
+            self._gathers = {key: part.gather(window.dilation) for key, part in self._parts.items()}
             self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
         self._pending: deque[_Pending] = deque()
         self._staging = Staging(runtime)
-
-    def _settled(self, residency: str) -> Literal["device", "host"]:
-        if residency != "auto":
-            return "device" if residency == "device" else "host"
-        series, names = self._job.series, {"values", self._source or "values"}
-        fits = missing_bytes(series, names, self._runtime) <= self._runtime.free_bytes() // 2
-        return "device" if fits or any(on_device(getattr(series, name)) for name in names) else "host"
 
     @property
     def pending(self) -> int:
@@ -127,31 +121,20 @@ class WindowCupyEngine:
 
     def submit(self, step: WindowStep) -> None:
         self.bytes_read += step.batch_size * self._job.bytes_of_window
-        offsets, size = laid_out(self._sizes(step))
+        drawn = {name: getattr(step, name) for name in _DRAWN}
+        sizes = {name: numbers.nbytes for name, numbers in drawn.items() if numbers is not None}
+        sizes |= {key: step.batch_size * self._parts[key].window_bytes for key in self._gathers}
+        offsets, size = laid_out(sizes)
         pending = _Pending(step, self._staging.take(size), offsets, size)
         if self._pool is not None:
             pending.gathered = self._pool.submit(self._gather, pending)
         self._pending.append(pending)
 
-    def _sizes(self, step: WindowStep) -> dict[str, int]:
-        """Return the bytes of the step's arrays, by name."""
-        drawn = {name: getattr(step, name) for name in _DRAWN}
-        sizes = {name: numbers.nbytes for name, numbers in drawn.items() if numbers is not None}
-        if self._pool is not None:
-            window, series = self._job.window, self._job.series
-            sizes["values"] = step.batch_size * window.length * row_bytes(series.values)
-            if self._source is not None:
-                sizes["futures"] = step.batch_size * window.target_steps * row_bytes(getattr(series, self._source))
-        return sizes
-
     def _gather(self, pending: _Pending) -> None:
-        job, slot, rows = self._job, pending.slot, pending.step.rows
-        job.series.check_files()
-        self._runtime.wait(slot.read)
-        self._gather_values(rows, slot.host.array[pending.offsets["values"] :])
-        if self._source is not None:
-            rows = rows + job.window.target_step * job.window.dilation
-            self._gather_futures(rows, slot.host.array[pending.offsets["futures"] :])
+        self._job.series.check_files()
+        self._runtime.wait(pending.slot.read)
+        for key, gather in self._gathers.items():
+            gather(pending.step.rows, pending.slot.host.array[pending.offsets[key] :])
 
     def result(self, stream: int | None = None) -> Cut:
         pending = self._pending.popleft()
@@ -170,60 +153,38 @@ class WindowCupyEngine:
         for name in drawn:
             slot.write(offsets[name], getattr(step, name))
         own = runtime.stream() if stream is None else stream
-        with runtime.allocating(own) if stream is None else contextlib.nullcontext():
-            cut = self._empty(step.batch_size)
-        values, futures = self._places(offsets, base)
-        arrays = {name: getattr(cut, name) for name in _OUTPUTS if getattr(cut, name) is not None}
+        with runtime.allocating(stream):
+            arrays = self._empty(step.batch_size)
         launch = self._launcher.launch(
             step,
-            values=values,
-            futures=futures,
-            constants=self._constants.pointer,
-            drawn=Drawn(**{name: base + offsets[name] for name in drawn}),
-            outputs=Outputs(**{name: self._allocator.pointer(array) for name, array in arrays.items()}),
+            {key: self._place(key, part, base, offsets) for key, part in self._parts.items()},
+            self._constants.pointer,
+            {name: base + offsets[name] for name in drawn},
+            {name: self._allocator.pointer(array) for name, array in arrays.items()},
         )
         runtime.copy(base, slot.host, pending.size, own)
         runtime.launch(self._kernel, launch, own)
         runtime.record(slot.read, own)
         if stream is None:
             runtime.finish(own)
-        return cut
+        return Cut(**arrays)
 
-    def _places(self, offsets: dict[str, int], base: int) -> tuple[Place, Place | None]:
-        """Return the rows of values, and those of targets."""
-        job, window = self._job, self._job.window
-        if self._values is not None:
-            values = Place(address=self._values.address, pitch=self._values.pitch, dilation=window.dilation)
-            if self._futures is None:
-                return values, None
-            return values, Place(address=self._futures.address, pitch=self._futures.pitch, dilation=window.dilation)
-        row = row_bytes(job.series.values)
-        values = Place(address=base + offsets["values"], pitch=row, dilation=1, staged=window.length)
-        if self._source is None:
-            return values, None
-        row = row_bytes(getattr(job.series, self._source))
-        return values, Place(address=base + offsets["futures"], pitch=row, dilation=1, staged=window.target_steps)
+    def _place(self, key: str, part: _Part, base: int, offsets: dict[str, int]) -> Place:
+        if key in self._held:
+            return Place(self._held[key].address, self._held[key].pitch, self._job.window.dilation)
+        return Place(base + offsets[key], row_bytes(part.array), 1, staged=part.steps)
 
-    def _empty(self, batch: int) -> Cut:
-        """Return new arrays for a step."""
-        job, window = self._job, self._job.window
-
-        def empty(shape: tuple[int, ...], dtype: str) -> Any:
-            return self._allocator.empty(shape, dtype, self._device)
-
-        inputs = job.arranged(batch, window.length, job.item)
-        targets = None
+    def _empty(self, batch: int) -> dict[str, Any]:
+        """Return new arrays for a step, by their names in `Cut`."""
+        job, channels = self._job, (batch, *self._job.item)
+        inputs = job.arranged(batch, job.window.length, job.item)
+        shapes = {"inputs": (inputs, job.out_dtype)}
         if job.has_targets:
-            raw = job.series.targets if job.target_channels is None else None
-            targets = empty(job.targets_shape(batch), job.out_dtype if raw is None else raw.dtype.name)
-        return Cut(
-            inputs=empty(inputs, job.out_dtype),
-            targets=targets,
-            mask=empty(inputs, "bool") if job.wants("mask") else None,
-            mean=empty((batch, *job.item), "float32") if job.wants("mean") else None,
-            scale=empty((batch, *job.item), "float32") if job.wants("scale") else None,
-            start=empty((batch,), "int64") if job.wants("start") else None,
-        )
+            shapes["targets"] = (job.targets_shape(batch), job.target_dtype)
+        extras = {"mask": (inputs, "bool"), "mean": (channels, "float32"), "scale": (channels, "float32")}
+        extras["start"] = ((batch,), "int64")
+        shapes |= {name: extras[name] for name in job.window.extras}
+        return {name: self._allocator.empty(shape, dtype, self._device) for name, (shape, dtype) in shapes.items()}
 
     def discard(self) -> None:
         while self._pending:
@@ -241,15 +202,15 @@ class WindowCupyEngine:
 
 
 def _check(job: WindowJob, residency: str) -> None:
-    series = job.series
-    if residency == "host":
-        for name in ("values", "targets"):
-            if getattr(series, name) is not None and on_device(getattr(series, name)):
-                raise ValueError(
-                    f"residency='host' is for a series on the host, but its {name} lie on a GPU: leave residency out"
-                )
-    if job.target_channels is None and series.targets is not None:
-        dtype = series.targets.dtype
+    """Raise ValueError if the series' arrays are in the wrong place, or targets of a dtype that no GPU has."""
+    for name in ("values", "targets") if residency == "host" else ():
+        array = getattr(job.series, name)
+        if array is not None and on_device(array):
+            raise ValueError(
+                f"residency='host' is for a series on the host, but its {name} lie on a GPU: leave residency out"
+            )
+    if job.target_source == "targets":
+        dtype = job.targets.dtype
         if (dtype.kind not in "biufc" and dtype.name != "bfloat16") or dtype.itemsize > 16:
             raise ValueError(
                 f"targets must be numbers of at most 16 bytes for engine='cupy', but those of the series are {dtype}: "

@@ -27,13 +27,10 @@ class Windows:
         """
         Args:
             window: Length, spacing and targets of the windows.
-            segments: [M, 2] rows (start, stop) of the stretches.
+            segments: [M, 2] rows (start, stop) of the stretches. Raises ValueError if none is long enough for a window.
             bounds: [S + 1] rows where series begin, and the end of the last one, to which `start_index` and
                 `end_index` refer. Default None: one series.
             has_targets: Whether a window needs the rows of its targets as well.
-
-        Raises:
-            ValueError: no stretch is long enough for a window.
         """
         self.window = window
         last = window.length - 1
@@ -41,8 +38,7 @@ class Windows:
             last = max(last, window.target_step + window.target_steps - 1)
         self.extent = last * window.dilation + 1
         """Number of rows from the first to the last that a window reads."""
-        if bounds is None:
-            bounds = np.array([0, segments[-1, 1]])
+        bounds = np.array([0, segments[-1, 1]]) if bounds is None else bounds
         starts, stops = _clipped(segments, bounds, window)
         # A stride or extent larger than the series acts like its length, and may not fit int64.
         rows = int(bounds[-1])
@@ -72,11 +68,8 @@ class Windows:
         """Return the first row [B] of each of these windows [B]."""
         if self._listed is not None:
             return self._listed[indices]
-        if len(self._ends) == 1:
-            origin, stride = int(self._origins[0]), self._stride
-            rows = indices if stride == 1 else indices * stride
-            return rows + origin if origin else rows
-        origins: Rows = self._origins[np.searchsorted(self._ends, indices, side="right")]
+        stretches = 0 if len(self._ends) == 1 else np.searchsorted(self._ends, indices, side="right")
+        origins: Rows = self._origins[stretches]
         return origins + indices * self._stride
 
     def keep(self, wanted: NDArray[np.bool_]) -> None:
@@ -93,10 +86,9 @@ class Windows:
 
         The draws of a window depend only on (seed, epoch, its position).
         """
-        window, rows = self.window, self.rows(indices)
+        window, rows, count = self.window, self.rows(indices), len(indices)
         if not (window.draws_time or window.draws_scaling or window.jitter):
             return WindowStep(indices=indices, rows=rows)
-        count = len(indices)
         reverse, zoom, scaling, _ = uniforms(seed, epoch, first, count, _UNIFORMS).T
         pace = factors = None
         if window.draws_time:
@@ -105,14 +97,9 @@ class Windows:
         if window.draws_scaling:
             low, high = window.scaling_range
             factors = (low + (high - low) * scaling).astype(np.float32)
+        positions = np.arange(first, first + count) if window.jitter else None
         return WindowStep(
-            indices=indices,
-            rows=rows,
-            pace=pace,
-            factors=factors,
-            seed=seed,
-            epoch=epoch,
-            positions=np.arange(first, first + count) if window.jitter else None,
+            indices=indices, rows=rows, pace=pace, factors=factors, seed=seed, epoch=epoch, positions=positions
         )
 
 

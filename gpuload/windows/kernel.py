@@ -8,6 +8,7 @@ from gpuload.core.codes import TYPES
 from gpuload.gpu.launch import Kernel, fields_of, options
 from gpuload.windows.job import WindowJob
 
+# The structures `Copy` and `Window` of the sources.
 COPY = np.dtype(
     fields_of(
         "u8 source out",
@@ -17,7 +18,6 @@ COPY = np.dtype(
     ),
     align=True,
 )
-"""`struct Copy` of the source."""
 
 WINDOW = np.dtype(
     [
@@ -44,7 +44,6 @@ WINDOW = np.dtype(
     ],
     align=True,
 )
-"""`struct Window` of the source."""
 
 
 def kernel_of(job: WindowJob) -> Kernel:
@@ -75,10 +74,8 @@ def compute_dtype(job: WindowJob) -> np.dtype[np.generic]:
 
 def copies_targets(job: WindowJob) -> bool:
     """Return whether targets are whole rows, bit by bit."""
-    if not job.has_targets:
-        return False
     chosen = job.target_channels
-    return chosen is None or (job.plain and np.array_equal(chosen, np.arange(job.channels)))
+    return job.has_targets if chosen is None else job.plain and np.array_equal(chosen, np.arange(job.channels))
 
 
 def time_last(job: WindowJob) -> bool:

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpuload")
 
 PIECE_BYTES = 2**21
-"""Bytes of a piece. Small batches are cut together, since a call costs time. A batch keeps the piece that it is part
-of."""
+"""Bytes of a step, about. Small batches are cut together, since a call costs time; each keeps the memory of all."""
 
 
 class WindowPool(EnginePool):
@@ -49,10 +48,7 @@ class WindowPool(EnginePool):
     ):
         """
         Args:
-            job: The windows wanted of a series.
-            framework: The framework whose arrays are delivered.
             device, engine: As `choose_for_windows` returned them.
-            batch_size, prefetch, threads: As of every pool.
             residency: Where a GPU's engine keeps the series: "auto", "device" or "host".
             windows: The windows of the job, if they are known already.
             shuffled: Whether windows are asked for in another order than that of their rows.
@@ -83,13 +79,9 @@ class WindowPool(EnginePool):
         residency: str = "auto",
         **options: Any,
     ) -> Self:
-        """Return a pool with the device and engine of these names.
+        """Return a pool with the device and engine of these names, as of `gpuload.Loader`.
 
-        Args:
-            series, window: What is cut.
-            device, engine, residency: As of `gpuload.Loader`.
-            framework: Called with the device that was chosen; returns the framework whose arrays are delivered.
-            options: The further arguments of the pool.
+        `framework` takes the chosen device and returns the framework; `options` are further arguments of the pool.
         """
         job = WindowJob(series, window)
         place, engine = choose_for_windows(series, device, engine, residency)
@@ -100,16 +92,13 @@ class WindowPool(EnginePool):
 
     def _check_dtypes(self) -> None:
         """Raise ValueError if the framework has no arrays of some dtype."""
-        check, targets = self.framework.check_dtype, self.source.targets
+        check = self.framework.check_dtype
         check("values", self.job.out_dtype, "pass Window(dtype='float32')")
-        if targets is not None and self.job.target_channels is None:
-            numbers = targets.dtype.kind in "biufc"
-            instead = (
-                "targets.astype('float32'), or 'int32'"
-                if numbers
-                else "number them with np.unique(targets, return_inverse=True)[1]"
-            )
-            check("targets", targets.dtype.name, instead)
+        if self.job.target_source == "targets":
+            instead = "targets.astype('float32'), or 'int32'"
+            if self.job.targets.dtype.kind not in "biufc":
+                instead = "number them with np.unique(targets, return_inverse=True)[1]"
+            check("targets", self.job.target_dtype, instead)
         if self.job.wants("start") and len(self.source.values) >= 2**31:
             check("starts of windows", "int64", "leave the extra 'start' out")
 
@@ -121,26 +110,20 @@ class WindowPool(EnginePool):
             return WindowNumpyEngine(self.job, threads=threads)
         from gpuload.windows.device import WindowCupyEngine
 
+        allocator = self.framework.allocator or delivery.CUPY_ALLOCATOR
         return WindowCupyEngine(
-            self.job,
-            device=self.device,
-            allocator=self.framework.allocator or delivery.CUPY_ALLOCATOR,
-            residency=self.residency,
-            threads=threads,
+            self.job, device=self.device, allocator=allocator, residency=self.residency, threads=threads
         )
 
     def delivered(self, cut: Cut, batch_size: int | None = None) -> list[Any]:
-        """Return the batches of a cut: inputs, or a tuple of inputs, targets and a dict of extras, as far as they
-        exist.
+        """Return the batches of a cut, of `batch_size` windows or the pool's number.
 
-        Args:
-            cut: Arrays of one or several batches.
-            batch_size: Windows in a batch. None: the pool's.
+        A batch is inputs, or a tuple of inputs, targets and a dict of extras, as far as they exist.
         """
         size = batch_size or self.batch_size
         parts = [self._pieces(cut.inputs, size, self.job.out_dtype)]
         if cut.targets is not None:
-            of_values = self.job.target_channels is not None
+            of_values = self.job.target_source == "values"
             parts.append(self._pieces(cut.targets, size, self.job.out_dtype if of_values else None))
         if names := self.job.window.extras:
             columns = zip(*(self._pieces(getattr(cut, name), size) for name in names), strict=True)
@@ -170,11 +153,9 @@ def windows_of(job: WindowJob) -> Windows:
     series, window = job.series, job.window
     windows = Windows(window, series.segments, bounds=series.bounds, has_targets=job.has_targets)
     if windows.too_short:
+        found = windows.too_short, len(series.segments), windows.extent
         log.warning(
-            "%d of %d series or segments are shorter than the %d rows that a window takes, and have no window",
-            windows.too_short,
-            len(series.segments),
-            windows.extent,
+            "%d of %d series or segments are shorter than the %d rows that a window takes, and have no window", *found
         )
     if window.missing == "omit":
         windows.keep(complete(job, windows))

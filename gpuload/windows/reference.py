@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,24 +16,10 @@ from numpy.typing import NDArray
 from gpuload.core.codes import EPSILON
 from gpuload.core.memory import aligned
 from gpuload.plan.noise import normal
-from gpuload.windows.job import AXES, Cut, WindowJob
+from gpuload.windows.job import Cut, WindowJob
 from gpuload.windows.step import Floats, Rows, WindowStep
 
 Array = NDArray[Any]
-
-
-class _Pieces:
-    """View of an array's memory as elements of `size` bytes, which may overlap, for `np.asarray`. Copies nothing."""
-
-    def __init__(self, array: Array, shape: tuple[int, ...], strides: tuple[int, ...], size: int):
-        self.array = array  # Keeps the memory alive.
-        self.__array_interface__ = {
-            "version": 3,
-            "data": (array.__array_interface__["data"][0], True),
-            "shape": shape,
-            "strides": strides,
-            "typestr": f"|V{size}",
-        }
 
 
 def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array]:
@@ -42,7 +29,7 @@ def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array
     layout allows, a window or a row: NumPy copies a few large elements faster than many small ones.
     """
     item, pitch, dtype = array.shape[1:], array.strides[0], array.dtype
-    starts, size = len(array) - (length - 1) * dilation, int(np.prod(item, dtype=np.int64)) * dtype.itemsize
+    starts, size = len(array) - (length - 1) * dilation, math.prod(item) * dtype.itemsize
     if dtype.hasobject:  # Python counts references to objects, so their bytes cannot be copied.
         steps = np.arange(length) * dilation
         return lambda rows: array[rows[:, np.newaxis] + steps]
@@ -51,11 +38,13 @@ def gatherer(array: Array, length: int, dilation: int) -> Callable[[Rows], Array
     if length == 1 and contiguous:
         return lambda rows: array.take(rows, 0)[:, np.newaxis].astype(native, copy=False)
     if array[:1].flags.c_contiguous and 0 < length * size < 2**31:
-        view: Array
-        if dilation == 1 and contiguous:
-            view = np.asarray(_Pieces(array, (starts,), (pitch,), length * size))
-        else:
-            view = np.asarray(_Pieces(array, (starts, length), (pitch, dilation * pitch), size))
+        whole = dilation == 1 and contiguous
+        element = array[: length if whole else 1].reshape(-1)
+        view = as_strided(
+            element.view(f"V{element.nbytes}"),
+            (starts,) if whole else (starts, length),
+            (pitch,) if whole else (pitch, dilation * pitch),
+        )
         shape = (-1, length, *item)
         return lambda rows: view[rows].view(dtype).reshape(shape).astype(native, copy=False)
     strided = as_strided(array, (starts, length, *item), (pitch, dilation * pitch, *array.strides[1:]))
@@ -71,9 +60,7 @@ def normalized(values: Array, present: Array, standardize: bool) -> tuple[Array,
     """Normalize each window [L, C] of `values` by its own numbers.
 
     A value of the window is subtracted before its mean, so that small changes on a high level keep their digits.
-
-    Returns:
-        The values [B, L, C], and [B, 1, C] each: the value subtracted first, the mean of the rest, the scale.
+    Returns the values [B, L, C], and [B, 1, C] each: the value subtracted first, the mean of the rest, the scale.
     """
     first = present.argmax(axis=1)[:, np.newaxis]
     about = np.take_along_axis(values, first, axis=1)
@@ -110,20 +97,14 @@ class Cutter:
     """Makes the arrays of a step. Several threads may call it at once."""
 
     def __init__(self, job: WindowJob):
-        window, series = job.window, job.series
-        self.job = job
-        self._values = gatherer(series.values, window.length, window.dilation)
-        self._targets: Callable[[Rows], Array] | None = None
-        if job.has_targets:
-            source = series.targets if job.target_channels is None else series.values
-            assert source is not None
-            self._targets = gatherer(source, window.target_steps, window.dilation)
+        self.job, window = job, job.window
+        self._values = gatherer(job.series.values, window.length, window.dilation)
+        self._targets = gatherer(job.targets, window.target_steps, window.dilation) if job.has_targets else None
 
     def __call__(self, step: WindowStep) -> Cut:
         job, window, rows = self.job, self.job.window, step.rows
         job.series.check_files()
-        inputs = self._values(rows)
-        targets = None
+        inputs, targets = self._values(rows), None
         if self._targets is not None:
             targets = self._targets(rows + window.target_step * window.dilation)
             if job.target_channels is not None:
@@ -134,37 +115,32 @@ class Cutter:
             with np.errstate(all="ignore"):  # Overflow gives infinity or NaN without a warning, as on a GPU.
                 inputs, targets, extras = self._computed(inputs, targets, step)
         if targets is not None:
-            targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0]
-            if not window.horizon and job.target_channels is not None:
-                targets = targets.reshape(job.targets_shape(len(rows)))
+            shape = job.targets_shape(len(rows))
+            targets = self._arranged(targets, job.target_item) if window.horizon else targets[:, 0].reshape(shape)
         if "mask" in extras:
             extras["mask"] = self._arranged(extras["mask"], job.item)
-        for name in ("mean", "scale"):
-            if name in extras:
-                extras[name] = extras[name].astype(np.float32).reshape(len(rows), *job.item)
+        for name in {"mean", "scale"} & extras.keys():
+            extras[name] = extras[name].astype(np.float32).reshape(len(rows), *job.item)
         return Cut(inputs=self._arranged(inputs, job.item), targets=targets, **extras)
 
     def _arranged(self, array: Array, item: tuple[int, ...]) -> Array:
         """Return an array [B, L, ...] in the window's layout, contiguous."""
         batch, length, layout = len(array), array.shape[1], self.job.window.layout
         if layout != "BLC":
-            array = aligned(array.reshape(batch, length, -1).transpose(AXES[layout]))
-        shape = self.job.arranged(batch, length, item)
-        return array if array.shape == shape else array.reshape(shape)
+            array = aligned(array.reshape(batch, length, -1).transpose((0, 2, 1) if layout == "BCL" else (1, 0, 2)))
+        return array.reshape(self.job.arranged(batch, length, item))
 
     def _computed(
         self, raw: Array, targets: Array | None, step: WindowStep
     ) -> tuple[Array, Array | None, dict[str, Array]]:
         """Normalize, augment and cast inputs [B, L, C] and targets [B, H, K]. Returns them and the extras."""
-        job, window = self.job, self.job.window
+        job, window, channels = self.job, self.job.window, self.job.target_channels
         present = ~np.isnan(raw) if job.dtype.kind not in "biu" else np.ones(raw.shape, bool)
-        channels = job.target_channels
         extras = {"mask": present, "start": step.rows.copy()}
-        values, future = raw, None
+        values, future = raw, None if channels is None else targets
         if window.computes:
             values = raw.astype(job.compute_dtype)
-            if channels is not None and targets is not None:
-                future = targets.astype(job.compute_dtype)
+            future = None if future is None else future.astype(job.compute_dtype)
         if window.per_sample is not None:
             values, about, mean, scale = normalized(values, present, window.per_sample == "standardize")
             if future is not None:
@@ -194,8 +170,8 @@ class Cutter:
         if step.positions is not None:
             noise = normal(step.seed, step.epoch, step.positions, window.length * job.channels)
             values = values + np.multiply(noise.reshape(values.shape), window.jitter, dtype=values.dtype)
-        if channels is not None and targets is not None:
-            targets = self._cast(targets if future is None else future)
+        if future is not None:
+            targets = self._cast(future)
         return self._cast(values), targets, {name: array for name, array in extras.items() if job.wants(name)}
 
     def _cast(self, values: Array) -> Array:
@@ -227,10 +203,8 @@ class WindowNumpyEngine:
 
     def submit(self, step: WindowStep) -> None:
         self.bytes_read += step.batch_size * self._bytes_of_window
-        if self._pool is None:
-            self._results.append(functools.partial(self._cutter, step))
-        else:
-            self._results.append(self._pool.submit(self._cutter, step).result)
+        cut = functools.partial(self._cutter, step)
+        self._results.append(cut if self._pool is None else self._pool.submit(cut).result)
 
     def result(self, stream: int | None = None) -> Cut:
         return self._results.popleft()()

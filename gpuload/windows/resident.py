@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +17,12 @@ _UPLOAD = 2**26
 """Bytes of a series copied to the device at once."""
 
 
-@dataclass(frozen=True)
-class Resident:
-    """An array on the device."""
+class Resident(NamedTuple):
+    """An array on the device: the owner of its memory, the address of row 0, and the bytes from row to row."""
 
     memory: Any
-    """The owner of the memory."""
     address: int
-    """Address of row 0."""
     pitch: int
-    """Bytes from row to row."""
 
 
 residents: weakref.WeakKeyDictionary[Series, dict[tuple[str, str], Resident]] = weakref.WeakKeyDictionary()
@@ -41,16 +37,15 @@ def on_device(array: Any) -> bool:
 
 def row_bytes(array: Any) -> int:
     """Return the bytes of a row."""
-    return int(np.prod(array.shape[1:], dtype=np.int64)) * int(array.dtype.itemsize)
+    return int(math.prod(array.shape[1:]) * array.dtype.itemsize)
 
 
 def make_resident(series: Series, name: str, runtime: Runtime) -> Resident:
     """Return the "values" or "targets" of a series on the device: where they lie, or copied there once."""
+    key, array = (runtime.name, name), getattr(series, name)
     with _uploading:
         held = residents.setdefault(series, {})
-        key = (runtime.name, name)
         if key not in held:
-            array = getattr(series, name)
             held[key] = _in_place(array) if on_device(array) else _uploaded(series, array, runtime)
         return held[key]
 
@@ -63,8 +58,7 @@ def missing_bytes(series: Series, names: set[str], runtime: Runtime) -> int:
 
 
 def _in_place(array: Any) -> Resident:
-    if not array[:1].flags.c_contiguous:
-        array = array.copy(order="C")
+    array = array if array[:1].flags.c_contiguous else array.copy(order="C")
     # The work that makes the array may still run, on a stream that is unknown here.
     array.device.synchronize()
     return Resident(array, int(array.data.ptr), int(array.strides[0]))

@@ -13,10 +13,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStep:
-    """The windows of one batch, or of a few batches that are cut together, and their draws.
-
-    A draw that the `Window` does not ask for is None.
-    """
+    """The windows of a step, one batch or a few, and their draws: None for those that the `Window` does not ask for."""
 
     indices: Rows
     """[B] number of each window."""

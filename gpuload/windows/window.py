@@ -135,8 +135,9 @@ class Window:
         for name, least in (("length", 1), ("stride", 1), ("dilation", 1), ("horizon", 0)):
             # NumPy's integers overflow in the arithmetic on rows, Python's do not.
             object.__setattr__(self, name, checked_int(name, getattr(self, name), least))
-        if self.target is not None:
-            choice("target", self.target, Target)
+        for name, options in (("target", Target), ("per_sample", PerSample), ("dtype", Dtype)):
+            if getattr(self, name) is not None:
+                choice(name, getattr(self, name), options)
         if self.horizon and self.target not in (None, "after"):
             raise ValueError(f"target must be 'after' with horizon={self.horizon}, not {self.target!r}: leave it out")
         if self.target_channels is not None:
@@ -144,11 +145,9 @@ class Window:
             object.__setattr__(self, "target_channels", channels)
         for name in ("start_index", "end_index"):
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            if isinstance(value, bool) or not isinstance(value, int | np.integer | None):
                 raise ValueError(f"{name} must be an integer or None, not {value!r}")
-            object.__setattr__(self, name, int(value))
+            object.__setattr__(self, name, value if value is None else int(value))
         for name in ("mean", "std"):
             value = getattr(self, name)
             if value is None:
@@ -158,24 +157,19 @@ class Window:
                 raise ValueError(f"{name} must be a finite number, or one for each channel, not {value!r}")
             if name == "std" and not (given > 0).all():
                 raise ValueError(f"std must be above 0, not {value!r}")
-        if self.per_sample is not None:
-            choice("per_sample", self.per_sample, PerSample)
-            if self.mean is not None or self.std is not None:
-                raise ValueError(
-                    f"per_sample={self.per_sample!r} and mean or std exclude each other: leave out per_sample to "
-                    "normalize by the numbers of the series, or mean and std to normalize each window by its own"
-                )
+        if self.per_sample is not None and (self.mean is not None or self.std is not None):
+            raise ValueError(
+                f"per_sample={self.per_sample!r} and mean or std exclude each other: leave out per_sample to "
+                "normalize by the numbers of the series, or mean and std to normalize each window by its own"
+            )
         choice("missing", self.missing, Missing)
         if not 0 <= number(self.jitter) < math.inf:
             raise ValueError(f"jitter must be a finite number of at least 0, not {self.jitter!r}")
         object.__setattr__(self, "jitter", float(self.jitter))
         object.__setattr__(self, "reverse", probability("reverse", self.reverse))
-        if self.zoom_range[0] <= 0:
-            raise ValueError(f"zoom must stay above 0, not {self.zoom!r}")
-        if self.scaling_range[0] <= 0:
-            raise ValueError(f"scaling must stay above 0, not {self.scaling!r}")
-        if self.dtype is not None:
-            choice("dtype", self.dtype, Dtype)
+        for name, lowest in (("zoom", self.zoom_range[0]), ("scaling", self.scaling_range[0])):
+            if lowest <= 0:
+                raise ValueError(f"{name} must stay above 0, not {getattr(self, name)!r}")
         choice("layout", self.layout, Layout)
         object.__setattr__(self, "extras", self._listed("extras"))
         for extra in self.extras:
@@ -237,12 +231,6 @@ class Window:
     @property
     def computes(self) -> bool:
         """Whether values change by more than a cast."""
-        return (
-            self.mean is not None
-            or self.std is not None
-            or self.per_sample is not None
-            or self.missing in ("zero", "forward")
-            or bool(self.jitter)
-            or self.draws_scaling
-            or self.draws_time
-        )
+        normalizes = any(value is not None for value in (self.mean, self.std, self.per_sample))
+        replaces = self.missing in ("zero", "forward")
+        return normalizes or replaces or bool(self.jitter) or self.draws_scaling or self.draws_time
