@@ -5,6 +5,7 @@ the nearest pixel, shear by up to 0.2 degrees, zoom by 0.8 to 1.2 in x and y, bi
 in float32. Each is written as its users write it, with all CPUs where it can use them; its docstring says what differs.
 """
 
+import importlib
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless, gpu_framework, w
 from benchmarks.pillow_contenders import grain, spdl, torch
 
 FIRST_REPEATS = 10  # Names of each file in the first epoch of `gpuload first`, so that it lasts.
+KERAS = "keras.src.legacy.preprocessing.image"  # Module of Keras' own ImageDataGenerator.
 
 
 def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
@@ -47,23 +49,18 @@ def gpuload_first(job: Job) -> Batches:
 
 def gpuload_keras(job: Job) -> Batches:
     """gpuload.keras.ImageDataGenerator without a cache, taken with next(); always NumPy arrays."""
-    from gpuload.keras import ImageDataGenerator
-
-    yield from flow(ImageDataGenerator, job, device=job.device, cache=None)
+    yield from flow("gpuload.keras", job, device=job.device, cache=None)
 
 
 def keras(job: Job) -> Batches:
     """Keras' own ImageDataGenerator, which keeps nothing, taken with next(): one thread, on the CPU."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    yield from flow(ImageDataGenerator, job)
+    yield from flow(KERAS, job)
 
 
-def flow(generator: Any, job: Job, **options: Any) -> Any:
-    """Return the endless iterator of a class with the interface of Keras' generator."""
-    from keras.config import disable_interactive_logging
-
-    disable_interactive_logging()
+def flow(module: str, job: Job, **options: Any) -> Any:
+    """Return the endless iterator of a module's ImageDataGenerator."""
+    generator = importlib.import_module(module).ImageDataGenerator
+    importlib.import_module("keras.config").disable_interactive_logging()
     augment = generator(shear_range=SHEAR, zoom_range=ZOOM, horizontal_flip=True, rescale=1 / 255, **options)
     return augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
 
