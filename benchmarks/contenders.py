@@ -6,6 +6,7 @@ in float32. Each is written as its users write it, with all CPUs where it can us
 """
 
 import importlib
+import itertools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +24,11 @@ KERAS = "keras.src.legacy.preprocessing.image"  # Module of Keras' own ImageData
 
 def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
     """Return the gpuload.Loader that does the job, of all its files or of another source."""
-    side = (job.size, job.size)
-    transform = gpuload.Augment(
-        size=side, interpolation="nearest", shear=SHEAR, zoom=ZOOM, hflip=0.5, rescale=1 / 255, layout="HWC"
-    )
-    options = {"shuffle": True, "last_batch": "drop", "device": job.device, **options}
+    warp = {"interpolation": "nearest", "shear": SHEAR, "zoom": ZOOM, "hflip": 0.5}
+    transform = gpuload.Augment(size=(job.size, job.size), **warp, rescale=1 / 255, layout="HWC")
     framework = gpu_framework() if job.gpu else "numpy"
-    source = source or gpuload.ImageFolder(job.folder)
-    return gpuload.Loader(source, transform, batch_size=job.batch_size, framework=framework, **options)
+    options = {"shuffle": True, "last_batch": "drop", "device": job.device, "framework": framework, **options}
+    return gpuload.Loader(source or gpuload.ImageFolder(job.folder), transform, batch_size=job.batch_size, **options)
 
 
 def gpuload_native(job: Job) -> Batches:
@@ -69,8 +67,7 @@ def dali_pipeline(job: Job, graph: Callable[[], Any]) -> Any:
     """Build a DALI pipeline by hand: all CPUs, two batches ahead."""
     from nvidia.dali import pipeline_def
 
-    device = 0 if job.gpu else None
-    options = {"num_threads": job.cpus, "device_id": device, "prefetch_queue_depth": 2}
+    options = {"num_threads": job.cpus, "device_id": 0 if job.gpu else None, "prefetch_queue_depth": 2}
     pipe = pipeline_def(graph, batch_size=job.batch_size, **options)()
     pipe.build()
     return pipe
@@ -96,23 +93,18 @@ def dali_augmented(images: Any, size: int) -> Any:
     matrix = fn.transforms.scale(fn.transforms.shear(angles=tilt, center=center), scale=zoom, center=center)
     # float32 from the warp on was faster on the CPU than its default, uint8.
     images = fn.warp_affine(images, matrix=matrix, fill_value=None, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT)
-    return fn.crop_mirror_normalize(
-        images, mirror=fn.random.coin_flip(), std=[255.0] * 3, dtype=types.FLOAT, output_layout="HWC"
-    )
+    mirror, std = fn.random.coin_flip(), [255.0] * 3
+    return fn.crop_mirror_normalize(images, mirror=mirror, std=std, dtype=types.FLOAT, output_layout="HWC")
 
 
 def dali_batches(pipe: Any, job: Job) -> Batches:
     """Batches of a pipeline, as arrays without a copy."""
-    convert: Any = np.asarray
-    stream = None
-    if job.gpu and gpu_framework() == "cupy":
-        import cupy
-
-        convert, stream = cupy.from_dlpack, cupy.cuda.get_current_stream().ptr
-    elif job.gpu:
-        import torch
-
-        convert, stream = torch.from_dlpack, torch.cuda.current_stream().cuda_stream
+    convert, stream = np.asarray, None
+    if job.gpu:
+        name = gpu_framework()
+        arrays = importlib.import_module(name)
+        convert, cuda = arrays.from_dlpack, arrays.cuda
+        stream = cuda.get_current_stream().ptr if name == "cupy" else cuda.current_stream().cuda_stream
     while True:
         images, labels = pipe.run(stream)
         yield convert(images.as_tensor()), convert(labels.as_tensor())
@@ -209,23 +201,16 @@ def torchvision(job: Job) -> Batches:
 
     rng = np.random.default_rng()
     with ThreadPoolExecutor(job.cpus) as pool:
-        ahead: Any = None
-        for order in job.orders():
-            paths, labels = zip(*(job.files[index] for index in order), strict=True)
-            current, ahead = ahead, (pool.map(read_file, paths), labels)
-            if current is None:
-                continue
-            decoded = decode_jpeg(list(current[0]), mode=ImageReadMode.RGB, device="cuda")
+        batches = (zip(*(job.files[index] for index in order), strict=True) for order in job.orders())
+        reads = ((pool.map(read_file, paths), labels) for paths, labels in batches)
+        for (files, labels), _ in itertools.pairwise(reads):  # The second of a pair is the batch ahead.
+            decoded = decode_jpeg(list(files), mode=ImageReadMode.RGB, device="cuda")
             levels = [F.interpolate(image[None], (job.size, job.size), mode="nearest-exact") for image in decoded]
-            yield torch_warped(torch.cat(levels), rng), torch.tensor(current[1]).to("cuda", non_blocking=True)
+            yield torch_warped(torch.cat(levels), rng), torch.tensor(labels).to("cuda", non_blocking=True)
 
 
 def ffcv(job: Job) -> Batches:
-    """FFCV."""
-    raise ImportError(
-        "FFCV has no wheels, and building it needs the headers of OpenCV and of libjpeg-turbo; it reads a file of its "
-        "own format, and has neither shear nor zoom"
-    )
+    raise ImportError("it has no wheels, builds only with headers of OpenCV, and has neither shear nor zoom")
 
 
 CONTENDERS = {

@@ -94,9 +94,8 @@ def measure(job: Job, names: list[str], number: int, count: int) -> list[Report]
 def main(*arguments: str) -> None:
     asked = program.options(__doc__, arguments, sizes="64,224", rounds=3, epochs=10, data="1000", only="all", out=None)
     names = program.chosen(asked.only, PROGRAMS, "--only")
-    skipped = {}
-    if importlib.util.find_spec("tensorflow") is None:
-        skipped = {name: "TensorFlow is not installed" for name in names if name.startswith("tf")}
+    there = importlib.util.find_spec("tensorflow") is not None
+    skipped = {name: "TensorFlow is not installed" for name in names if name.startswith("tf") and not there}
     names = [name for name in names if name not in skipped]
     jobs = [Job(data_folder(asked.data), int(size), BATCH_SIZE) for size in asked.sizes.split(",")]
     rows = [row for job in jobs for row in measure(job, names, asked.rounds, asked.epochs)]

@@ -65,10 +65,8 @@ def jax_loop(model: Any, loader: Any) -> Callable[[], None]:
         return trainable, other, optimizer
 
     def epoch() -> None:
-        state: Any = tuple(
-            [variable.value for variable in variables]
-            for variables in (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
-        )
+        groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+        state = tuple([variable.value for variable in variables] for variables in groups)
         for x, y in loader:
             state = step(state, x, y)
         jax.block_until_ready(state)
@@ -119,8 +117,7 @@ def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -
 
 def main(*arguments: str) -> None:
     asked = program.options(__doc__, arguments, rounds=9, epochs=3, data="1000", device="cpu", backends="all", out=None)
-    folder = data_folder(asked.data)
-    rows = []
+    rows, folder = [], data_folder(asked.data)
     for name in program.chosen(asked.backends, LOOPS, "--backends"):
         if importlib.util.find_spec(name) is None:
             print(f"{name} is left out: it is not installed")

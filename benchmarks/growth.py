@@ -74,8 +74,8 @@ def pictures(originals: list[Path], folder: Path, scale: float) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-def speed(loader: Any, seconds: float, barrier: Any) -> float:
-    """Images per second over about that time, after half of it; all ranks start together."""
+def speed(kind: str, loader: Any, seconds: float, barrier: Any) -> dict[str, float]:
+    """Images per second over about that time, after half of it, and bytes of memory; all ranks start together."""
     batches = endless(loader)
 
     def take(seconds: float) -> float:
@@ -86,7 +86,7 @@ def speed(loader: Any, seconds: float, barrier: Any) -> float:
 
     take(seconds / 2)
     barrier.wait()
-    return take(seconds)
+    return {kind: take(seconds), f"{kind}_bytes": resident()}
 
 
 def resident() -> int:
@@ -104,15 +104,9 @@ def measure(case: Case, paths: list[str], cache: str, seconds: float, barrier: A
     job = Job(Path(), case.size, case.batch)
     threads, shard = max(1, case.threads // case.ranks), (rank, case.ranks)
     with gpuload_loader(job, source, seed=0, threads=threads, shard=shard, cache=None) as loader:
-        result["cold"] = speed(loader, seconds, barrier)
-        result["cold_bytes"] = resident()
+        result |= speed("cold", loader, seconds, barrier)
     if not case.kept:
         return result
-
-    def warm(loader: Any) -> None:
-        result["warm"] = speed(loader, seconds, barrier)
-        result["warm_bytes"] = resident()
-
     limit = math.ceil(case.kept * case.files * 3 * case.size**2)
     shared = cache if case.ranks > 1 else gpuload.Cache(place="host", limit=limit)
     if rank == 0:
@@ -120,11 +114,11 @@ def measure(case: Case, paths: list[str], cache: str, seconds: float, barrier: A
             for _ in first:
                 pass
             if case.ranks == 1:
-                warm(first)
+                result |= speed("warm", first, seconds, barrier)
     if case.ranks > 1:
         barrier.wait()
         with loader.replace(cache=shared) as rest:
-            warm(rest)
+            result |= speed("warm", rest, seconds, barrier)
     return result
 
 

@@ -15,14 +15,13 @@ others, untimed, that empty its queues, for a full queue would be a head start.
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import program
 from benchmarks.contenders import CONTENDERS
 from benchmarks.jobs import BATCH_SIZE, Batches, Job, synchronize
 from benchmarks.photos import data_folder
-from benchmarks.program import Report
 
 
 class Stopwatch:
@@ -59,9 +58,7 @@ class Stopwatch:
         return {"speed": samples / wall, "busy": busy / wall, "cpu_ms": 1000 * (program.cpu_time() - cpu) / samples}
 
 
-def measure(
-    job: Any, contenders: dict[str, Callable[[Any], Batches]], ours: str, speed: str, count: int, seconds: float
-) -> tuple[list[Report], dict[str, str]]:
+def measure(job: Any, contenders: dict[str, Any], ours: str, speed: str, count: int, seconds: float) -> tuple[Any, Any]:
     """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none."""
     watches, skipped = {}, {}
     for name, contender in contenders.items():
@@ -77,9 +74,7 @@ def measure(
     return program.relative(rows, ours, speed), skipped
 
 
-def compare(
-    benchmark: str, contenders: dict[str, Callable[[Job], Batches]], words: str | None, arguments: Sequence[str]
-) -> None:
+def compare(benchmark: str, contenders: dict[str, Any], words: str | None, arguments: Sequence[str]) -> None:
     """Run the program that compares these contenders."""
     defaults = {"sizes": "64,224", "rounds": 5, "seconds": 1.0, "data": "1000", "device": "cpu", "only": "all"}
     asked = program.options(words, arguments, **defaults, out=None)

@@ -86,11 +86,7 @@ def gpu_framework() -> str:
 
 def synchronize(device: str) -> None:
     """Wait for all work on the GPU, if the device is one."""
-    if device != "cpu" and gpu_framework() == "cupy":
-        import cupy
-
-        cupy.cuda.Device().synchronize()
-    elif device != "cpu":
-        import torch
-
-        torch.cuda.synchronize()
+    if device != "cpu":
+        name = gpu_framework()
+        cuda = importlib.import_module(name).cuda
+        (cuda.Device() if name == "cupy" else cuda).synchronize()

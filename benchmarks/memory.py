@@ -49,14 +49,10 @@ def soak(job: str, folder: Path, device: str, batches: int) -> dict[str, Any]:
             if number % pace == 0:
                 gc.collect()
                 looks.append((process.memory_info().rss, process.num_threads(), process.num_fds()))
-
-    def parts(column: Any) -> list[Any]:
-        return [part for part in np.array_split(column[len(looks) // 10 :], PARTS) if len(part)]
-
-    resident, threads, descriptors = (parts(column) for column in zip(*looks, strict=True))
-    medians = [float(np.median(part)) for part in resident]
+    parts = [part for part in np.array_split(looks[len(looks) // 10 :], PARTS) if len(part)]
+    medians = [float(np.median(part[:, 0])) for part in parts]
     # DALI has the files of a batch open while it reads them; the least number tells whether any stays open.
-    threads, descriptors = ([int(part.min()) for part in column] for column in (threads, descriptors))
+    _, threads, descriptors = zip(*(part.min(axis=0).tolist() for part in parts), strict=True)
     row = {"job": job, "batches": batches, "samples": samples, "seconds": time.perf_counter() - began}
     row |= {"resident_bytes": medians, "spread_percent": 100 * (max(medians) / min(medians) - 1)}
     return row | {"threads": [min(threads), max(threads)], "descriptors": [min(descriptors), max(descriptors)]}

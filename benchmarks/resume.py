@@ -108,7 +108,7 @@ def samples(record: Path) -> dict[int, Line]:
     found = {}
     for line in record.read_text().splitlines():
         epoch, batch = json.loads(line)
-        found.setdefault(epoch, []).extend((label, digest) for label, digest in batch)
+        found.setdefault(epoch, []).extend(batch)
     return found
 
 
@@ -161,8 +161,8 @@ def main(*arguments: str) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             pictures(folder)
-            ranks = job(name, folder, asked.engine)
-            rows.append({"job": name} | measure(ranks, folder, asked.kills, counts, asked.longest))
+            found = measure(job(name, folder, asked.engine), folder, asked.kills, counts, asked.longest)
+            rows.append({"job": name} | found)
     finish(asked, "resume", rows=rows)
     sys.exit(any(row[name] for row in rows for name in ("lost", "twice", "differing")))
 
