@@ -18,19 +18,11 @@ from benchmarks.deep import AXES
 from benchmarks.growth import MEGAPIXELS, Case
 from benchmarks.program import RESULTS, Report, options
 from benchmarks.report import load
-from benchmarks.scale import demands, measured
+from benchmarks.scale import demands, measured, scaled
 
 DOCS = Path(__file__).parent.parent / "docs"
 OURS, THEIRS, LIMIT, COLD = "#d1600f", "#7f93a8", "#c9ced4", "#3b6ea5"
 PROGRAMS = {"gpuload.keras": OURS, "keras": COLD, "tf.data": "#7a9a4b", "tf.data layers": "#8a6bb0"}
-
-
-def short(value: float, _: object = None) -> str:
-    """Label of a value on an axis: 0.01, 500, 2 k, 1.5 M."""
-    for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= factor:
-            return f"{value / factor:g}{prefix}"
-    return f"{value:g}"
 
 
 def panels(rows: int, columns: int, height: float, title: str, **options: Any) -> tuple[Figure, Any]:
@@ -40,24 +32,20 @@ def panels(rows: int, columns: int, height: float, title: str, **options: Any) -
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def dress(
-    axes: Axes, x: str, y: str = "", title: str = "", log: str = "", grid: str = "y", legend: bool = False
-) -> None:
+def dress(axes: Axes, x: str, y: str = "", title: str = "", log: str = "", grid: str = "y") -> None:
     """Label axes whose data and limits are settled; `log` names those that are logarithmic."""
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
+    axes.set(xlabel=x, ylabel=y, axisbelow=True)
     axes.set_title(title, fontsize=11, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    if legend:
+    if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8)
     for name in log:
         axes.set(**{f"{name}scale": "log"})
         axis = getattr(axes, f"{name}axis")
         least, most = axis.get_view_interval()  # Over many decades only the powers of ten are labelled.
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < 500 * least else (1,), numticks=20))
-        axis.set_major_formatter(FuncFormatter(short))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value)))
         axis.set_minor_locator(NullLocator())
 
 
@@ -72,9 +60,7 @@ def whiskers(found: dict[str, Any]) -> list[list[float]]:
     return [[found["median"] - found["least"]], [found["greatest"] - found["median"]]]
 
 
-def curve(
-    axes: Axes, points: Iterable[tuple[float, dict[str, Any]]], color: str, label: str = "", unit: float = 1
-) -> None:
+def curve(axes: Axes, points: Iterable[tuple[float, Report]], color: str, label: str = "", unit: float = 1) -> None:
     """Draw medians in a unit, and thin lines from the least to the greatest."""
     xs, figures = zip(*points, strict=True)
     median, least, greatest = ([found[key] / unit for found in figures] for key in ("median", "least", "greatest"))
@@ -88,8 +74,7 @@ def speed(images: Report, warm: Report) -> Figure:
     kinds = ((images, "every image decoded", "decoder"), (warm, "decoded before", "cast"))
     tall = [max(sum(row["size"] == size for row in report["rows"]) for size in sizes) for report, _, _ in kinds]
     title = f"Shear, zoom, flip and scale, batches of {images['batch_size']}. {where(images)}"
-    ratios = {"height_ratios": tall}
-    figure, grid = panels(2, len(sizes), 1.6 + 0.3 * sum(tall), title, gridspec_kw=ratios)
+    figure, grid = panels(2, len(sizes), 1.6 + 0.3 * sum(tall), title, height_ratios=tall)
     for line, (report, words, limit) in zip(grid, kinds, strict=True):
         for axes, size in zip(line, sizes, strict=True):
             rows = [row for row in report["rows"] if row["size"] == size]
@@ -103,8 +88,8 @@ def speed(images: Report, warm: Report) -> Figure:
             names = [row["contender"] + " (limit)" * (row["contender"] == limit) for row in rows]
             axes.set_yticks(range(len(rows)), names)
             least = min(row["images_per_second"]["least"] for row in rows)
-            axes.set_xlim(least / 1.5, 3 * max(row["images_per_second"]["greatest"] for row in rows))
-            axes.set_ylim(-0.6, len(rows) - 0.4)
+            most = max(row["images_per_second"]["greatest"] for row in rows)
+            axes.set(xlim=(least / 1.5, 3 * most), ylim=(-0.6, len(rows) - 0.4))
             dress(axes, "images per second", "", f"{words}, {size} × {size}", log="x", grid="both")
             axes.tick_params(axis="y", length=0)
     return figure
@@ -122,10 +107,9 @@ def epochs(report: Report) -> Figure:
                 ends = sorted(row["ends"], key=lambda ends: ends[-1])[(len(row["ends"]) - 1) // 2]
                 label, color = f"{row['program']}: {ends[-1]:.1f} s", PROGRAMS[row["program"]]
                 axes.plot([0, *ends], "o-", color=color, markersize=3.5, label=label)
-        axes.set_xlim(0, report["epochs"] * 1.03)
-        axes.set_ylim(0)
+        axes.set(xlim=(0, report["epochs"] * 1.03), ylim=(0, None))
         axes.set_xticks(range(0, report["epochs"] + 1, max(1, report["epochs"] // 5)))
-        dress(axes, "epochs done", "seconds since the start", f"{size} × {size}", legend=True)
+        dress(axes, "epochs done", "seconds since the start", f"{size} × {size}")
     return figure
 
 
@@ -157,12 +141,9 @@ def growth(report: Report) -> Figure:
     lines = -(-(len(names) + 1) // 2)
     others = f"Otherwise {case.files} files of {MEGAPIXELS:.2f} megapixels to {case.size} × {case.size}"
     figure, grid = panels(lines, 2, 2.9 * lines, f"{others}, batches of {case.batch}. {where(report)}")
-    for axes in grid.flat:
-        axes.set_axis_off()
     charts = [(name, kinds, "images per second", 1.0) for name in names]
     charts += [("files", memory, "MB of memory", 1e6)] * ("files" in names)
     for axes, (name, curves, y, unit) in zip(grid.flat, charts, strict=False):
-        axes.set_axis_on()
         rows = [row for row in report["rows"] if row["axis"] == name]
         values = [row["megapixels"] if name == "scale" else row["value"] for row in rows]
         if name == "kept":  # Without a cache all epochs are cold.
@@ -171,16 +152,17 @@ def growth(report: Report) -> Figure:
             curve(axes, [(x, row[key]) for x, row in zip(values, rows, strict=True) if key in row], color, label, unit)
         shape = rows[0] if name == "files" else {}
         of = f" (of {shape['megapixels']:.2f} megapixels, to {shape['size']} × {shape['size']})" if shape else ""
-        dress(axes, AXES[name] + of, y, log="y" if name == "kept" else "xy", legend=True)
+        dress(axes, AXES[name] + of, y, log="y" if name == "kept" else "xy")
         axes.xaxis.set_major_locator(FixedLocator(values))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: short(float(f"{x:.2g}") if x < 1 else x)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: scaled(float(f"{x:.2g}") if x < 1 else x)))
+    for axes in grid.flat[len(charts) :]:
+        axes.set_axis_off()
     return figure
 
 
 def many(*reports: Report) -> Figure:
     """Demands of many GPUs, computed; the reports are those of `scale.measured`."""
-    scale = measured(*reports)
-    numbers = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+    scale, numbers = measured(*reports), (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
     title = (
         f"Computed, not run: GPUs that train on {scale.images_per_gpu:,} images/s each (assumed), "
         f"{scale.size} × {scale.size}; bytes and CPU time of {where(reports[0])}"
@@ -194,7 +176,7 @@ def many(*reports: Report) -> Figure:
         for (key, label), color in zip(curves.items(), (COLD, OURS), strict=True):
             values = [demands(gpus, scale)[key] for gpus in numbers]
             axes.plot(numbers, values, "o-", color=color, markersize=3.5, label=label)
-        dress(axes, "GPUs", y, log="xy", legend=True)
+        dress(axes, "GPUs", y, log="xy")
     return figure
 
 
@@ -209,7 +191,6 @@ CHARTS: dict[str, tuple[tuple[str, ...], Callable[..., Figure]]] = {
 
 
 def main(*arguments: str) -> None:
-    """Draw all charts."""
     asked = options(__doc__, arguments, results=RESULTS, docs=DOCS)
     asked.docs.mkdir(parents=True, exist_ok=True)
     for name, (sources, draw) in CHARTS.items():

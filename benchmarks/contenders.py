@@ -5,6 +5,8 @@ the nearest pixel, shear by up to 0.2 degrees, zoom by 0.8 to 1.2 in x and y, bi
 in float32. Each is written as its users write it, with all CPUs where it can use them; its docstring says what differs.
 """
 
+import importlib
+import itertools
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +19,16 @@ from benchmarks.jobs import SHEAR, ZOOM, Batches, Job, endless, gpu_framework, w
 from benchmarks.pillow_contenders import grain, spdl, torch
 
 FIRST_REPEATS = 10  # Names of each file in the first epoch of `gpuload first`, so that it lasts.
+KERAS = "keras.src.legacy.preprocessing.image"  # Module of Keras' own ImageDataGenerator.
 
 
 def gpuload_loader(job: Job, source: Any = None, **options: Any) -> Any:
     """Return the gpuload.Loader that does the job, of all its files or of another source."""
-    side = (job.size, job.size)
-    transform = gpuload.Augment(
-        size=side, interpolation="nearest", shear=SHEAR, zoom=ZOOM, hflip=0.5, rescale=1 / 255, layout="HWC"
-    )
-    options = {"shuffle": True, "last_batch": "drop", "device": job.device, **options}
+    warp = {"interpolation": "nearest", "shear": SHEAR, "zoom": ZOOM, "hflip": 0.5}
+    transform = gpuload.Augment(size=(job.size, job.size), **warp, rescale=1 / 255, layout="HWC")
     framework = gpu_framework() if job.gpu else "numpy"
-    source = source or gpuload.ImageFolder(job.folder)
-    return gpuload.Loader(source, transform, batch_size=job.batch_size, framework=framework, **options)
+    options = {"shuffle": True, "last_batch": "drop", "device": job.device, "framework": framework, **options}
+    return gpuload.Loader(source or gpuload.ImageFolder(job.folder), transform, batch_size=job.batch_size, **options)
 
 
 def gpuload_native(job: Job) -> Batches:
@@ -47,23 +47,18 @@ def gpuload_first(job: Job) -> Batches:
 
 def gpuload_keras(job: Job) -> Batches:
     """gpuload.keras.ImageDataGenerator without a cache, taken with next(); always NumPy arrays."""
-    from gpuload.keras import ImageDataGenerator
-
-    yield from flow(ImageDataGenerator, job, device=job.device, cache=None)
+    yield from flow("gpuload.keras", job, device=job.device, cache=None)
 
 
 def keras(job: Job) -> Batches:
     """Keras' own ImageDataGenerator, which keeps nothing, taken with next(): one thread, on the CPU."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    yield from flow(ImageDataGenerator, job)
+    yield from flow(KERAS, job)
 
 
-def flow(generator: Any, job: Job, **options: Any) -> Any:
-    """Return the endless iterator of a class with the interface of Keras' generator."""
-    from keras.config import disable_interactive_logging
-
-    disable_interactive_logging()
+def flow(module: str, job: Job, **options: Any) -> Any:
+    """Return the endless iterator of a module's ImageDataGenerator."""
+    generator = importlib.import_module(module).ImageDataGenerator
+    importlib.import_module("keras.config").disable_interactive_logging()
     augment = generator(shear_range=SHEAR, zoom_range=ZOOM, horizontal_flip=True, rescale=1 / 255, **options)
     return augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
 
@@ -72,8 +67,7 @@ def dali_pipeline(job: Job, graph: Callable[[], Any]) -> Any:
     """Build a DALI pipeline by hand: all CPUs, two batches ahead."""
     from nvidia.dali import pipeline_def
 
-    device = 0 if job.gpu else None
-    options = {"num_threads": job.cpus, "device_id": device, "prefetch_queue_depth": 2}
+    options = {"num_threads": job.cpus, "device_id": 0 if job.gpu else None, "prefetch_queue_depth": 2}
     pipe = pipeline_def(graph, batch_size=job.batch_size, **options)()
     pipe.build()
     return pipe
@@ -99,23 +93,18 @@ def dali_augmented(images: Any, size: int) -> Any:
     matrix = fn.transforms.scale(fn.transforms.shear(angles=tilt, center=center), scale=zoom, center=center)
     # float32 from the warp on was faster on the CPU than its default, uint8.
     images = fn.warp_affine(images, matrix=matrix, fill_value=None, interp_type=types.INTERP_LINEAR, dtype=types.FLOAT)
-    return fn.crop_mirror_normalize(
-        images, mirror=fn.random.coin_flip(), std=[255.0] * 3, dtype=types.FLOAT, output_layout="HWC"
-    )
+    mirror, std = fn.random.coin_flip(), [255.0] * 3
+    return fn.crop_mirror_normalize(images, mirror=mirror, std=std, dtype=types.FLOAT, output_layout="HWC")
 
 
 def dali_batches(pipe: Any, job: Job) -> Batches:
     """Batches of a pipeline, as arrays without a copy."""
-    convert: Any = np.asarray
-    stream = None
-    if job.gpu and gpu_framework() == "cupy":
-        import cupy
-
-        convert, stream = cupy.from_dlpack, cupy.cuda.get_current_stream().ptr
-    elif job.gpu:
-        import torch
-
-        convert, stream = torch.from_dlpack, torch.cuda.current_stream().cuda_stream
+    convert, stream = np.asarray, None
+    if job.gpu:
+        name = gpu_framework()
+        arrays = importlib.import_module(name)
+        convert, cuda = arrays.from_dlpack, arrays.cuda
+        stream = cuda.get_current_stream().ptr if name == "cupy" else cuda.current_stream().cuda_stream
     while True:
         images, labels = pipe.run(stream)
         yield convert(images.as_tensor()), convert(labels.as_tensor())
@@ -212,23 +201,16 @@ def torchvision(job: Job) -> Batches:
 
     rng = np.random.default_rng()
     with ThreadPoolExecutor(job.cpus) as pool:
-        ahead: Any = None
-        for order in job.orders():
-            paths, labels = zip(*(job.files[index] for index in order), strict=True)
-            current, ahead = ahead, (pool.map(read_file, paths), labels)
-            if current is None:
-                continue
-            decoded = decode_jpeg(list(current[0]), mode=ImageReadMode.RGB, device="cuda")
+        batches = (zip(*(job.files[index] for index in order), strict=True) for order in job.orders())
+        reads = ((pool.map(read_file, paths), labels) for paths, labels in batches)
+        for (files, labels), _ in itertools.pairwise(reads):  # The second of a pair is the batch ahead.
+            decoded = decode_jpeg(list(files), mode=ImageReadMode.RGB, device="cuda")
             levels = [F.interpolate(image[None], (job.size, job.size), mode="nearest-exact") for image in decoded]
-            yield torch_warped(torch.cat(levels), rng), torch.tensor(current[1]).to("cuda", non_blocking=True)
+            yield torch_warped(torch.cat(levels), rng), torch.tensor(labels).to("cuda", non_blocking=True)
 
 
 def ffcv(job: Job) -> Batches:
-    """FFCV."""
-    raise ImportError(
-        "FFCV has no wheels, and building it needs the headers of OpenCV and of libjpeg-turbo; it reads a file of its "
-        "own format, and has neither shear nor zoom"
-    )
+    raise ImportError("it has no wheels, builds only with headers of OpenCV, and has neither shear nor zoom")
 
 
 CONTENDERS = {

@@ -1,5 +1,6 @@
 """The tables of benchmarks/README.md, in Markdown: goals, limits, growth, and the arithmetic for many GPUs."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,28 +15,23 @@ AXES |= {"ranks": "processes that share the threads and the samples"}
 
 def by(report: Report, *keys: str) -> dict[Any, Report]:
     """Rows of a report by the values of one key, or of several as a tuple."""
-    return {row[keys[0]] if len(keys) == 1 else tuple(row[key] for key in keys): row for row in report["rows"]}
+    return {operator.itemgetter(*keys)(row): row for row in report["rows"]}
 
 
 def goals_table(images: Report, warm: Report, epochs: Report, startup: Report) -> str:
     """Goals and measured figures: of ratios the median of those within a round."""
     cold_rows, warm_rows = by(images, "size", "contender"), by(warm, "size", "contender")
     programs, steps = by(epochs, "size", "program"), by(startup, "step")
-    found: list[tuple[str, int, Report | None]] = []
+    rows = []
     for size, cold, cached, ten in ((64, 1, 30, 10), (224, 1, 12, 5)):
-        side = f"{size} × {size}"
-        layers = warm_rows.get((size, "tf.data layers"))
-        found += [
-            (f"cold, {side}: speed relative to bare DALI", cold, cold_rows.get((size, "dali"))),
-            (f"warm, {side}: speed relative to Keras' generator", cached, warm_rows.get((size, "keras"))),
-            (f"warm, {side}: speed relative to tf.data's cache and Keras' layers", 3, layers),
-            (
-                f"{epochs['epochs']} epochs, {side}: speed relative to Keras' generator",
-                ten,
-                programs.get((size, "keras")),
-            ),
-        ]
-    rows = [_goal(what, f"at least {aim} ×", row and row.get("ratio"), " ×", aim, 1e9) for what, aim, row in found]
+        for kind, whom, aim, row in (
+            ("cold", "bare DALI", cold, cold_rows.get((size, "dali"))),
+            ("warm", "Keras' generator", cached, warm_rows.get((size, "keras"))),
+            ("warm", "tf.data's cache and Keras' layers", 3, warm_rows.get((size, "tf.data layers"))),
+            (f"{epochs['epochs']} epochs", "Keras' generator", ten, programs.get((size, "keras"))),
+        ):
+            what, measured = f"{kind}, {size} × {size}: speed relative to {whom}", row and row.get("ratio")
+            rows.append(_goal(what, f"at least {aim} ×", measured, " ×", aim, 1e9))
     index, first, again = (steps[step] for step in ("gpuload.ImageFolder", "first batch", "first batch, again"))
     files = f"{startup['files']:,} files"
     rows += [
@@ -59,10 +55,9 @@ def _goal(what: str, aim: str, found: dict[str, Any] | None, unit: str, least: f
 def limits_table(images: Report, warm: Report) -> str:
     """Speed of gpuload beside the limits that were measured in the same rounds."""
     rows = []
-    for report, kind, limit, words in (
-        (images, "cold", "decoder", "reading and decoding alone"),
-        (warm, "warm", "cast", "reading levels and writing float32 alone"),
-    ):
+    cold = (images, "cold", "decoder", "reading and decoding alone")
+    cached = (warm, "warm", "cast", "reading levels and writing float32 alone")
+    for report, kind, limit, words in (cold, cached):
         found = by(report, "size", "contender")
         for size in dict.fromkeys(row["size"] for row in report["rows"]):
             if {(size, "gpuload"), (size, limit)} <= found.keys():

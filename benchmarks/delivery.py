@@ -12,7 +12,6 @@ the processor's caches with other data, as a training step does too.
 import functools
 import importlib.util
 import itertools
-import os
 import time
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 
 import gpuload
 from benchmarks.jobs import series, synchronize
-from benchmarks.program import Report, finish, options, rounds, spread
+from benchmarks.program import finish, options, rounds, spread
 from gpuload.delivery import FRAMEWORKS
 
 BATCH_SIZE = 32
@@ -44,13 +43,12 @@ def microseconds(loader: gpuload.Loader, least: int, together: int) -> float:
     """Python's time for each of at least `least` batches; `together` steps are made before they are delivered."""
     pool, spent, batches = loader.pool, 0.0, 0
     steps = itertools.chain.from_iterable(loader.steps(epoch) for epoch in itertools.count())
-    engine: Any = pool.acquire()
+    engine = pool.acquire()
     while batches < least:
         some, made = list(itertools.islice(steps, together)), []
         for step in some:
             pool.submit(engine, step)
-            made.append(engine.result(pool.stream))
-        made.reverse()
+            made.insert(0, engine.result(pool.stream))
         start = time.thread_time()
         for step in some:
             batches += len(pool.batches(step, made.pop()))
@@ -66,16 +64,13 @@ def frameworks(device: str) -> list[str]:
     return [name for name in there if name != "cupy" or device != "cpu"]
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, rounds=7, batches=2000, device="cpu", out=None)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    rows: list[Report] = []
-    loading: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": asked.device}
+    rows, loading = [], {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": asked.device}
     for job, (source, transform) in jobs().items():
         names = frameworks(asked.device)
         loaders = {name: gpuload.Loader(source, transform, framework=name, **loading) for name in names}
-        found: dict[str, Report] = {name: {"job": job, "framework": name} for name in names}
+        found = {name: {"job": job, "framework": name} for name in names}
         for loader in loaders.values():
             microseconds(loader, 1, 1)
         for figure, many in (("in_a_row", IN_A_ROW), ("cold", 1)):
@@ -83,7 +78,7 @@ def main(*arguments: str) -> Report:
             for name, results in rounds(asked.rounds, tasks).items():
                 found[name][figure] = spread(results)
         rows += found.values()
-    return finish(asked, "delivery", batch_size=BATCH_SIZE, rows=rows)
+    finish(asked, "delivery", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":

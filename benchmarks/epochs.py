@@ -12,38 +12,33 @@ reading compiled code, decoding and filling caches are all included. There is no
 import functools
 import importlib.util
 import itertools
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks import program
-from benchmarks.contenders import flow
+from benchmarks.contenders import KERAS, flow
 from benchmarks.jobs import BATCH_SIZE, Job
 from benchmarks.photos import data_folder
 from benchmarks.program import Report
-from benchmarks.warm_contenders import tf_dataset
+from benchmarks.warm import tf_dataset
 
 Epochs = Callable[[], Iterable[Any]]  # Each call returns the batches of one epoch.
 
 
 def gpuload_keras(job: Job) -> Epochs:
     """gpuload.keras.ImageDataGenerator, as it comes."""
-    from gpuload.keras import ImageDataGenerator
-
-    return _generated(ImageDataGenerator, job)
+    return _generated("gpuload.keras", job)
 
 
 def keras(job: Job) -> Epochs:
     """Keras' own ImageDataGenerator."""
-    from keras.src.legacy.preprocessing.image import ImageDataGenerator
-
-    return _generated(ImageDataGenerator, job)
+    return _generated(KERAS, job)
 
 
-def _generated(generator: Any, job: Job) -> Epochs:
-    batches = flow(generator, job)
+def _generated(module: str, job: Job) -> Epochs:
+    batches = flow(module, job)
     return lambda: itertools.islice(batches, len(batches))
 
 
@@ -70,8 +65,7 @@ def clock(name: str, job: Job, count: int) -> dict[str, Any]:
     import keras
 
     keras.config.disable_interactive_logging()
-    start = time.perf_counter()
-    ends, images = [], 0
+    start, ends, images = time.perf_counter(), [], 0
     epoch = PROGRAMS[name](job)
     for _ in range(count):
         images += sum(len(batch[0]) for batch in epoch())
@@ -84,11 +78,11 @@ def clock(name: str, job: Job, count: int) -> dict[str, Any]:
 def measure(job: Job, names: list[str], number: int, count: int) -> list[Report]:
     """Return a row for each program at one size."""
 
-    def run(name: str) -> dict[str, Any]:
+    def run(name: str) -> Report:
         print(f"{job.size} x {job.size}: {name}", file=sys.stderr)
         return program.in_processes(clock, (name, job, count))[0]
 
-    rows: list[Report] = []
+    rows = []
     for name, results in program.rounds(number, {name: functools.partial(run, name) for name in names}).items():
         ends = [each["ends"] for each in results]
         row = {"size": job.size, "program": name, "seconds": program.spread(each[-1] for each in ends)}
@@ -97,21 +91,17 @@ def measure(job: Job, names: list[str], number: int, count: int) -> list[Report]
     return program.relative(rows, "gpuload.keras", "seconds")
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = program.options(__doc__, arguments, sizes="64,224", rounds=3, epochs=10, data="1000", only="all", out=None)
     names = program.chosen(asked.only, PROGRAMS, "--only")
-    skipped = {}
-    if importlib.util.find_spec("tensorflow") is None:
-        skipped = {name: "TensorFlow is not installed" for name in names if name.startswith("tf")}
-        os.environ.setdefault("KERAS_BACKEND", "torch")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    there = importlib.util.find_spec("tensorflow") is not None
+    skipped = {name: "TensorFlow is not installed" for name in names if name.startswith("tf") and not there}
     names = [name for name in names if name not in skipped]
     jobs = [Job(data_folder(asked.data), int(size), BATCH_SIZE) for size in asked.sizes.split(",")]
     rows = [row for job in jobs for row in measure(job, names, asked.rounds, asked.epochs)]
     facts = {"data": {"files": len(jobs[0].files)}, "batch_size": BATCH_SIZE}
     facts |= {"rows": rows, "skipped": skipped, "contenders": program.words(PROGRAMS, names)}
-    return program.finish(asked, "epochs", **facts)
+    program.finish(asked, "epochs", **facts)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def make_model() -> Any:
     ends = [layers.GlobalAveragePooling2D(), layers.Dense(8)]
     model = keras.Sequential([layers.Input((SIZE, SIZE, 3)), *convolutions, *ends])
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.optimizer.build(model.trainable_variables)
     return model
 
 
@@ -64,10 +65,8 @@ def jax_loop(model: Any, loader: Any) -> Callable[[], None]:
         return trainable, other, optimizer
 
     def epoch() -> None:
-        state: Any = tuple(
-            [variable.value for variable in variables]
-            for variables in (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
-        )
+        groups = (model.trainable_variables, model.non_trainable_variables, model.optimizer.variables)
+        state = tuple([variable.value for variable in variables] for variables in groups)
         for x, y in loader:
             state = step(state, x, y)
         jax.block_until_ready(state)
@@ -99,16 +98,13 @@ def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -
     """Times of one backend, in this process, which has imported no other one."""
     import gpuload.keras
 
-    options: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
+    options = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
     transform = gpuload.Augment(size=(SIZE, SIZE), shear=10, zoom=0.2, hflip=0.5, rescale=1 / 255, layout="HWC")
     loader = gpuload.Loader(gpuload.ImageFolder(folder), transform, framework=backend, last_batch="drop", **options)
     model, by_hand = make_model(), make_model()
-    model.optimizer.build(model.trainable_variables)
-    by_hand.optimizer.build(by_hand.trainable_variables)
     batches = gpuload.keras.dataset(loader.replace())
-    fed = gpuload.keras.dataset(loader.replace()) if backend == "tensorflow" else loader
-    loop = LOOPS[backend](by_hand, fed)
-    tasks: dict[str, Callable[[], float]] = {
+    loop = LOOPS[backend](by_hand, gpuload.keras.dataset(loader.replace()) if backend == "tensorflow" else loader)
+    tasks = {
         "loop": lambda: program.timed(lambda: [loop() for _ in range(epochs)])[0],
         "fit": lambda: program.timed(lambda: model.fit(batches, epochs=epochs, verbose=0, shuffle=False))[0],
     }
@@ -119,19 +115,16 @@ def measure(backend: str, folder: Path, number: int, epochs: int, device: str) -
     return row | {"ratio": program.ratio(seconds["fit"], seconds["loop"])}
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = program.options(__doc__, arguments, rounds=9, epochs=3, data="1000", device="cpu", backends="all", out=None)
-    folder = data_folder(asked.data)
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-    rows = []
+    rows, folder = [], data_folder(asked.data)
     for name in program.chosen(asked.backends, LOOPS, "--backends"):
         if importlib.util.find_spec(name) is None:
             print(f"{name} is left out: it is not installed")
             continue
         os.environ["KERAS_BACKEND"] = name  # The new process inherits it.
         rows += program.in_processes(measure, (name, folder, asked.rounds, asked.epochs, asked.device))
-    return program.finish(asked, "fit", batch_size=BATCH_SIZE, rows=rows)
+    program.finish(asked, "fit", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import gpuload
 from benchmarks.contenders import gpuload_loader
 from benchmarks.jobs import Job, endless
 from benchmarks.photos import data_folder
-from benchmarks.program import Report, chosen, finish, in_processes, options, rounds, spreads, timed
+from benchmarks.program import chosen, finish, in_processes, options, rounds, spreads, timed
 
 ORIGINALS, MEGAPIXELS = 64, 0.1875
 CPUS = len(os.sched_getaffinity(0))
@@ -51,15 +51,14 @@ class Case:
 def axes() -> dict[str, list[Case]]:
     """The cases by the name of the thing that is changed."""
     powers = {2**power for power in range(CPUS.bit_length())}
-    values: dict[str, list[Any]] = {"files": [1000, 10_000, 100_000], "scale": [0.25, 0.5, 1.0, 2.0, 4.0]}
+    values = {"files": [1000, 10_000, 100_000], "scale": [0.25, 0.5, 1.0, 2.0, 4.0]}
     values |= {"size": [32, 64, 128, 224, 384], "batch": [1, 8, 32, 128, 512]}
     values |= {"threads": sorted({*powers, CPUS, 2 * CPUS}), "ranks": sorted({1, 2, CPUS, 2 * CPUS})}
     values |= {"kept": [0.0, 0.25, 0.5, 0.75, 1.0]}
-    fixed: dict[str, dict[str, Any]] = {"files": {"scale": 0.25, "size": 32}, "scale": {"files": 128}}
-    found = {
-        name: [Case(name, value, **{name: value}, **fixed.get(name, {})) for value in some]
-        for name, some in values.items()
-    }
+    fixed = {"files": {"scale": 0.25, "size": 32}, "scale": {"files": 128}}
+    found = {}
+    for name, places in values.items():
+        found[name] = [Case(name, value, **fixed.get(name, {}) | {name: value}) for value in places]
     # A cache of a million would take a minute to fill.
     found["files"].append(replace(found["files"][-1], value=1_000_000, files=1_000_000, kept=0.0))
     return found
@@ -75,8 +74,8 @@ def pictures(originals: list[Path], folder: Path, scale: float) -> list[str]:
     return sorted(map(str, folder.iterdir()))
 
 
-def speed(loader: Any, seconds: float, barrier: Any) -> float:
-    """Images per second over about that time, after half of it; all ranks start together."""
+def speed(kind: str, loader: Any, seconds: float, barrier: Any) -> dict[str, float]:
+    """Images per second over about that time, after half of it, and bytes of memory; all ranks start together."""
     batches = endless(loader)
 
     def take(seconds: float) -> float:
@@ -87,7 +86,7 @@ def speed(loader: Any, seconds: float, barrier: Any) -> float:
 
     take(seconds / 2)
     barrier.wait()
-    return take(seconds)
+    return {kind: take(seconds), f"{kind}_bytes": resident()}
 
 
 def resident() -> int:
@@ -101,31 +100,25 @@ def measure(case: Case, paths: list[str], cache: str, seconds: float, barrier: A
     before = resident()
     names = (paths[number % len(paths)] for number in range(case.files))
     index_seconds, source = timed(lambda: gpuload.ImageList(names, np.arange(case.files)))
-    result: dict[str, float] = {"index_seconds": index_seconds, "index_bytes": resident() - before}
+    result = {"index_seconds": index_seconds, "index_bytes": resident() - before}
     job = Job(Path(), case.size, case.batch)
     threads, shard = max(1, case.threads // case.ranks), (rank, case.ranks)
     with gpuload_loader(job, source, seed=0, threads=threads, shard=shard, cache=None) as loader:
-        result["cold"] = speed(loader, seconds, barrier)
-        result["cold_bytes"] = resident()
+        result |= speed("cold", loader, seconds, barrier)
     if not case.kept:
         return result
-
-    def warm(loader: Any) -> None:
-        result["warm"] = speed(loader, seconds, barrier)
-        result["warm_bytes"] = resident()
-
     limit = math.ceil(case.kept * case.files * 3 * case.size**2)
-    shared = {"cache": cache} if case.ranks > 1 else {"cache": gpuload.Cache(place="host", limit=limit)}
+    shared = cache if case.ranks > 1 else gpuload.Cache(place="host", limit=limit)
     if rank == 0:
-        with loader.replace(**shared, shard=None, threads=case.threads, last_batch="keep") as first:
+        with loader.replace(cache=shared, shard=None, threads=case.threads, last_batch="keep") as first:
             for _ in first:
                 pass
             if case.ranks == 1:
-                warm(first)
+                result |= speed("warm", first, seconds, barrier)
     if case.ranks > 1:
         barrier.wait()
-        with loader.replace(**shared) as rest:
-            warm(rest)
+        with loader.replace(cache=shared) as rest:
+            result |= speed("warm", rest, seconds, barrier)
     return result
 
 
@@ -138,8 +131,7 @@ def run(case: Case, paths: list[str], seconds: float) -> dict[str, float]:
     return {name: sum(each[name] for each in found) for name in found[0]}
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, axes="all", rounds=3, seconds=0.7, most=1_000_000, data="64", out=None)
     cases = [case for name in chosen(asked.axes, axes(), "--axes") for case in axes()[name] if case.files <= asked.most]
     originals = sorted(data_folder(asked.data).rglob("*.jpg"))[:ORIGINALS]
@@ -149,12 +141,12 @@ def main(*arguments: str) -> Report:
         sizes = {scale: sum(map(os.path.getsize, files)) / len(files) for scale, files in paths.items()}
         tasks = {str(case): functools.partial(run, case, paths[case.scale], asked.seconds) for case in cases}
         found = rounds(asked.rounds, tasks)
-    rows: list[Report] = []
+    rows = []
     for case, results in zip(cases, found.values(), strict=True):
         row = {key: value for key, value in asdict(case).items() if key != "scale"}
         row |= {"megapixels": MEGAPIXELS * case.scale**2, "mean_bytes": sizes[case.scale]}
         rows.append(row | spreads(results))
-    return finish(asked, "growth", rows=rows)
+    finish(asked, "growth", rows=rows)
 
 
 if __name__ == "__main__":

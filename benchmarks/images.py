@@ -12,29 +12,23 @@ others, untimed, that empty its queues, for a full queue would be a head start.
 - `CPU ms`: time that an image takes of all CPUs, threads and worker processes included.
 """
 
-import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks import program
 from benchmarks.contenders import CONTENDERS
 from benchmarks.jobs import BATCH_SIZE, Batches, Job, synchronize
 from benchmarks.photos import data_folder
-from benchmarks.program import Report
-
-Contenders = dict[str, Callable[[Job], Batches]]
 
 
 class Stopwatch:
     """Timer of one contender, which it warms up first."""
 
     def __init__(self, batches: Batches, seconds: float, device: str):
-        self.batches = batches
-        self.seconds = seconds
-        self.device = device
+        self.batches, self.seconds, self.device = batches, seconds, device
         next(batches)
         for _ in range(2):  # The first time counts what starting up takes.
             self.count, start = 0, time.perf_counter()
@@ -64,9 +58,7 @@ class Stopwatch:
         return {"speed": samples / wall, "busy": busy / wall, "cpu_ms": 1000 * (program.cpu_time() - cpu) / samples}
 
 
-def measure(
-    job: Any, contenders: dict[str, Callable[[Any], Batches]], ours: str, speed: str, count: int, seconds: float
-) -> tuple[list[Report], dict[str, str]]:
+def measure(job: Any, contenders: dict[str, Any], ours: str, speed: str, count: int, seconds: float) -> tuple[Any, Any]:
     """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none."""
     watches, skipped = {}, {}
     for name, contender in contenders.items():
@@ -82,14 +74,11 @@ def measure(
     return program.relative(rows, ours, speed), skipped
 
 
-def compare(benchmark: str, contenders: Contenders, words: str | None, arguments: Sequence[str]) -> Report:
+def compare(benchmark: str, contenders: dict[str, Any], words: str | None, arguments: Sequence[str]) -> None:
     """Run the program that compares these contenders."""
-    defaults: dict[str, Any] = {"sizes": "64,224", "rounds": 5, "seconds": 1.0, "data": "1000", "device": "cpu"}
-    asked = program.options(words, arguments, **defaults, only="all", out=None)
+    defaults = {"sizes": "64,224", "rounds": 5, "seconds": 1.0, "data": "1000", "device": "cpu", "only": "all"}
+    asked = program.options(words, arguments, **defaults, out=None)
     names = program.chosen(asked.only, contenders, "--only")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    if importlib.util.find_spec("tensorflow") is None:
-        os.environ.setdefault("KERAS_BACKEND", "torch")
     folder = data_folder(asked.data)
     jobs = [Job(folder, int(size), BATCH_SIZE, asked.device) for size in asked.sizes.split(",")]
     files = [path for path, _ in jobs[0].files]
@@ -104,12 +93,11 @@ def compare(benchmark: str, contenders: Contenders, words: str | None, arguments
         facts["rows"] += [{"size": job.size, **row} for row in rows]
         facts["skipped"] |= skipped
     facts["contenders"] = program.words(contenders, [name for name in names if name not in facts["skipped"]])
-    return program.finish(asked, benchmark, **facts)
+    program.finish(asked, benchmark, **facts)
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
-    return compare("images", CONTENDERS, __doc__, arguments)
+def main(*arguments: str) -> None:
+    compare("images", CONTENDERS, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -29,16 +29,11 @@ class Job:
     def files(self) -> list[tuple[str, int]]:
         """All files with the number of their class."""
         folders = sorted(path for path in self.folder.iterdir() if path.is_dir())
-        return [
-            (str(file), number)
-            for number, path in enumerate(folders)
-            for file in sorted(path.iterdir())
-            if file.suffix.lower() in (".jpg", ".jpeg", ".png")
-        ]
+        files = ((file, number) for number, path in enumerate(folders) for file in sorted(path.iterdir()))
+        return [(str(file), number) for file, number in files if file.suffix.lower() in (".jpg", ".jpeg", ".png")]
 
     @property
     def gpu(self) -> bool:
-        """Whether batches are delivered on a GPU."""
         return self.device != "cpu"
 
     @property
@@ -91,13 +86,7 @@ def gpu_framework() -> str:
 
 def synchronize(device: str) -> None:
     """Wait for all work on the GPU, if the device is one."""
-    if device == "cpu":
-        return
-    if gpu_framework() == "cupy":
-        import cupy
-
-        cupy.cuda.Device().synchronize()
-    else:
-        import torch
-
-        torch.cuda.synchronize()
+    if device != "cpu":
+        name = gpu_framework()
+        cuda = importlib.import_module(name).cuda
+        (cuda.Device() if name == "cupy" else cuda).synchronize()

@@ -22,27 +22,25 @@ import psutil
 import gpuload
 from benchmarks.jobs import endless, series
 from benchmarks.photos import blurs
-from benchmarks.program import Report, finish, in_processes, options
+from benchmarks.program import finish, in_processes, options
 
 LOOKS, PARTS = 1000, 10
 FILES, SIDE = 4096, 32  # Number of small images, and the height and width of their batches.
 
 
-def loaders(folder: Path, device: str) -> dict[str, gpuload.Loader]:
-    """Loaders of images that are decoded, resized, turned and flipped, and of plain windows."""
-    images, (values, _) = gpuload.ImageList(sorted(folder.glob("*.jpg"))), series()
+def opened(job: str, folder: Path, device: str) -> gpuload.Loader:
+    """Return a loader of images that are decoded, resized, turned and flipped, or of plain windows."""
+    options = {"shuffle": True, "seed": 0, "device": device}
+    if job == "windows":
+        values, _ = series()
+        return gpuload.Loader(gpuload.Series(values, values[:, 0]), gpuload.Window(96), batch_size=256, **options)
     augment = gpuload.Augment(size=(SIDE, SIDE), rotation=10, hflip=0.5)
-    options: dict[str, Any] = {"shuffle": True, "seed": 0, "device": device}
-    rows = gpuload.Series(values, targets=values[:, 0])
-    return {
-        "images": gpuload.Loader(images, augment, batch_size=64, **options),
-        "windows": gpuload.Loader(rows, gpuload.Window(96), batch_size=256, **options),
-    }
+    return gpuload.Loader(gpuload.ImageList(sorted(folder.glob("*.jpg"))), augment, batch_size=64, **options)
 
 
 def soak(job: str, folder: Path, device: str, batches: int) -> dict[str, Any]:
     """Memory, threads and descriptors of this process while it takes that many batches."""
-    process, loader = psutil.Process(), loaders(folder, device)[job]
+    process, loader = psutil.Process(), opened(job, folder, device)
     pace, looks, samples = max(1, batches // LOOKS), [], 0
     began = time.perf_counter()
     with loader:
@@ -51,34 +49,27 @@ def soak(job: str, folder: Path, device: str, batches: int) -> dict[str, Any]:
             if number % pace == 0:
                 gc.collect()
                 looks.append((process.memory_info().rss, process.num_threads(), process.num_fds()))
-
-    def parts(column: Any) -> list[Any]:
-        return [part for part in np.array_split(column[len(looks) // 10 :], PARTS) if len(part)]
-
-    resident, threads, descriptors = (parts(column) for column in zip(*looks, strict=True))
-    medians = [float(np.median(part)) for part in resident]
+    parts = [part for part in np.array_split(looks[len(looks) // 10 :], PARTS) if len(part)]
+    medians = [float(np.median(part[:, 0])) for part in parts]
     # DALI has the files of a batch open while it reads them; the least number tells whether any stays open.
-    threads, descriptors = ([int(part.min()) for part in column] for column in (threads, descriptors))
+    _, threads, descriptors = zip(*(part.min(axis=0).tolist() for part in parts), strict=True)
     row = {"job": job, "batches": batches, "samples": samples, "seconds": time.perf_counter() - began}
     row |= {"resident_bytes": medians, "spread_percent": 100 * (max(medians) / min(medians) - 1)}
     return row | {"threads": [min(threads), max(threads)], "descriptors": [min(descriptors), max(descriptors)]}
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, samples=1_000_000, batches=100_000, tolerance=1.0, device="cpu", out=None)
-    rows: list[Report] = []
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         blurs(folder, min(FILES, asked.samples), (SIDE, SIDE + 8))
         for job, count in (("images", -(-asked.samples // 64)), ("windows", asked.batches)):
             rows += in_processes(soak, (job, folder, asked.device, count))
-    report = finish(asked, "memory", rows=rows)
+    finish(asked, "memory", rows=rows)
     flat = (row["spread_percent"] <= asked.tolerance for row in rows)
     constant = (len({*row[name]}) == 1 for row in rows for name in ("threads", "descriptors"))
-    if not all((*flat, *constant)):
-        sys.exit(1)
-    return report
+    sys.exit(not all((*flat, *constant)))
 
 
 if __name__ == "__main__":

@@ -17,8 +17,6 @@ same pixels with `ImageFile.LOAD_TRUNCATED_IMAGES`; and `strict`: reported thoug
 import functools
 import io
 import json
-import multiprocessing
-import os
 import sys
 import tempfile
 import time
@@ -27,13 +25,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from PIL import Image, ImageFile
 
 import gpuload
 from benchmarks.photos import crop, originals
-from benchmarks.program import Report, finish, options, peak_bytes
+from benchmarks.program import Report, child, finish, options, peak_bytes
 
 SEEDS = 48  # Number of small JPEGs, from which all files are made.
 SIDE, BATCH = 64, 32
@@ -41,7 +40,6 @@ SIDE, BATCH = 64, 32
 nearest pixels, so that only decoders can differ."""
 LEVELS, SHARE = 2, 0.995
 """Pixels are Pillow's where this share of all values is no more than so many levels off; see tests/test_engines.py."""
-WRONG = ("lost", "odd", "refused")  # Results that are failures.
 
 Random = np.random.Generator
 Pixels = np.typing.NDArray[np.uint8]
@@ -61,7 +59,6 @@ def jpegs(count: int) -> list[bytes]:
 
 
 def encoded(image: Image.Image, name: str, **options: Any) -> bytes:
-    """The file of an image in a format."""
     file = io.BytesIO()
     image.save(file, name, **options)
     return file.getvalue()
@@ -152,21 +149,18 @@ def write(folder: Path, count: int, seed: int, damaged: bool) -> list[str]:
 
 
 def at(folder: Path, number: int) -> Path:
-    """Path of a sample."""
     return folder / f"{number:06}.jpg"
 
 
 def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: int, out: Path) -> None:
     """In a process of its own: write what a loader delivers into files under `out`."""
-    os.dup2(os.open(out / "stderr", os.O_WRONLY | os.O_CREAT), 2)
     source = gpuload.ImageList([at(folder, number) for number in range(count)], labels=np.arange(count))
     transform = gpuload.Augment(size=(SIDE, SIDE), interpolation="nearest", dtype="uint8", layout="HWC")
     errors = gpuload.Errors(on_error=on_error, max_pixels=max_pixels)
-    options: dict[str, Any] = {"errors": errors, "engine": engine}
-    options |= {"batch_size": BATCH, "seed": 0, "device": "cpu", "framework": "numpy"}
+    options = {"seed": 0, "device": "cpu", "engine": engine, "framework": "numpy", "errors": errors}
     options["cache"] = None  # It takes memory for each sample, and is not compared here.
     with (
-        gpuload.Loader(source, transform, **options) as loader,
+        gpuload.Loader(source, transform, batch_size=BATCH, **options) as loader,
         open(out / "images", "wb") as images,
         open(out / "labels", "wb") as labels,
     ):
@@ -180,8 +174,7 @@ def deliver(folder: Path, count: int, engine: str, on_error: str, max_pixels: in
 def run(out: Path, limit: float, *arguments: Any) -> str:
     """Call `deliver` in a new process; return how it ended: "" where it ended well."""
     out.mkdir()
-    process = multiprocessing.get_context("spawn").Process(target=deliver, args=(*arguments, out))
-    process.start()
+    process = child(deliver, *arguments, out, errors=out / "stderr", method="spawn")
     process.join(limit)
     if process.is_alive():
         process.kill()
@@ -194,9 +187,8 @@ def run(out: Path, limit: float, *arguments: Any) -> str:
 @functools.cache
 def pillow(data: bytes, max_pixels: int, lenient: bool = False) -> Pixels | str:
     """Pixels [SIDE, SIDE, 3] as Pillow decodes and resizes a file, or the reason why it does not."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), mock.patch.object(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient):
         warnings.simplefilter("ignore")
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, lenient
         try:
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
@@ -204,8 +196,6 @@ def pillow(data: bytes, max_pixels: int, lenient: bool = False) -> Pixels | str:
                 return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
         except Exception as error:
             return f"{type(error).__name__}: {error}"
-        finally:
-            ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def agree(image: Pixels, expected: Pixels | str) -> bool:
@@ -216,11 +206,11 @@ def agree(image: Pixels, expected: Pixels | str) -> bool:
 def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: Path) -> Report:
     """Counts of samples by result and kind."""
     told = json.loads((out / "told").read_text())
-    labels: list[int] = np.fromfile(out / "labels", np.int64).tolist()
+    labels = np.fromfile(out / "labels", np.int64).tolist()
     images = np.fromfile(out / "images", np.uint8).reshape(len(labels), SIDE, SIDE, 3)
     places = list(range(len(kinds))) if on_error == "replace" else labels
     reported, lost = set(told["errors"]), set(range(len(kinds)))
-    wrong: dict[str, dict[int, str]] = {"odd": {}, "refused": {}, "lenient": {}}
+    wrong = {"odd": {}, "refused": {}, "lenient": {}}
 
     def expected(number: int, lenient: bool = False) -> Pixels | str:
         path = at(folder, number)
@@ -228,11 +218,10 @@ def check(folder: Path, kinds: list[str], on_error: str, max_pixels: int, out: P
 
     for place, label, image in zip(places, labels, images, strict=True):
         pixels = expected(label)
-        if not agree(image, pixels):
-            if not isinstance(pixels, str):
-                wrong["odd"][label] = f"{abs(image.astype(int) - pixels).mean():.1f} levels off"
-            else:
-                wrong["lenient" if agree(image, expected(label, lenient=True)) else "refused"][label] = pixels
+        if isinstance(pixels, str):
+            wrong["lenient" if agree(image, expected(label, lenient=True)) else "refused"][label] = pixels
+        elif not agree(image, pixels):
+            wrong["odd"][label] = f"{abs(image.astype(int) - pixels).mean():.1f} levels off"
         # Each place has its own sample or, if that is bad, a good one.
         if label not in reported and (label == place or place in reported):
             lost.discard(place)
@@ -256,19 +245,16 @@ def failures(rows: list[Report], allowed: int) -> Iterator[str]:
         if row["ended"]:
             yield f"{name}: {row['ended']}"
             continue
-        yield from (f"{name}: {what} {row[what]}" for what in WRONG if row[what])
+        yield from (f"{name}: {what} {row[what]}" for what in ("lost", "odd", "refused") if row[what])
         above = row["peak_bytes"] - peaks.get(row["engine"], 0)
         if above > allowed:
             yield f"{name}: {above / 1e6:.0f} MB more at the peak than with good files, above {allowed / 1e6:.0f}"
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
-    asked = options(
-        __doc__, arguments, count=10_000, seed=0, engines="numba,numpy", max_pixels=2**20, limit=900.0, out=None
-    )
-    allowed = 2 * 3 * asked.max_pixels * BATCH
-    rows: list[Report] = []
+def main(*arguments: str) -> None:
+    defaults = {"count": 10_000, "seed": 0, "engines": "numba,numpy", "max_pixels": 2**20, "limit": 900.0}
+    asked = options(__doc__, arguments, **defaults, out=None)
+    allowed, rows = 2 * 3 * asked.max_pixels * BATCH, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         kinds = {name: write(folder / name, asked.count, asked.seed, name == "mixed") for name in ("good", "mixed")}
@@ -278,15 +264,12 @@ def main(*arguments: str) -> Report:
                 ended = run(place, asked.limit, folder / name, len(kinds[name]), engine, on_error, asked.max_pixels)
                 row = {"engine": engine, "files": name, "on_error": on_error, "samples": len(kinds[name])}
                 row |= {"ended": ended, "seconds": time.perf_counter() - began}
-                rows.append(
-                    row if ended else row | check(folder / name, kinds[name], on_error, asked.max_pixels, place)
-                )
-    report = finish(asked, "mutated", allowed_bytes=allowed, rows=rows)
+                row |= {} if ended else check(folder / name, kinds[name], on_error, asked.max_pixels, place)
+                rows.append(row)
+    finish(asked, "mutated", allowed_bytes=allowed, rows=rows)
     failed = list(failures(rows, allowed))
     print(*failed, sep="\n")
-    if failed:
-        sys.exit(1)
-    return report
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":

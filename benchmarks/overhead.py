@@ -14,7 +14,7 @@ from benchmarks.contenders import gpuload_loader
 from benchmarks.images import Stopwatch
 from benchmarks.jobs import Batches, Job, endless, series
 from benchmarks.photos import data_folder
-from benchmarks.program import Report, finish, options, rounds, spread, spreads
+from benchmarks.program import Report, finish, options, ratio, rounds, spread, spreads
 
 
 def observed(loader: gpuload.Loader) -> Batches:
@@ -29,22 +29,21 @@ def jobs(folder: Path, device: str) -> dict[str, gpuload.Loader]:
     """Loaders by the samples that they load."""
     found = {f"images {size} x {size}": gpuload_loader(Job(folder, size, 32, device), cache=None) for size in (64, 224)}
     values, _ = series()
+    rows, options = gpuload.Series(values, values[:, 0]), {"shuffle": True, "device": device}
     for size in (64, 256):
-        found[f"windows 96 x 7, batches of {size}"] = gpuload.Loader(
-            gpuload.Series(values, values[:, 0]), gpuload.Window(96), batch_size=size, shuffle=True, device=device
-        )
+        loader = gpuload.Loader(rows, gpuload.Window(96), batch_size=size, **options)
+        found[f"windows 96 x 7, batches of {size}"] = loader
     return found
 
 
 def extra(with_: Report, without: Report) -> Report:
     """Percent by which the one figure is above the other, round by round."""
-    return spread(100 * (one / other - 1) for one, other in zip(with_["rounds"], without["rounds"], strict=True))
+    return spread(100 * (quotient - 1) for quotient in ratio(with_, without)["rounds"])
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, rounds=9, seconds=2.0, data="1000", device="cpu", out=None)
-    rows: list[Report] = []
+    rows = []
     for name, loader in jobs(data_folder(asked.data), asked.device).items():
         survive = {"on_error": "replace"} if name.startswith("images") else {}
         pair = {"without": endless(loader), "with": observed(loader.replace(**survive))}
@@ -53,7 +52,7 @@ def main(*arguments: str) -> Report:
         speeds = {kind: figures["speed"] for kind, figures in found.items()}
         row = {"job": name, **speeds, "extra_time_percent": extra(speeds["without"], speeds["with"])}
         rows.append(row | {"extra_cpu_percent": extra(found["with"]["cpu_ms"], found["without"]["cpu_ms"])})
-    return finish(asked, "overhead", rows=rows)
+    finish(asked, "overhead", rows=rows)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
 Pillow fills with black beyond the border.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.jobs import Batches, Job, endless, warps
+from benchmarks.jobs import Batches, Job, endless, orders, warps
 
 
 def decoded(path: str, size: int) -> Any:
@@ -28,16 +28,15 @@ def load(path: str, size: int, rng: np.random.Generator) -> np.ndarray:
 
 def scaled(file: tuple[str, int], size: int, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """A file in 0..1 in float32, and its label."""
-    path, label = file
-    return load(path, size, rng) * np.float32(1 / 255), label
+    return load(file[0], size, rng) * np.float32(1 / 255), file[1]
 
 
+@dataclass
 class PillowDataset:
     """A map-style data set for PyTorch."""
 
-    def __init__(self, files: list[tuple[str, int]], size: int):
-        self.files = files
-        self.size = size
+    files: list[tuple[str, int]]
+    size: int
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,11 +65,8 @@ def spdl(job: Job) -> Batches:
     """SPDL's pipeline with Pillow in one thread for each CPU; its own decoder needs FFmpeg's libraries."""
     from spdl.pipeline import PipelineBuilder
 
-    def samples() -> Iterator[tuple[tuple[str, int], int]]:
-        rng = np.random.default_rng()
-        while True:
-            for index in rng.permutation(len(job.files)):
-                yield job.files[index], int(rng.integers(2**62))
+    rng = np.random.default_rng()
+    samples = ((job.files[index], int(rng.integers(2**62))) for (index,) in orders(len(job.files), 1, whole=True))
 
     def sample(drawn: tuple[tuple[str, int], int]) -> tuple[np.ndarray, int]:
         return scaled(drawn[0], job.size, np.random.default_rng(drawn[1]))
@@ -79,7 +75,7 @@ def spdl(job: Job) -> Batches:
         images, labels = zip(*items, strict=True)
         return np.stack(images), np.array(labels)
 
-    builder = PipelineBuilder().add_source(samples()).pipe(sample, concurrency=job.cpus)
+    builder = PipelineBuilder().add_source(samples).pipe(sample, concurrency=job.cpus)
     pipeline = builder.aggregate(job.batch_size).pipe(batch).add_sink(2).build(num_threads=job.cpus + 1)
     with pipeline.auto_stop():
         yield from pipeline

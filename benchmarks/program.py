@@ -2,6 +2,7 @@
 
 import argparse
 import ctypes
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -32,8 +33,6 @@ LOAD_AT_START = os.getloadavg()[0]  # Read on import, because later the benchmar
 
 Report = tables.Report
 Result = TypeVar("Result")
-
-
 HELP = {
     "data": "a folder of class folders, or a number of photographs to make",
     "rounds": "number of rounds, in each of which every contender runs once",
@@ -47,10 +46,13 @@ HELP = {
 
 
 def options(words: str | None, arguments: Sequence[str], **defaults: Any) -> argparse.Namespace:
-    """Parse a command line, or that of this process where there are no arguments.
+    """Parse a command line, or that of this process where there are no arguments, and set Keras and TensorFlow up.
 
     Each default is an option of its type; an option that is None by default is a path. `words` is the help.
     """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if importlib.util.find_spec("tensorflow") is None:
+        os.environ.setdefault("KERAS_BACKEND", "torch")
     parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in defaults.items():
         kind, choices = Path if default is None else type(default), ("cpu", "cuda") if name == "device" else None
@@ -100,8 +102,7 @@ def cpu_time() -> float:
 
 def settle(longest: float = 3.0) -> None:
     """Wait until threads and worker processes have filled their queues and stopped."""
-    pause = 0.1
-    before = cpu_time()
+    pause, before = 0.1, cpu_time()
     for _ in range(int(longest / pause)):
         time.sleep(pause)
         before, last = cpu_time(), before
@@ -141,6 +142,18 @@ def in_processes(function: Callable[..., Result], *calls: tuple[Any, ...]) -> li
         return [job.result() for job in jobs]
 
 
+def child(function: Callable[..., Any], *arguments: Any, errors: Path, method: str) -> Any:
+    """Start and return a process that calls a function; its stderr goes to the file `errors`."""
+    process = multiprocessing.get_context(method).Process(target=_quietly, args=(errors, function, *arguments))
+    process.start()
+    return process
+
+
+def _quietly(errors: Path, function: Callable[..., Any], *arguments: Any) -> None:
+    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    function(*arguments)
+
+
 def timed(task: Callable[[], Result]) -> tuple[float, Result]:
     """Seconds that a call takes, and its result."""
     start = time.perf_counter()
@@ -150,8 +163,7 @@ def timed(task: Callable[[], Result]) -> tuple[float, Result]:
 
 def peak_bytes() -> int:
     """Largest resident memory that this process ever had."""
-    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    return 1024 * int(kilobytes)
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0])
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:
@@ -159,21 +171,17 @@ def environment(device: str = "cpu") -> dict[str, Any]:
     installed = {(found.name or "").lower(): found.version for found in metadata.distributions()}
     versions = {name: installed[name] for name in PACKAGES if name in installed}
     cpus = len(os.sched_getaffinity(0))
+    cpu = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         "device": device,
         "device_name": _gpu_name() if device != "cpu" else f"CPU, {cpus} cores",
-        "cpu": _cpu_model(),
+        "cpu": cpu[1] if cpu else platform.processor(),
         "cpus": cpus,
         "load_average": LOAD_AT_START,
         "system": platform.platform(),
         "versions": {"gpuload": gpuload.__version__, "python": platform.python_version(), **versions},
     }
-
-
-def _cpu_model() -> str:
-    found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
-    return found[1] if found else platform.processor()
 
 
 def _gpu_name() -> str:
@@ -183,8 +191,8 @@ def _gpu_name() -> str:
     return name.value.decode()
 
 
-def finish(asked: argparse.Namespace, benchmark: str, **facts: Any) -> Report:
-    """Print, write and return the report of a benchmark: its options without paths, and `facts`, `rows` among them."""
+def finish(asked: argparse.Namespace, benchmark: str, **facts: Any) -> None:
+    """Print and write the report of a benchmark: its options without paths, and `facts`, `rows` among them."""
     known = {name: value for name, value in vars(asked).items() if name not in ("data", "device", "out", "where")}
     report = {"benchmark": benchmark, "environment": environment(getattr(asked, "device", "cpu")), **known, **facts}
     table = Table(title=f"{benchmark}, {report['environment']['device_name']}")
@@ -197,7 +205,6 @@ def finish(asked: argparse.Namespace, benchmark: str, **facts: Any) -> Report:
     for name, reason in report.get("skipped", {}).items():
         console.print(f"{name} was left out: {reason}")
     print(f"written to {save(report, asked.out)}")
-    return report
 
 
 def save(report: Report, out: Path | None) -> Path:

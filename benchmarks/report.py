@@ -6,7 +6,9 @@ python -m benchmarks.report        rewrites the text between the markers of both
 import json
 from pathlib import Path
 
+from benchmarks.deep import PAGE_TABLES
 from benchmarks.program import RESULTS, Report, options
+from benchmarks.tables import TABLES
 
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).parent / "README.md"
@@ -31,10 +33,6 @@ def load(name: str, results: Path = RESULTS) -> list[Report]:
 
 
 def main(*arguments: str) -> None:
-    """Rewrite the tables from the JSON of the benchmarks."""
-    from benchmarks.deep import PAGE_TABLES
-    from benchmarks.tables import TABLES
-
     asked = options(__doc__, arguments, readme=README, page=PAGE, results=RESULTS)
     text = asked.readme.read_text()
     for name, table in TABLES.items():

@@ -10,11 +10,12 @@ There are three jobs: images by DALI; the same, in turn by one, two or three ran
 with noise. Ends with exit code 1 where anything differs.
 """
 
+import functools
 import hashlib
 import itertools
 import json
 import logging
-import multiprocessing
+import operator
 import os
 import random
 import signal
@@ -24,13 +25,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import gpuload
 from benchmarks.photos import blurs
-from benchmarks.program import Report, finish, options
+from benchmarks.program import Report, child, finish, options
 
 COUNT, SIDE, BATCH = 241, 48, 8
 """Images, their height and width, and samples in a batch of one rank: the last batch of an epoch is short."""
@@ -48,21 +48,17 @@ def pictures(folder: Path) -> None:
 
 def job(name: str, folder: Path, engine: str) -> Ranks:
     """Return the maker of the loaders of a job, each of which goes over all its samples."""
-    options: dict[str, Any] = {"batch_size": BATCH, "shuffle": True, "seed": 11, "framework": "numpy", "device": "cpu"}
+    options = {"batch_size": BATCH, "shuffle": True, "seed": 11, "framework": "numpy", "device": "cpu"}
     if name == "windows":
         values = np.random.default_rng(0).normal(size=(COUNT + 15, 3)).astype(np.float32)
-        source: Any = gpuload.Series(values, targets=np.arange(len(values)))
-        transform: Any = gpuload.Window(16, jitter=0.1, zoom=0.2)
+        source = gpuload.Series(values, targets=np.arange(len(values)))
+        transform = gpuload.Window(16, jitter=0.1, zoom=0.2)
     else:
         source = gpuload.ImageList(sorted(folder.glob("*.jpg")), labels=np.arange(COUNT))
         transform = gpuload.Augment(size=(32, 32), rotation=20, zoom=0.2, hflip=0.5, brightness=(0.5, 1.5))
         options |= {"engine": engine, "on_error": "replace"}
-
-    def ranks(count: int) -> list[gpuload.Loader]:
-        parts = [None] if count == 1 else [(rank, count) for rank in range(count)]
-        return [gpuload.Loader(source, transform, shard=part, **options) for part in parts]
-
-    return ranks
+    make = functools.partial(gpuload.Loader, source, transform, **options)
+    return lambda count: [make(shard=(rank, count) if count > 1 else None) for rank in range(count)]
 
 
 def lines(ranks: list[gpuload.Loader]) -> Iterator[tuple[int, Line]]:
@@ -74,8 +70,10 @@ def lines(ranks: list[gpuload.Loader]) -> Iterator[tuple[int, Line]]:
             yield epoch, [(int(label), hashlib.blake2b(x.tobytes(), digest_size=8).hexdigest()) for x, label in samples]
 
 
-def child(ranks: Ranks, folder: Path, counts: tuple[int, ...]) -> None:
+def go_on(ranks: Ranks, folder: Path, counts: tuple[int, ...]) -> None:
     """Go on from the last state, and note everything, until killed."""
+    random.seed()
+    logging.disable()  # Each child finds the bad files anew.
     record, state = folder / "record", folder / "state"
     last = json.loads(state.read_text()) if state.exists() else None
     loaders = ranks(random.choice(counts))
@@ -105,25 +103,18 @@ def ready(engine: str) -> None:
         list(loader)
 
 
-def quietly(errors: Path, function: Any, *arguments: Any) -> None:
-    """Call a function in a child; its stderr goes to a file, because libjpeg and DALI write there about bad files."""
-    os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-    random.seed()
-    logging.disable()  # Each child finds the bad files anew.
-    function(*arguments)
-
-
 def samples(record: Path) -> dict[int, Line]:
     """Samples of each epoch, in the order in which they came."""
-    found: dict[int, Line] = {}
+    found = {}
     for line in record.read_text().splitlines():
         epoch, batch = json.loads(line)
-        found.setdefault(epoch, []).extend((label, digest) for label, digest in batch)
+        found.setdefault(epoch, []).extend(batch)
     return found
 
 
 def reference(ranks: Ranks, folder: Path, epochs: int) -> None:
     """Note one run that nobody kills."""
+    logging.disable()
     with open(folder / "reference", "w") as notes:
         for epoch, line in itertools.takewhile(lambda found: found[0] < epochs, lines(ranks(1))):
             notes.write(json.dumps([epoch, line]) + "\n")
@@ -131,16 +122,11 @@ def reference(ranks: Ranks, folder: Path, epochs: int) -> None:
 
 def measure(ranks: Ranks, folder: Path, kills: int, counts: tuple[int, ...], longest: float) -> Report:
     """Kill runs `kills` times, each after up to `longest` seconds, and compare their notes with the reference."""
-    chance = random.Random(5)
-    began, killed = time.perf_counter(), 0
-
-    def begin(*arguments: Any) -> Any:  # A fork has the modules of this process already, but no threads and engines.
-        process = multiprocessing.get_context("fork").Process(target=quietly, args=(folder / "errors", *arguments))
-        process.start()
-        return process
-
+    chance, began, killed = random.Random(5), time.perf_counter(), 0
+    # A fork has the modules of this process already, but no threads and engines. libjpeg tells of bad files on stderr.
+    begin = functools.partial(child, errors=folder / "errors", method="fork")
     while killed < kills or not (folder / "state").exists():
-        process = begin(child, ranks, folder, counts)
+        process = begin(go_on, ranks, folder, counts)
         time.sleep(chance.uniform(0.0, longest))
         process.kill()
         process.join()
@@ -160,29 +146,25 @@ def measure(ranks: Ranks, folder: Path, kills: int, counts: tuple[int, ...], lon
     for epoch in range(epochs):
         here, whole = found[epoch], expected[epoch]
         seen, wanted = (Counter(label for label, _ in part) for part in (here, whole))
-        if epoch < epochs - 1:  # The last one was not finished.
-            lost += sum((wanted - seen).values())
-        twice += sum((seen - wanted).values())
-        differing += sum(one != other for one, other in zip(here, whole, strict=False))
+        lost += (wanted - seen).total() * (epoch < epochs - 1)  # The last one was not finished.
+        twice += (seen - wanted).total()
+        differing += sum(map(operator.ne, here, whole))
     row = {"kills": killed, "epochs": epochs - 1, "samples": sum(map(len, found.values()))}
     return row | {"lost": lost, "twice": twice, "differing": differing, "seconds": time.perf_counter() - began}
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, kills=200, engine="numba", longest=1.0, out=None)
-    rows: list[Report] = []
+    rows = []
     ready(asked.engine)
     for name, counts in (("images", (1,)), ("1 to 3 ranks", (1, 2, 3)), ("windows", (1,))):
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             pictures(folder)
-            ranks = job(name, folder, asked.engine)
-            rows.append({"job": name} | measure(ranks, folder, asked.kills, counts, asked.longest))
-    report = finish(asked, "resume", rows=rows)
-    if any(row[name] for row in rows for name in ("lost", "twice", "differing")):
-        sys.exit(1)
-    return report
+            found = measure(job(name, folder, asked.engine), folder, asked.kills, counts, asked.longest)
+            rows.append({"job": name} | found)
+    finish(asked, "resume", rows=rows)
+    sys.exit(any(row[name] for row in rows for name in ("lost", "twice", "differing")))
 
 
 if __name__ == "__main__":

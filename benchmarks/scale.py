@@ -79,7 +79,7 @@ def demands(gpus: int, scale: Scale) -> dict[str, float]:
     return {key: formula(gpus, scale) for key, (_, _, formula) in DEMANDS.items()}
 
 
-def scaled(value: float, unit: str) -> str:
+def scaled(value: float, unit: str = "") -> str:
     """A value with a prefix and three digits."""
     for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= factor:
@@ -91,10 +91,9 @@ def scaled(value: float, unit: str) -> str:
 def scale_table(*reports: Report) -> str:
     """The arithmetic, a column for each number of GPUs; the reports are those of `measured`."""
     scale = measured(*reports)
-    rows = (
-        [words.format(**vars(scale)), *(scaled(formula(gpus, scale), unit) for gpus in GPUS)]
-        for words, unit, formula in DEMANDS.values()
-    )
+    rows = []
+    for words, unit, formula in DEMANDS.values():
+        rows.append([words.format(**vars(scale)), *(scaled(formula(gpus, scale), unit) for gpus in GPUS)])
     pixels, rate = scale.image_bytes, scale.images_per_gpu
     return (
         f"Assumed, not measured: a GPU trains on r = {rate:,} images/s, a machine has {scale.gpus_per_machine} GPUs, "

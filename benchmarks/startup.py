@@ -19,10 +19,9 @@ from typing import Any
 
 import gpuload
 from benchmarks.photos import data_folder
-from benchmarks.program import Report, finish, in_processes, options, ratio, rounds, spreads, timed
+from benchmarks.program import finish, in_processes, options, ratio, rounds, spreads, timed
 
-FOLDERS, ORIGINALS = 1000, 64
-BATCH_SIZE, SIZE = 32, 64
+FOLDERS, BATCH_SIZE, SIZE = 1000, 32, 64
 PLACES = (0.0, 0.25, 0.5, 0.75, 0.999)  # Where to go on, as shares of the epoch.
 
 
@@ -48,7 +47,7 @@ def walk(folder: str) -> int:
 def begin(top: str, files: int, device: str, walk_first: bool) -> dict[str, float]:
     """Seconds of each step, in one round."""
     transform = gpuload.Augment(size=(SIZE, SIZE), shear=10, zoom=0.2, hflip=0.5, rescale=1 / 255)
-    options: dict[str, Any] = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
+    options = {"batch_size": BATCH_SIZE, "shuffle": True, "seed": 0, "device": device}
 
     def first(state: dict[str, Any] | None = None) -> float:
         start = time.perf_counter()
@@ -64,9 +63,7 @@ def begin(top: str, files: int, device: str, walk_first: bool) -> dict[str, floa
         walked = timed(lambda: walk(top))[0]
     if len(source) != files:
         raise RuntimeError(f"{len(source)} of {files} files were found")
-    result = {"os.scandir": walked, "gpuload.ImageFolder": index}
-    result["first batch"] = first()
-    result["first batch, again"] = first()
+    result = {"os.scandir": walked, "gpuload.ImageFolder": index, "first batch": first(), "first batch, again": first()}
     state = gpuload.Loader(source, transform, **options).state_dict()
     for place in PLACES:
         seen = int(place * files) // BATCH_SIZE * BATCH_SIZE
@@ -74,10 +71,9 @@ def begin(top: str, files: int, device: str, walk_first: bool) -> dict[str, floa
     return result
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
+def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, files=1_280_000, rounds=5, device="cpu", data="64", where=None, out=None)
-    originals = sorted(data_folder(asked.data).rglob("*.jpg"))[:ORIGINALS]
+    originals = sorted(data_folder(asked.data).rglob("*.jpg"))[:64]
     walk_first = itertools.cycle((True, False))
     with tempfile.TemporaryDirectory(dir=asked.where) as folder:
         tree(Path(folder), asked.files, originals)
@@ -85,9 +81,9 @@ def main(*arguments: str) -> Report:
         walk(top)  # From here on the names are in the system's memory, for both.
         tasks = {"startup": lambda: in_processes(begin, (top, asked.files, asked.device, next(walk_first)))[0]}
         seconds = spreads(rounds(asked.rounds, tasks)["startup"])
-    rows: list[Report] = [{"step": step, "seconds": its} for step, its in seconds.items()]
+    rows = [{"step": step, "seconds": its} for step, its in seconds.items()]
     rows[1]["ratio"] = ratio(seconds["gpuload.ImageFolder"], seconds["os.scandir"])
-    return finish(asked, "startup", batch_size=BATCH_SIZE, rows=rows)
+    finish(asked, "startup", batch_size=BATCH_SIZE, rows=rows)
 
 
 if __name__ == "__main__":

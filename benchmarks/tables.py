@@ -1,5 +1,6 @@
 """The tables of the README, in Markdown, each from the report of one benchmark on one machine."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -33,19 +34,15 @@ COLUMNS = {
                 "lenient": "lenient", "strict": "strict", "peak_bytes": "peak, MB"},
 }  # fmt: skip
 """Headings of the figures of each benchmark, by their keys; "a.b" is the key b of the dict a."""
-
-
-def usual(row: Report) -> bool:
-    """Whether windows are those that everybody measures, of a series in a cache."""
-    return (row["series"], row["length"], row["channels"], row["dtype"]) == ("near", 96, 7, "float32")
-
-
+USUAL = {"series": "near", "length": 96, "channels": 7, "dtype": "float32"}.items()
+"""Windows that everybody measures, of a series in a cache."""
 CASES: dict[str, tuple[str, str, Callable[[Report], str], dict[str, str]]] = {
     "images": ("images per second", "contender", lambda row: "{size} × {size}".format(**row),
                {"images_per_second": "{}", "ratio": RELATIVE}),
     "epochs": ("seconds", "program", lambda row: "{size} × {size}".format(**row),
                {"seconds": "{}", "first_seconds": "first epoch", "ratio": RELATIVE}),
-    "windows": ("windows per second", "contender", lambda row: "batches of {batch_size:,}".format(**row) * usual(row),
+    "windows": ("windows per second", "contender",
+                lambda row: "batches of {batch_size:,}".format(**row) * (row.items() >= USUAL),
                 {"windows_per_second": "{}", "ratio": RELATIVE}),
     "delivery": ("µs a batch", "framework", lambda row: str(row["job"]), {"in_a_row": "{}", "cold": "cold"}),
 }  # fmt: skip
@@ -59,9 +56,8 @@ NOTES = {
     "windows": ROUNDS + "; windows of 96 × 7 float32, shuffled. In the {cases} cases that were measured, other lengths "
     "and widths and a series far larger than the caches among them, gpuload is {least:,.0f} to {most:,.0f} times as "
     "fast as the DataLoader.",
-    "delivery": ROUNDS
-    + "; batches of {batch_size}, delivered one after another or, cold, each right after threads have "
-    "filled the caches with another batch.",
+    "delivery": ROUNDS + "; batches of {batch_size}, delivered one after another or, cold, each right after threads "
+    "have filled the caches with another batch.",
     "startup": "{files:,} files; median of {rounds} rounds (least to greatest), each a new process.",
     "fit": ROUNDS + "; a small convolutional network on photographs of 64 × 64, batches of {batch_size}.",
 }
@@ -70,22 +66,16 @@ CASES["warm"], NOTES["warm"] = CASES["images"], NOTES["images"]
 
 def columns(report: Report) -> dict[str, bool]:
     """Headings of a report's rows, and whether a column holds names."""
-    found = COLUMNS[report["benchmark"]]
-    return {
-        heading: any(isinstance(row.get(key), str) and row[key] for row in report["rows"])
-        for key, heading in found.items()
-    }
+    rows, found = report["rows"], COLUMNS[report["benchmark"]]
+    return {head: any(isinstance(row.get(key), str) and row[key] for row in rows) for key, head in found.items()}
 
 
 def cells(report: Report, spreads: int = 100) -> Iterator[list[str]]:
     """Cells of each row of a report; only the first `spreads` figures of a row are shown with their spread."""
     for row in report["rows"]:
-        line: list[str] = []
-        shown = 0
+        line, shown = [], 0
         for key in COLUMNS[report["benchmark"]]:
-            value: Any = row
-            for part in key.split("."):
-                value = value.get(part, "")
+            value = functools.reduce(lambda value, part: value.get(part, ""), key.split("."), row)
             is_spread = isinstance(value, dict) and "median" in value
             shown += is_spread
             line.append(cell(value, 1e-6 if key.endswith("bytes") else 1, is_spread and shown <= spreads))
@@ -136,15 +126,14 @@ def contenders_table(report: Report) -> str:
         if found := case(row):
             words = [cell(row.get(key, ""), with_spread="{}" in heading) for key, heading in figures.items()]
             cases.setdefault(found, {})[row[name]] = words
-    names = {row[name]: report.get("contenders", {}).get(row[name]) for row in report["rows"]}
-    lines = (
-        [f"`{key}`" + (f": {words}" if words else ""), *itertools.chain(*(found[key] for found in cases.values()))]
-        for key, words in names.items()
-    )
+    lines = []
+    for key in dict.fromkeys(row[name] for row in report["rows"]):
+        words = report.get("contenders", {}).get(key)
+        figures_of = itertools.chain(*(found[key] for found in cases.values()))
+        lines.append([f"`{key}`" + (f": {words}" if words else ""), *figures_of])
     headings = [heading.format(found) for found in cases for heading in figures.values()]
-    ratios = [
-        row["ratio"]["median"] for row in report["rows"] if row.get("contender") == "DataLoader" and "ratio" in row
-    ]
+    stock = (row for row in report["rows"] if row.get("contender") == "DataLoader")
+    ratios = [row["ratio"]["median"] for row in stock if "ratio" in row]
     compared = {"cases": len(ratios), "least": min(ratios, default=0), "most": max(ratios, default=0)}
     return page(report, markdown([head, *headings], lines), **compared)
 

@@ -28,7 +28,6 @@ class Job:
 
     @property
     def count(self) -> int:
-        """Number of windows."""
         return len(self.values) - self.length + 1
 
     def orders(self) -> Iterator[np.ndarray]:
@@ -45,7 +44,7 @@ def gpuload_torch(job: Job) -> Batches:
     """gpuload.torch.TimeSeriesDataset in gpuload.torch.DataLoader, on the GPU if there is one."""
     from gpuload.torch import DataLoader, TimeSeriesDataset
 
-    dtype: Any = None if job.dtype == "float32" else job.dtype
+    dtype = None if job.dtype == "float32" else job.dtype
     dataset = TimeSeriesDataset(job.values, job.labels, job.length, dtype=dtype)
     return endless(DataLoader(dataset, batch_size=job.batch_size, shuffle=True, device=job.device))
 
@@ -54,7 +53,7 @@ def gpuload_numpy(job: Job) -> Batches:
     """gpuload.Loader with NumPy arrays, on the CPU."""
     job.need_cpu()
     source, window = gpuload.Series(job.values, job.labels), gpuload.Window(job.length)
-    options: dict[str, Any] = {"shuffle": True, "seed": 0, "device": "cpu", "framework": "numpy"}
+    options = {"shuffle": True, "seed": 0, "device": "cpu", "framework": "numpy"}
     return endless(gpuload.Loader(source, window, batch_size=job.batch_size, **options))
 
 
@@ -141,8 +140,7 @@ def numpy_take(job: Job) -> Batches:
 def sliding_window_view(job: Job) -> Batches:
     """NumPy's sliding_window_view(...)[starts], whole rows in a window, which is its fastest layout; without labels."""
     job.need_cpu()
-    shape = (job.length, job.values.shape[1])
-    windows = np.lib.stride_tricks.sliding_window_view(job.values, shape)[:, 0]
+    windows = np.lib.stride_tricks.sliding_window_view(job.values, (job.length, job.values.shape[1]))[:, 0]
     return ((windows[starts],) for starts in job.orders())
 
 

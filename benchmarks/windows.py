@@ -16,14 +16,12 @@ import itertools
 import os
 import sys
 import time
-from typing import Any
 
 import numpy as np
 
 from benchmarks import program
 from benchmarks.images import measure
 from benchmarks.jobs import series, synchronize
-from benchmarks.program import Report
 from benchmarks.window_contenders import CONTENDERS, Job
 
 OURS = "gpuload.torch"
@@ -34,7 +32,7 @@ LARGE_BATCH_BYTES = 2**27  # Size of the batches that a GPU is given beside thos
 def copied_bytes_per_second(device: str) -> float:
     """Bytes read plus bytes written by one large copy."""
     if device == "cpu":
-        source: Any = np.ones(FAR_BYTES // 4, np.float32)
+        source = np.ones(FAR_BYTES // 4, np.float32)
         copy = functools.partial(np.copyto, np.empty_like(source), source)
     else:
         import torch
@@ -51,20 +49,17 @@ def copied_bytes_per_second(device: str) -> float:
     return 2.0 * count * int(source.nbytes) / (time.perf_counter() - start)
 
 
-def main(*arguments: str) -> Report:
-    """Measure, print a table, write JSON."""
-    defaults: dict[str, Any] = {"lengths": "20,96,512", "channels": "1,7,64", "batches": "64,256", "places": "near,far"}
+def main(*arguments: str) -> None:
+    defaults = {"lengths": "20,96,512", "channels": "1,7,64", "batches": "64,256", "places": "near,far"}
     defaults |= {"rounds": 5, "seconds": 0.3, "device": "cpu", "only": "all", "far_bytes": FAR_BYTES}
     asked = program.options(__doc__, arguments, **defaults, out=None)
     names = program.chosen(asked.only, CONTENDERS, "--only", ";")
     some = {name: CONTENDERS[name] for name in names}
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("KERAS_BACKEND", "torch")
     copied = copied_bytes_per_second(asked.device)
     widths, steps, sizes = (option.split(",") for option in (asked.channels, asked.lengths, asked.batches))
     dtypes = ["float32"] if asked.device == "cpu" else ["float32", "bfloat16"]
-    found: list[Report] = []
-    skipped: dict[str, str] = {}
+    found, skipped = [], {}
     for place, width in itertools.product(program.chosen(asked.places, ("near", "far"), "--places"), map(int, widths)):
         values, labels = series(width) if place == "near" else series(width, asked.far_bytes // (4 * width))
         for length in map(int, steps):
@@ -80,12 +75,10 @@ def main(*arguments: str) -> Report:
         if row["contender"] == OURS:
             moved = row["length"] * row["channels"] * (4 + (4 if row["dtype"] == "float32" else 2))
             row["share_of_copy"] = row["windows_per_second"]["median"] * moved / copied
-    measured = {row["contender"] for row in found}
-    facts = {"copy_bytes_per_second": copied, "rows": found, "skipped": skipped}
-    facts["contenders"] = program.words(CONTENDERS, [name for name in names if name in measured])
-    report = program.finish(asked, "windows", **facts)
+    measured = dict.fromkeys(row["contender"] for row in found)
+    words, facts = program.words(CONTENDERS, measured), {"copy_bytes_per_second": copied, "skipped": skipped}
+    program.finish(asked, "windows", rows=found, contenders=words, **facts)
     print(f"one large copy reads and writes {copied / 1e9:.1f} GB/s")
-    return report
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from benchmarks import (  # noqa: E402
     program,
     report,
     scale,
-    warm_contenders,
+    warm,
     window_contenders,
     windows,
 )
@@ -113,7 +113,7 @@ def test_warm_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None
     text = run("warm", *options)
     found = json.loads(out.read_text())
     names = [row["contender"] for row in found["rows"]]
-    assert sorted([*names, *found["skipped"]]) == sorted(warm_contenders.CONTENDERS)
+    assert sorted([*names, *found["skipped"]]) == sorted(warm.CONTENDERS)
     assert {"gpuload", "gpuload file", "dali", "torch", "cast"} <= set(names)
     for row in found["rows"]:
         assert len(row["images_per_second"]["rounds"]) == 1
@@ -126,8 +126,8 @@ def test_contenders_deliver_the_same_images(folder: Path) -> None:
 
     0.1 leaves room for the black corners of Pillow, and for 32 images of another draw."""
     job = jobs.Job(folder, 16, 32, "cpu")
-    brightness = warm_contenders.pixels(job)[0].mean() / 255
-    for found in (contenders.CONTENDERS, warm_contenders.CONTENDERS):
+    brightness = warm.pixels(job)[0].mean() / 255
+    for found in (contenders.CONTENDERS, warm.CONTENDERS):
         for name, contender in found.items():
             if name == "decoder":
                 continue
