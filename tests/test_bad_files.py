@@ -148,14 +148,14 @@ LARGE = """
     import numpy as np, gpuload
     transform = gpuload.Augment(size=(32, 32))
     options = {"batch_size": 32, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy", "threads": 2}
-    if sys.argv[3] == "any":
-        options["errors"] = gpuload.Errors(on_error="skip", max_pixels=None)
+    unlimited = {"max_pixels": None} if sys.argv[3] == "any" else {}
+    options["errors"] = gpuload.Errors(on_error="skip", **unlimited)
     good, *bad = sys.argv[4:]
     for path in bad:
         for place in (0, 5, 16, 31):
             files = [good] * 32
             files[place] = path
-            loader = gpuload.Loader(gpuload.ImageList(files), transform, on_error="skip", **options)
+            loader = gpuload.Loader(gpuload.ImageList(files), transform, **options)
             with loader:
                 print(sum(len(images) for images in loader), [sample.index for sample in loader.errors] == [place])
 """

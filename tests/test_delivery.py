@@ -114,7 +114,8 @@ def test_no_copy_of_windows(device: str, framework: str, window: Window) -> None
     if device != "cpu" and framework in ("numpy", "tensorflow"):
         pytest.skip("a copy, as its documentation says")
     values = np.random.default_rng(0).standard_normal((200, 4)).astype(np.float32)
-    pool = WindowPool(gpuload.Series(values), window, batch_size=32, device=device, framework=framework)
+    series = gpuload.Series(values)
+    pool = WindowPool.of(series, window, batch_size=32, device=device, framework=lambda place: choose(framework, place))
     assert pool.job.plain == (window.dtype is window.per_sample is None)
     if device == "cpu" and pool.job.plain and framework in ("jax", "tensorflow"):
         pytest.skip("NumPy's own memory, which is a copy where it is not aligned")

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from gpuload.keras.iterator import Iterator, share_of
+from gpuload.keras.iterator import Iterator, cast, share_of
 from gpuload.keras.transforms import ImageTransforms
 from gpuload.sources import ImageArray
 
@@ -76,7 +76,7 @@ class NumpyArrayIterator(Iterator):
         # Keras' warp keeps integer images as integers, by rounding.
         if np.issubdtype(np.dtype(self.dtype), np.integer):
             images = np.rint(images) if isinstance(images, np.ndarray) else ops.round(images)
-        return super()._cast(images)
+        return cast(images, self.dtype)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         inputs = [images, *(r[indices] for r in self.x_misc)] if self.x_misc else images

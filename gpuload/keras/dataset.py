@@ -136,16 +136,14 @@ class LoaderDataset(PrefetchedDataset):
         # Keras has no use for an epoch without batches.
         return found if found.count else loader.course_of(loader.epoch + 1)
 
-    def _begin_pass(self, counting: bool) -> None:
-        super()._begin_pass(counting)
+    def _pass_began(self) -> None:
         self._before, self._pass = self.loader.course, self._next_pass()
         self._count = self._pass.count
         self.loader.course = self._pass
         self._progress = None  # The bar of a pass that was left makes room.
         self._progress = self.loader.show(self._pass)
 
-    def _counted(self, number: int) -> None:
-        super()._counted(number)
+    def _batch_counted(self) -> None:
         here = self._here
         here.left = here.count - self._taken
         here.obstacle = self._obstacle()
@@ -155,8 +153,7 @@ class LoaderDataset(PrefetchedDataset):
             if not here.left:
                 self._progress.close()
 
-    def _settle(self) -> None:
-        super()._settle()
+    def _pass_settled(self) -> None:
         if self.loader.epoch == self._here.epoch:
             self.loader.set_epoch(self._here.epoch + 1)
 

@@ -283,10 +283,15 @@ class Iterator(PrefetchedDataset):
         return self._batch(visit.indices, images)
 
     def _cast(self, images: Any) -> Any:
-        return images.astype(self.dtype, copy=False) if isinstance(images, np.ndarray) else ops.cast(images, self.dtype)
+        return cast(images, self.dtype)
 
     def _batch(self, indices: NDArray[np.int64], images: Any) -> Any:
         raise NotImplementedError
+
+
+def cast(images: Any, dtype: Any) -> Any:
+    """Return NumPy's or the backend's array with that dtype."""
+    return images.astype(dtype, copy=False) if isinstance(images, np.ndarray) else ops.cast(images, dtype)
 
 
 def share_of(generator: ImageTransforms | None, subset: str | None) -> tuple[float, float] | None:

@@ -64,6 +64,15 @@ class ResumableDataset(PyDataset):
     def _renew(self) -> None:
         """Forget all that was made if something that it depends on has changed."""
 
+    def _pass_began(self) -> None:
+        """Called when a pass has begun."""
+
+    def _batch_counted(self) -> None:
+        """Called when a delivered batch of the pass has been counted."""
+
+    def _pass_settled(self) -> None:
+        """Called when the pass has proved to be no look."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the place of the data set, to the batch: small, for JSON, in microseconds except for the first.
 
@@ -180,6 +189,7 @@ class ResumableDataset(PyDataset):
         self._by_keras, self._shuffle_state = self._user is not None, None
         self._offset = self._loaded["batch"] if self._counting and self._loaded else 0
         self._count = len(self) - self._offset
+        self._pass_began()
 
     def _counted(self, number: int) -> None:
         """Count a batch that was delivered."""
@@ -189,7 +199,9 @@ class ResumableDataset(PyDataset):
         # `predict` begins as a look does, and so does an epoch before which a program reads `num_batches`.
         if not self._looking or self._taken > (2 if asks_ahead() else 1):
             self._settle()
+        self._batch_counted()
 
     def _settle(self) -> None:
         """Note that the pass is no look: the loaded place has been used."""
         self._looking, self._loaded = False, None
+        self._pass_settled()

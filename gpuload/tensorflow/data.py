@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from gpuload.images.pool import ImagePool
 from gpuload.loader import Loader
-from gpuload.run.iterator import Batches
+from gpuload.run.course import Batches
 
 
 def dataset(loader: Loader) -> Any:
