@@ -267,7 +267,7 @@ def test_resume_tells_what_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(resume.gpuload.Loader, "state_dict", wrong)
     resume.pictures(tmp_path)
-    found = resume.measure(resume.job("windows", tmp_path, "numpy"), tmp_path, 4, (1,), 0.3)
+    found = resume.measure(resume.job("windows", tmp_path, "numpy"), tmp_path, 4, (1,), 2.0)
     assert found["twice"] + found["differing"] > 0
 
 
