@@ -285,7 +285,7 @@ def test_what_makes_no_sense_is_refused(options, message):
         ({"on_error": "ignore"}, "on_error must be one of raise, skip, replace, not 'ignore'"),
         (
             {"errors": "skip"},
-            r"errors must be gpuload\.Errors\(\.\.\.\), not 'skip': for the policy alone, pass on_error=",
+            r"errors must be gpuload\.Errors\(\.\.\.\), not 'skip': for a policy alone, pass on_error=",
         ),
         ({"errors": gpuload.Errors(on_error="replace"), "on_error": "skip"}, "on_error='skip' contradicts errors="),
     ],

@@ -518,6 +518,7 @@ def test_warnings(photos: Path, tmp_path: Path) -> None:
 
 
 def test_says_what_it_found(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keras.config.enable_interactive_logging()  # Keras' own default, which a benchmark in this process turns off.
     ImageDataGenerator(device="cpu").flow_from_directory(photos)
     assert capsys.readouterr().out == "Found 23 images belonging to 3 classes.\n"
 

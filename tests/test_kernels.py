@@ -310,7 +310,7 @@ def jobs(draw):
     return job
 
 
-EXAMPLES = 60 if cuda_host.SANITIZER else 1000
+EXAMPLES = 60 if cuda_host.SANITIZER else 400
 
 
 @settings(max_examples=EXAMPLES)

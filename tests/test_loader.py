@@ -163,7 +163,7 @@ def test_bad_arguments(photos: Path) -> None:
             {"framework": "mxnet"},
         ),
         ("framework='cupy' needs a GPU", folder, augment, {"framework": "cupy", "device": "cpu"}),
-        ("size and crop belong to images that are read from files", SOURCE, augment, {}),
+        ("size and crop are for images that are read from files", SOURCE, augment, {}),
         (
             "std must be one number, or one for each of the images' 3",
             SOURCE,
