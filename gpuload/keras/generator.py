@@ -83,8 +83,20 @@ class ImageDataGenerator(ImageTransforms):
             ignore_class_split: Whether training and validation may have different classes.
             subset: "training" or "validation", with `validation_split`. None: all images.
         """
-        arguments = {**locals()}
-        return NumpyArrayIterator(image_data_generator=arguments.pop("self"), **arguments)
+        return NumpyArrayIterator(
+            x,
+            y,
+            self,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            sample_weight=sample_weight,
+            seed=seed,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            ignore_class_split=ignore_class_split,
+            subset=subset,
+        )
 
     def flow_from_directory(
         self,
@@ -117,8 +129,24 @@ class ImageDataGenerator(ImageTransforms):
             interpolation: Filter of the resize, as of `gpuload.Augment`.
             keep_aspect_ratio: Whether to crop the middle in the aspect ratio of `target_size` first.
         """
-        arguments = {**locals()}
-        return DirectoryIterator(image_data_generator=arguments.pop("self"), **arguments)
+        return DirectoryIterator(
+            directory,
+            self,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            follow_links=follow_links,
+            subset=subset,
+            interpolation=interpolation,
+            keep_aspect_ratio=keep_aspect_ratio,
+        )
 
     def flow_from_dataframe(
         self,
@@ -159,12 +187,31 @@ class ImageDataGenerator(ImageTransforms):
             validate_filenames: Whether to leave out rows whose file does not exist or has no suffix of an image.
             kwargs: Keras' old arguments "has_ext", "sort" and "drop_duplicates", without effect.
         """
-        arguments = {**locals()}
-        for name in arguments.pop("kwargs"):
+        for name in kwargs:
             if name not in ("has_ext", "sort", "drop_duplicates"):
                 raise TypeError(f"flow_from_dataframe() has no argument {name!r}")
             warnings.warn(f"{name} has no effect any more, in Keras either", DeprecationWarning, stacklevel=2)
         if class_mode == "other":
             warnings.warn("class_mode='other' is called 'raw' now", DeprecationWarning, stacklevel=2)
-            arguments["class_mode"] = "raw"
-        return DataFrameIterator(image_data_generator=arguments.pop("self"), **arguments)
+            class_mode = "raw"
+        return DataFrameIterator(
+            dataframe,
+            directory,
+            self,
+            x_col=x_col,
+            y_col=y_col,
+            weight_col=weight_col,
+            target_size=target_size,
+            color_mode=color_mode,
+            classes=classes,
+            class_mode=class_mode,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            save_to_dir=save_to_dir,
+            save_prefix=save_prefix,
+            save_format=save_format,
+            subset=subset,
+            interpolation=interpolation,
+            validate_filenames=validate_filenames,
+        )

@@ -86,7 +86,7 @@ class PrefetchedDataset(ResumableDataset):
 
     def _close(self) -> None:
         self._drop()
-        for pool in self._pools.values():
+        for pool in reversed(self._pools.values()):  # A later one uses the cache of the one before it.
             pool.close()
 
     def __enter__(self) -> Self:
