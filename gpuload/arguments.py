@@ -106,8 +106,14 @@ def _window_pool(given: Arguments, framework: OfDevice, options: Arguments) -> W
         raise ValueError(
             "layout='LBC' has time along the first axis, which sharding spreads: pass layout='BLC' or 'BCL'"
         )
-    for name, default in (("decoder", "auto"), ("errors", Errors()), ("cache", Cache())):
-        if given[name] != default:
+    errors = given["errors"]
+    policy = "on_error" if errors == Errors(on_error=errors.on_error) else "errors"
+    for name, value, default in (
+        ("decoder", given["decoder"], "auto"),
+        (policy, errors, Errors()),
+        ("cache", given["cache"], Cache()),
+    ):
+        if value != default:
             raise ValueError(f"{name} is for images that are read from files, not for a Series: leave it out")
     named = {name: given[name] for name in ("device", "engine", "residency")}
     return WindowPool.of(given["source"], window, framework=framework, shuffled=given["shuffle"], **named, **options)

@@ -435,7 +435,7 @@ def test_long_options_leave_the_state_small():
         ({"shard": (0, 2), "batch_size": 1, "size": 5}, "cannot part 5 samples among 2 ranks in batches of 1 each"),
         ({"shard": (0, 8), "size": 5}, "cannot part 5 samples among 8 ranks"),
         ({"shard": (2, 2)}, "shard must be 'auto', None or integers"),
-        ({"on_error": "skip"}, "errors is for images that are read from files, not for a Series"),
+        ({"on_error": "skip"}, "on_error is for images that are read from files, not for a Series"),
         ({"errors": gpuload.Errors(timeout=3.0)}, "errors is for images that are read from files, not for a Series"),
     ],
 )
