@@ -47,8 +47,8 @@ demo: $(STAMP)-demo  ## train a small network on augmented digits
 test: $(STAMP)-test  ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: test  ## run the tests, then compile every kernel for every architecture
-	$(BIN)/python -m pytest -n $(JOBS) -m slow tests/test_kernels.py tests/test_warp_kernel.py
+test-all: test  ## run the tests, then the slow ones: all kernels for all architectures, programs with all backends
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 lint: $(STAMP)-test  ## check style, format and types
 	$(BIN)/python -m ruff check .

@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 
 PROGRAMS = Path(__file__).with_name("programs")
-BACKENDS = ["torch", "jax", "tensorflow"]
 GENERATOR = "from gpuload.keras import ImageDataGenerator"
 # Which program runs, and with which import; without one, as it is.
 RUNS = {
@@ -69,14 +67,13 @@ def run(backend: str, digits: Path, device: str) -> dict[str, Any]:
 
 
 @functools.cache
-def started(digits: Path, device: str) -> dict[str, Future[dict[str, Any]]]:
-    """By backend, all at once."""
-    pool = ThreadPoolExecutor()
-    there = [name for name in BACKENDS if importlib.util.find_spec(name)]
-    return {backend: pool.submit(run, backend, digits, device) for backend in there}
+def told(digits: Path, device: str, backend: str) -> dict[str, Any]:
+    """Return what each program told, with that backend; run once."""
+    return run(backend, digits, device)
 
 
-@pytest.fixture(params=BACKENDS)
+# test_keras_backends.py shows faster what each backend is given.
+@pytest.fixture(params=["torch", *(pytest.param(name, marks=pytest.mark.slow) for name in ("jax", "tensorflow"))])
 def backend(request: pytest.FixtureRequest) -> str:
     for module in (request.param, "tensorflow"):  # The originals need TensorFlow too.
         if importlib.util.find_spec(module) is None:
@@ -86,7 +83,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 def histories(digits: Path, device: str, backend: str, name: str, variant: str = "gpuload") -> list[dict[str, Any]]:
     """Of the program as it is, and with gpuload; prints how far they are apart."""
-    found = [started(digits, device)[backend].result()[key] for key in (name, f"{name}, {variant}")]
+    found = [told(digits, device, backend)[key] for key in (name, f"{name}, {variant}")]
     for history in found:
         assert isinstance(history, dict), history
     theirs, ours = ({key: np.array(values) for key, values in history.items()} for history in found)
