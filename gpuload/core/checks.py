@@ -35,7 +35,7 @@ def checked_int(name: str, value: object, least: int) -> int:
 def checked_bytes(name: str, value: object) -> int:
     """Return a number of bytes, at least 1, from an integer or text. kB, MB ... are powers of 1000, KiB ... of 1024.
 
-    >>> checked_bytes("cache_limit", "1.5 GiB"), checked_bytes("cache_limit", "500MB")
+    >>> checked_bytes("limit", "1.5 GiB"), checked_bytes("limit", "500MB")
     (1610612736, 500000000)
     """
     size, pattern = value, r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?))?b"
