@@ -6,7 +6,7 @@ from gpuload.images.augment import Augment
 from gpuload.loader import Loader
 from gpuload.options import Cache, Errors
 from gpuload.plan.order import Order
-from gpuload.sources import ImageArray, ImageFolder, ImageFrame, ImageList, Series
+from gpuload.sources import ImageArray, ImageBytes, ImageFolder, ImageFrame, ImageList, Series
 from gpuload.statistics import fit
 from gpuload.windows.window import Window
 
@@ -18,6 +18,7 @@ __all__ = [
     "CenterCrop",
     "Errors",
     "ImageArray",
+    "ImageBytes",
     "ImageFolder",
     "ImageFrame",
     "ImageList",

@@ -24,7 +24,7 @@ from gpuload.run.meter import Meter
 from gpuload.run.pool import EnginePool
 from gpuload.run.progress import Progress
 from gpuload.run.progress import check as check_progress
-from gpuload.sources import ImageSource, Series
+from gpuload.sources import ImageSource, Readable, Series, as_source
 from gpuload.windows.index import Windows
 from gpuload.windows.pool import WindowPool
 from gpuload.windows.window import Window
@@ -47,7 +47,8 @@ class Loader:
     place in the epoch are kept; its threads, caches and figures are not.
 
     Args:
-        source: `ImageFolder`, `ImageList`, `ImageFrame`, `ImageArray`, or a `Series`.
+        source: `ImageFolder`, `ImageList`, `ImageFrame`, `ImageArray`, `ImageBytes` or a `Series`; or an object of your
+            own with `len` and `read(indices)`, which returns encoded images: see `gpuload.sources.CustomSource`.
         transform: An `Augment` for images, a `Window` for a series.
         batch_size: Samples in a batch, at least 1; with `shard`, in the batch of one rank.
         shuffle: Whether each epoch has a random order of its own.
@@ -105,7 +106,7 @@ class Loader:
 
     def __init__(
         self,
-        source: ImageSource | Series,
+        source: ImageSource | Readable | Series,
         transform: Augment | Window,
         *,
         batch_size: int,
@@ -127,7 +128,8 @@ class Loader:
         on_error: OnError | None = None,
         progress: bool | str = False,
     ):
-        data = {"source": source, "transform": transform, "batch_size": checked_int("batch_size", batch_size, 1)}
+        data: dict[str, Any] = {"source": as_source(source), "transform": transform}
+        data["batch_size"] = checked_int("batch_size", batch_size, 1)
         order = {"shuffle": shuffle, "seed": seed, "last_batch": last_batch, "shard": shard, "sharding": sharding}
         code = {"device": device, "engine": engine, "decoder": decoder, "framework": framework, "residency": residency}
         work = {"prefetch": prefetch, "threads": threads, "channels_last": channels_last, "progress": progress}

@@ -15,6 +15,9 @@ Place = str | os.PathLike[str] | None
 MAX_PIXELS = 178_956_970
 """Pillow's own limit for one image: twice its `Image.MAX_IMAGE_PIXELS`."""
 
+MAX_BYTES = 2**30
+"""Limit for one encoded image, 1 GiB: far above any photograph, and what a machine can well hold."""
+
 
 @answers_unknown(errors_log="pass log=PATH", ignore_errors="pass on_error='skip'")
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,9 @@ class Errors:
         log: Path of a file. One line of JSON is added to it for each bad sample.
         max_pixels: An image whose header claims more pixels (height x width) is bad and is not decoded. None: only the
             decoder's own limit.
-        timeout: Seconds for reading the files of a batch. A file that blocks longer is bad. None: no limit.
+        max_bytes: A file of more bytes is bad and is not read. A text such as "500MB" is read too. None: no limit.
+        timeout: Seconds for which a file may block while it is opened or read. One that blocks longer is bad. None: no
+            limit.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -47,6 +52,7 @@ class Errors:
     max_errors: int | float | None = None
     log: str | os.PathLike[str] | None = None
     max_pixels: int | None = MAX_PIXELS
+    max_bytes: int | str | None = MAX_BYTES
     timeout: float | None = None
 
     def __post_init__(self) -> None:
@@ -59,6 +65,8 @@ class Errors:
             raise ValueError(f"max_errors as a float is a share of the data set, below 1, not {limit!r}: {advice}")
         if self.max_pixels is not None:
             checked_int("max_pixels", self.max_pixels, 1)
+        if self.max_bytes is not None:
+            object.__setattr__(self, "max_bytes", checked_bytes("max_bytes", self.max_bytes))
         if self.timeout is not None and not number(self.timeout) > 0:
             raise ValueError(f"timeout must be seconds above 0, or None, not {self.timeout!r}")
 

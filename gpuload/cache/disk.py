@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import mmap
 import os
+import struct
 import threading
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -26,45 +28,61 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuload.cache.host import Indices, held
 from gpuload.options import Limit
+from gpuload.sources import EncodedSource
 
 log = logging.getLogger("gpuload")
 
 MAGIC = b"gpuload pixels 1\n"
 PAGE = 4096
 RECORD = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("size", "<i8"), ("changed", "<i8"), ("spare", "<i8")])
-"""Record of a slot. `checksum`: CRC-32 of the image. `size`, `changed`: bytes and time (ns) of the image's file."""
+"""Record of a slot. `checksum`: CRC-32 of the image. `size`, `changed`: bytes and time (ns) of the image's file, or two
+other numbers that stand for its stamp."""
 EMPTY, VALID, SPOILT = 0, 1, 2
-"""States of a slot. SPOILT: the image's file has changed, or the checksum is wrong; the next process that has the cache
+"""States of a slot. SPOILT: the image's content has changed, or the checksum is wrong; the next process that has the cache
 for itself empties the slot."""
 _FRESH = 10**9
 """Nanoseconds for which a changed file is not kept: the clock of some file systems is that coarse."""
 
-Stat = tuple[int, int]
+Stamp = tuple[int, int]
+
+
+def in_numbers(stamp: Hashable) -> Stamp:
+    """Return two integers of 64 bits that stand for a sample's stamp: a file's size and time are such numbers."""
+    if isinstance(stamp, tuple) and len(stamp) == 2 and all(type(each) is int and 0 <= each < 2**63 for each in stamp):
+        return stamp
+    first, second = struct.unpack("<qI", hashlib.blake2b(repr(stamp).encode(), digest_size=12).digest())
+    return first, second  # The second is so small that, as a time, it is long ago.
 
 
 class DiskCache:
     """Images of one size in a file, mapped into memory.
 
     A key describes the content; a file with another key is made anew. Each image is checked when a process first reads
-    it: against its checksum, and its file's size and time. A failure (no space, no permission, damage) is logged once,
+    it: against its checksum, and the sample's stamp. A failure (no space, no permission, damage) is logged once,
     and the image counts as missing.
 
-    `key` is everything that determines an image, except the content of its file; `paths` returns the files of samples,
-    by their numbers; `size` is the number of samples; `limit` is in bytes, or a share of the free disk, or None: all
-    that is needed. Raise ValueError if something else lies at `path`.
+    Args:
+        path: Path of the file.
+        key: Everything that determines an image, except the content of its sample.
+        source: The samples, of which `stamp` and `name` are used; without a stamp a sample is not kept.
+        shape: Shape of an image.
+        dtype: Dtype of an image.
+        limit: Bytes, or a share of the free disk; None: all that is needed.
+
+    Raises:
+        ValueError: something else lies at `path`.
     """
 
     def __init__(
         self,
         path: str,
         key: dict[str, Any],
-        paths: Callable[[Indices], list[bytes]],
-        size: int,
+        source: EncodedSource,
         shape: tuple[int, ...],
         dtype: DTypeLike,
         limit: Limit = None,
     ):
-        self.path, self._paths = path, paths
+        self.path, self._source, size = path, source, len(source)
         self._bytes = math.prod(shape) * np.dtype(dtype).itemsize
         capacity = size
         if limit is not None:
@@ -75,7 +93,7 @@ class DiskCache:
         self._header = json.loads(json.dumps(header))  # As JSON gives it back: lists, no tuples.
         self._told: set[str] = set()
         self._using = threading.RLock()  # The descriptor: after a close its number may belong to another file.
-        self._stats: dict[int, Stat] = {}  # Of samples that are being decoded; taken before they were read.
+        self._stamps: dict[int, Stamp] = {}  # Of samples that are being decoded; taken before they were read.
         self._file: int | None = None
         self._writes = False
         # The number of images that this process has read from the file or put there; and of those that it can hold.
@@ -180,22 +198,21 @@ class DiskCache:
                 self.close()
             rows = held(indices, self._checked)
             if len(wanted := indices[(rows < 0) & (indices < self.capacity)]):
-                for index, path in zip(wanted.tolist(), self._paths(wanted), strict=True):
-                    self._check(index, path)
+                for index in wanted.tolist():
+                    self._check(index)
                 rows = held(indices, self._checked)
             return rows
 
-    def _check(self, index: int, path: bytes) -> None:
-        """Check whether the image is there and right. If not, remember its file's size and time before it is read."""
-        try:
-            found = os.stat(path)
-        except OSError:
+    def _check(self, index: int) -> None:
+        """Check whether the image is there and right. If not, remember the sample's stamp before it is read."""
+        found = self._source.stamp(index)
+        if found is None:
             return
-        stat = found.st_size, found.st_mtime_ns
+        stamp = in_numbers(found)
         state, checksum, size, changed, _ = self._records[index].item()
         if state == VALID:
-            if (size, changed) != stat:
-                self._tell("stale", f"has images of files that have changed since, such as {os.fsdecode(path)!r}")
+            if (size, changed) != stamp:
+                self._tell("stale", f"has images that have changed since, such as {self._source.name(index)!r}")
             elif zlib.crc32(self.images[index]) != checksum:
                 self._tell("damage", f"is damaged: the image of sample {index} is not what was written; it is decoded")
             else:
@@ -205,18 +222,18 @@ class DiskCache:
             self._record(index, SPOILT)
         elif state not in (EMPTY, SPOILT):
             self._tell("damage", f"is damaged: nobody wrote the record of sample {index}; it is decoded")
-        elif state == EMPTY and time.time_ns() - stat[1] > _FRESH:
-            self._stats[index] = stat
+        elif state == EMPTY and time.time_ns() - stamp[1] > _FRESH:
+            self._stamps[index] = stamp
 
     def put(self, indices: Indices, images: NDArray[Any]) -> None:
         """Keep the images [B, ...] of these samples. `rows` must have been called before their files were read."""
         with self._using:
             for index, image in zip(indices.tolist(), images, strict=True):
-                stat = self._stats.pop(index, None)
-                if stat is not None and self._writes and not self._checked[index]:
-                    self._write(index, np.ascontiguousarray(image), stat)
+                stamp = self._stamps.pop(index, None)
+                if stamp is not None and self._writes and not self._checked[index]:
+                    self._write(index, np.ascontiguousarray(image), stamp)
 
-    def _write(self, index: int, image: NDArray[Any], stat: Stat) -> None:
+    def _write(self, index: int, image: NDArray[Any], stamp: Stamp) -> None:
         assert self._file is not None
         where = (RECORD.itemsize, PAGE + index * RECORD.itemsize)
         try:
@@ -229,7 +246,7 @@ class DiskCache:
             data = image.reshape(-1).view(np.uint8).data
             if os.pwrite(self._file, data, self._start + index * self._bytes) != self._bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._record(index, VALID, zlib.crc32(data), *stat)
+            self._record(index, VALID, zlib.crc32(data), *stamp)
             self._checked[index] = True
             self.count += 1
         except OSError as error:

@@ -1,137 +1,94 @@
-"""The reference decoder: Pillow reads and resizes on the CPU, image by image, in threads."""
+"""Pillow decodes an encoded image and resizes it: the reference, and what other decoders cannot do."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+import math
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gpuload.core.errors import BadSample, SampleError, TooManyErrors
 from gpuload.decode.spec import Decoding, Interpolation
-from gpuload.options import Errors
-from gpuload.reading.files import in_words, read
 from gpuload.reading.header import opened
-from gpuload.sources import FileSource
 
 FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 
 
-class PillowDecoder:
-    """Decodes each image in one of several threads; Pillow releases the interpreter's lock."""
-
-    def __init__(self, source: FileSource, decoding: Decoding, *, threads: int, errors: Errors):
-        self._source = source
-        self._decoding = decoding
-        self._errors = errors
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload")
-        self._steps: deque[tuple[int, list[Future[NDArray[Any]]]]] = deque()
-        self._counting = threading.Lock()
-        self.alive = True
-        self.bytes_read = 0
-        self.seconds = {"read": 0.0, "decode": 0.0}
-        self.samples = 0
-
-    def submit(self, step: Any) -> None:
-        draws = [None] * step.batch_size if step.crops is None else step.crops
-        images = [self._pool.submit(self._image, *each) for each in zip(step.indices.tolist(), draws, strict=True)]
-        self._steps.append((step.batch_size, images))
-
-    def ready(self) -> bool:
-        return all(image.done() for image in self._steps[0][1])
-
-    def result(self, stream: int | None = None) -> NDArray[Any]:
-        """Return levels [B, H, W, C]; float32 if the batch has greys of more than 8 bits, which uint8 cannot hold."""
-        batch_size, images = self._steps.popleft()
-        errors = [error for image in images if (error := image.exception()) is not None]
-        bad = [sample for error in errors if isinstance(error, SampleError) for sample in error.samples]
-        if bad:
-            raise SampleError(bad, batch_size)
-        for error in errors:
-            raise error
-        levels = [image.result() for image in images]
-        same = all(level.dtype == self._decoding.dtype for level in levels)
-        return np.stack(levels, dtype=self._decoding.dtype if same else np.float32, casting="unsafe")
-
-    def discard(self) -> None:
-        while self._steps:
-            for image in self._steps.popleft()[1]:
-                image.cancel()
-
-    def close(self) -> None:
-        self.discard()
-        self.alive = False
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-    def _image(self, index: int, drawn: NDArray[np.float64] | None) -> NDArray[Any]:
-        path = self._source.path(index)
-        start = middle = time.perf_counter()
-        size = 0
-        try:
-            data = read(path, self._errors.timeout)
-            middle, size = time.perf_counter(), len(data)
-            return decode(data, self._decoding, drawn, self._errors.max_pixels)
-        except TooManyErrors:
-            raise
-        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
-            raise SampleError([BadSample(index, path, in_words(error))], 1) from error
-        finally:
-            with self._counting:
-                self.bytes_read += size
-                self.samples += 1
-                self.seconds["read"] += middle - start
-                self.seconds["decode"] += time.perf_counter() - middle
-
-
 def decode(
-    data: bytes, decoding: Decoding, drawn: NDArray[np.float64] | None = None, max_pixels: int | None = None
+    data: Any, decoding: Decoding, drawn: NDArray[np.float64] | None = None, max_pixels: int | None = None
 ) -> NDArray[Any]:
-    """Return the levels [H, W, C] of an encoded file, with the crop that was `drawn`.
+    """Return the levels [H, W, C] of an encoded image, with the crop that was `drawn` [DRAWS].
 
     Greys of more than 8 bits keep the file's integers. Raise what `opened` raises, and anything that Pillow raises for
     a broken file.
     """
     with opened(data, max_pixels) as encoded:
+        height, width = encoded.height, encoded.width
+        box = None if decoding.crop is None else _box(decoding, drawn, height, width)
+        shrunk = 1
+        if decoding.decode == "scaled" and encoded.format == "JPEG":
+            shrunk = reduction(decoding, height, width, box)
+            encoded.draft(None, (width // shrunk, height // shrunk))
         mode = MODES[decoding.color]
-        image: Image.Image = _fast_jpeg(encoded, data) if decoding.fast_idct and encoded.format == "JPEG" else encoded
+        image: Image.Image = encoded
+        if decoding.fast_idct and encoded.format == "JPEG" and shrunk == 1:
+            image = _fast_jpeg(encoded, data)
         # Greys of more than 8 bits stay as they are if grey is wanted, as in Keras.
         if image.mode != mode and not (mode == "L" and image.mode in ("I", "I;16")):
             image = image.convert(mode)
-        box = (0.0, 0.0, float(image.width), float(image.height))
-        if decoding.crop is not None:
-            box = _box(decoding, drawn, image.height, image.width)
-        if not decoding.antialias and decoding.interpolation == "bilinear":
-            return _bilinear(np.asarray(image).reshape(image.height, image.width, -1), decoding.size, box)
-        size = decoding.size[::-1]
-        if image.size != size or decoding.crop is not None:
-            image = image.resize(size, FILTERS[decoding.interpolation], box=box)
-        return np.asarray(image).reshape(image.height, image.width, -1)
+        if shrunk > 1:  # The last row and column may stand for a part of so many pixels.
+            box = (np.array([0.0, 0.0, height, width]) if box is None else box) / shrunk
+        return resized(image, decoding, box)
+
+
+def reduction(decoding: Decoding, height: int, width: int, box: NDArray[np.float64] | None) -> int:
+    """Return 8, 4, 2 or 1: by how much a JPEG's sides can be divided, and what is resized is no smaller than `size`.
+
+    `box` [4] is the part of the image that is resized: top, left, height, width; None: all of it.
+    """
+    high, wide = (height, width) if box is None else box[2:]
+    spare = min(high / decoding.size[0], wide / decoding.size[1])
+    return next(scale for scale in (8, 4, 2, 1) if scale <= max(spare, 1.0))
+
+
+def resized(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | None) -> NDArray[Any]:
+    """Return the levels [H, W, C] of an image of the right mode. `box` [4]: top, left, height, width; None: all."""
+    size = decoding.size[::-1]
+    if box is None:
+        left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
+    else:
+        top, left = box[:2].tolist()
+        bottom, right = (box[:2] + box[2:]).tolist()
+        if decoding.random:  # Cut first, so that the resize reads nothing around the box.
+            image = image.crop(tuple(math.floor(side + 0.5) for side in (left, top, right, bottom)))  # type: ignore[arg-type]
+            left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
+        bottom, right = min(bottom, image.height), min(right, image.width)
+    if not decoding.antialias and decoding.interpolation == "bilinear":
+        pixels = np.asarray(image).reshape(image.height, image.width, -1)
+        return _bilinear(pixels, decoding.size, (left, top, right, bottom))
+    if image.size != size or (left, top, right, bottom) != (0, 0, *size):
+        image = image.resize(size, FILTERS[decoding.interpolation], box=(left, top, right, bottom))
+    return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def recut(pixels: NDArray[np.uint8], decoding: Decoding, drawn: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return the crop [H, W, C] of an image [h, w, C] that was resized before."""
     height, width, channels = pixels.shape
     picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    box = _box(decoding, drawn, height, width)
-    cut = picture.resize(decoding.size[::-1], FILTERS[decoding.interpolation], box=box)
-    return np.asarray(cut).reshape(*decoding.size, channels)
+    return resized(picture, decoding, _box(decoding, drawn, height, width))
 
 
-def _box(decoding: Decoding, drawn: Any, height: int, width: int) -> tuple[float, float, float, float]:
-    """Return (left, top, right, bottom) of the crop in an image of that size."""
+def _box(decoding: Decoding, drawn: Any, height: int, width: int) -> NDArray[np.float64]:
+    """Return the crop's box [4] in an image of that size: top, left, height, width."""
     assert decoding.crop is not None
-    box = decoding.crop.box(float(height), float(width), decoding.size, drawn, np)
-    top, left, high, wide = map(float, box)
-    return left, top, left + wide, top + high
+    row = None if drawn is None else drawn[np.newaxis]
+    found: NDArray[np.float64] = decoding.crop.boxes([height], [width], decoding.size, row)[0]
+    return found
 
 
-def _fast_jpeg(image: Image.Image, data: bytes) -> Image.Image:
+def _fast_jpeg(image: Image.Image, data: Any) -> Image.Image:
     """Decode as libjpeg's fast transform does, as nearly as Pillow can.
 
     Pillow takes the fast transform only together with blocky colours. So the brightness comes from a decode with it,

@@ -24,7 +24,7 @@ from gpuload.core.checks import (
 )
 from gpuload.core.codes import PerSample
 from gpuload.decode.crop import DRAWS, CenterCrop, RandomResizedCrop
-from gpuload.decode.spec import CHANNELS, Color, Decoding, Interpolation
+from gpuload.decode.spec import CHANNELS, Color, Decode, Decoding, Interpolation
 from gpuload.images.affine import affine, flipped
 from gpuload.images.step import Doubles, Step
 from gpuload.plan.streams import uniforms
@@ -34,6 +34,7 @@ Dtype = Literal["float32", "float16", "bfloat16", "uint8"]
 Layout = Literal["HWC", "CHW"]
 _CHOICES = {
     "interpolation": Interpolation,
+    "decode": Decode,
     "color": Color,
     "fill_mode": FillMode,
     "dtype": Dtype,
@@ -83,6 +84,9 @@ class Augment:
         antialias: False, for "nearest" and "bilinear" only: "bilinear" reads the four nearest pixels at any reduction
             and does not round to whole levels, like `tf.image.resize` by default.
         fast_idct: Decode JPEGs with libjpeg's fast integer transform, a few levels less exact: TensorFlow's default.
+        decode: "exact", or "scaled": JPEGs that are at least twice as large as `size` asks for are decoded at 1/2, 1/4
+            or 1/8 of their sides, several times as fast. A smaller picture is averaged by the inverse DCT in place of the
+            filter's first reduction, so levels differ: by about 2 on average, by 30 and more at some sharp edges.
         color: "rgb", "grayscale" or "rgba": images are converted to 3, 1 or 4 channels.
         rotation: Range in degrees; positive turns the content counter-clockwise.
         width_shift: Range as a share of the width; positive moves the content to the left.
@@ -133,6 +137,7 @@ class Augment:
     interpolation: Interpolation = "bilinear"
     antialias: bool = True
     fast_idct: bool = False
+    decode: Decode = "exact"
     color: Color = "rgb"
     rotation: Range = 0.0
     width_shift: Range = 0.0
@@ -161,6 +166,9 @@ class Augment:
             object.__setattr__(self, "size", checked_size("size", self.size))
         if not isinstance(self.crop, CenterCrop | RandomResizedCrop | None):
             raise ValueError(f"crop must be a CenterCrop, a RandomResizedCrop or None, not {self.crop!r}")
+        resize = getattr(self.crop, "resize", None)
+        if resize is not None and self.size is not None and resize < max(self.size):
+            raise ValueError(f"resize={resize} of the CenterCrop must be at least as long as both sides of {self.size}")
         for name, options in _CHOICES.items():
             value = getattr(self, name)
             if value is not None or name not in ("per_sample", "layout"):
@@ -263,7 +271,8 @@ class Augment:
         random = self.warps or self.flips or self.draws_channel_shift or self.brightness is not None
         count = len(indices)
         place: dict[str, Any] = {"seed": seed, "epoch": epoch, "positions": np.arange(first, first + count)}
-        if not random and self.crop is None:
+        crop = self.crop
+        if not random and not self.draws_crop:
             return Step(indices=indices, **place)
         uniform = uniforms(seed, epoch, first, count, _UNIFORMS)
         u = dict(zip(_SLOTS, uniform.T, strict=False))
@@ -286,7 +295,7 @@ class Augment:
         return Step(
             indices=indices,
             matrices=matrices,
-            crops=None if self.crop is None else self.crop.draw(uniform[:, len(_SLOTS) :]),
+            crops=crop.draw(uniform[:, len(_SLOTS) :]) if isinstance(crop, RandomResizedCrop) else None,
             channel_shift=drawn("channel_shift") if self.draws_channel_shift else None,
             brightness=drawn("brightness") if self.brightness is not None else None,
             **place,

@@ -15,7 +15,7 @@ from gpuload.decode.spec import Decoding
 from gpuload.images.augment import Augment
 from gpuload.images.job import ImageJob, kept
 from gpuload.options import Cache
-from gpuload.sources import ImageArray, ImageSource
+from gpuload.sources import CustomSource, ImageArray, ImageSource
 
 ENGINES = ("auto", "numpy", "numba", "cupy")
 DECODERS = ("auto", "dali", "pillow")
@@ -48,7 +48,7 @@ def settle(
     transform = _sized(images, transform)
     place, chosen, why = _engine(images, transform, device, engine)
     reader, reason = _decoder(None if images is not None else kept(transform, cache.size), place, chosen, decoder)
-    _check_cache(cache, images, transform, place)
+    _check_cache(cache, source, transform, place)
     told = f"{reader} decodes, {chosen} augments" if reader else f"{chosen} augments"
     reasons = " and ".join(filter(None, (why, reason)))
     available.announce(f"images on {place}: {told}{', since ' if reasons else ''}{reasons}")
@@ -131,7 +131,7 @@ def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str
         if decoder != "auto":
             raise ValueError(f"decoder={decoder!r} is for images that are read from files; these are in memory")
         return None, ""
-    obstacle = graph.unsupported(decoding)
+    obstacle = graph.unsupported(decoding, "cpu" if place == CPU else "gpu")
     if decoder == "dali":
         if not available.dali_installed():
             extra = "cpu" if place == CPU else "cuda13"
@@ -149,8 +149,15 @@ def _decoder(decoding: Decoding | None, place: Device, engine: str, decoder: str
     return ("pillow", f"DALI cannot do {obstacle}") if obstacle else ("dali", "")
 
 
-def _check_cache(cache: Cache, images: NDArray[Any] | None, transform: Augment, place: Device) -> None:
+def _check_cache(cache: Cache, source: ImageSource, transform: Augment, place: Device) -> None:
     """Raise ValueError if a cache was asked for by name that the job cannot have."""
+    images = source.images if isinstance(source, ImageArray) else None
+    if cache.path is not None and isinstance(source, CustomSource) and source.stamp(0) is None:
+        rule = "needs to know when a sample has changed"
+        raise ValueError(
+            f"cache={cache.path!r} {rule}: give the source a method stamp(index) that returns, say, size and time of "
+            "the sample; or pass cache='host'"
+        )
     if cache.size is not None:
         if not transform.draws_crop:
             rule = "is for RandomResizedCrop; other images are kept at their own size"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuload.cache import DeviceCache
-from gpuload.decode.spec import Decoder, Indices
+from gpuload.decode.spec import Indices
 from gpuload.delivery import Allocator
 from gpuload.gpu.store import Upload, Uploader
 from gpuload.images.device import CupyAugmenter
 from gpuload.images.engine import ImageEngine
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
+
+if TYPE_CHECKING:
+    from gpuload.decode.decoder import Decoder
 
 
 @dataclass
@@ -71,12 +74,14 @@ class DeviceImageEngine(ImageEngine):
         addresses = np.zeros(step.batch_size, np.uint64)
         keep: list[Any] = []
         if len(found.decoded):
-            images = self._decoded(step, stream)
-            addresses[found.decoded], owner = self._placed(images, len(found.decoded), stream)
-            keep.append(owner)
-            if cache.host is not None:
-                host = np.asarray(images.as_cpu() if hasattr(images, "as_cpu") else images)
-                cache.host.put(step.indices[found.decoded], host)
+            for rows, images in self._decoded(step, stream):
+                places = found.decoded[rows]
+                levels = images if isinstance(images, np.ndarray) else images.as_tensor()
+                addresses[places], owner = self._placed(levels, len(rows), stream)
+                keep.append(owner)
+                if cache.host is not None:
+                    host = np.asarray(levels.as_cpu() if hasattr(levels, "as_cpu") else levels)
+                    cache.host.put(step.indices[places], host)
         if found.upload is not None:
             addresses[found.uploaded] = found.upload.address(stream)
             keep.append(found.upload)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from gpuload.cache import HostImages
 from gpuload.core.errors import SampleError
 from gpuload.core.memory import empty
-from gpuload.decode.spec import Decoder, Indices
+from gpuload.decode.spec import Indices
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
 from gpuload.run.engine import Engine
 from gpuload.run.meter import Counted
+
+if TYPE_CHECKING:
+    from gpuload.decode.decoder import Decoder, Part
 
 
 @dataclass
@@ -122,8 +125,8 @@ class ImageEngine(Engine):
             self._decoder = self._open_decoder()
         self._decoder.submit(step if len(rows) == step.batch_size else step.take(rows))
 
-    def _decoded(self, step: Step, stream: int | None = None) -> Any:
-        """Return the levels of `step`, the oldest step that needs some."""
+    def _decoded(self, step: Step, stream: int | None = None) -> list[Part]:
+        """Return the levels of `step`, the oldest step that needs some, in parts."""
         assert self._decoder is not None
         try:
             return self._decoder.result(stream)
@@ -200,7 +203,7 @@ class HostImageEngine(ImageEngine):
                     found.error = error
 
     def _augment(self, found: _Pending) -> Augmenting:
-        fresh = np.asarray(self._decoded(found.step))
+        ((_, fresh),) = self._decoded(found.step)
         work = self._augmenter.start(found.store, fresh, found.rows, found.step)
         # Greys of more than 8 bits do not fit into a cache of bytes.
         if self._cache is not None and fresh.dtype == self._cache.images.dtype:

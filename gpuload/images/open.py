@@ -6,19 +6,22 @@ import contextlib
 import importlib.metadata
 import logging
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuload.cache import ArrayImages, DeviceCache, DiskCache, HostCache, HostImages
 from gpuload.core.available import available_cpus
 from gpuload.core.device import CPU
-from gpuload.decode.spec import Decoder
 from gpuload.delivery import CUPY_ALLOCATOR, Allocator
 from gpuload.gpu.runtime import CupyRuntime
 from gpuload.images.engine import Augmenter, HostImageEngine, ImageEngine
 from gpuload.images.job import ImageJob
 from gpuload.options import Cache, Errors
 from gpuload.sources.fingerprint import fingerprint_of_names
+
+if TYPE_CHECKING:
+    from gpuload.decode.decoder import Decoder
 
 log = logging.getLogger("gpuload")
 
@@ -41,15 +44,11 @@ def open_engine(
     threads, errors = threads or available_cpus(), errors or Errors()
 
     def decoder() -> Decoder:
-        if job.decoder == "pillow":
-            from gpuload.decode.pillow import PillowDecoder
+        # Pillow is imported with it: images in memory need none.
+        from gpuload.decode.decoder import Decoder
 
-            return PillowDecoder(job.files, job.decoding, threads=threads, errors=errors)
-        from gpuload.decode.dali import DaliDecoder
-
-        return DaliDecoder(
-            job.files, job.decoding, batch_size=batch_size, device=job.device, threads=threads, errors=errors
-        )
+        options: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "errors": errors}
+        return Decoder(job.encoded, job.decoding, device=job.device, dali=job.decoder == "dali", **options)
 
     if job.engine == "cupy":
         from gpuload.images.device_engine import DeviceImageEngine
@@ -89,14 +88,13 @@ def open_cache(job: ImageJob, options: Cache, max_pixels: int | None) -> AnyCach
             return None
         if options.path is not None:
             key = {
-                "files": fingerprint_of_names(job.files),
+                "files": fingerprint_of_names(job.encoded),
                 "samples": size,
                 "decoder": f"{_version(job.decoder)} on {'cpu' if job.device == CPU else 'gpu'}",
                 "max_pixels": max_pixels,
                 **decoding.key(),
             }
-            paths = job.files.paths
-            return DiskCache(options.path, key, paths, size, decoding.shape, decoding.dtype, options.allowed)
+            return DiskCache(options.path, key, job.encoded, decoding.shape, decoding.dtype, options.allowed)
         cache = HostCache(size, decoding.shape, decoding.dtype, options.allowed, first)
         if cache.capacity < size - first:
             room = first + cache.capacity

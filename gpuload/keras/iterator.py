@@ -246,7 +246,7 @@ class Iterator(PrefetchedDataset):
         return Visit(
             indices=indices,
             matrices=matrices(drawn, count, height, width) if moved else None,
-            crops=None if transform.crop is None else transform.crop.draw(np.empty((count, DRAWS))),
+            
             channel_shift=drawn.get("channel_shift_intensity"),
             brightness=drawn.get("brightness"),
             after=Position(seen + 1, following, order, origin),

@@ -1,27 +1,34 @@
-"""Sources: which samples exist, their labels, and where each lies. A source never opens or decodes an image.
+"""Sources: which samples exist, their labels, and where each lies. A source never decodes an image.
 
-`base.py` is the contract. Each file beside it is one kind of source.
+`base.py` is the contract. Each file beside it is one kind of source. `custom.py` takes a user's own.
 """
 
 from gpuload.sources.array import ImageArray
-from gpuload.sources.base import Source, SourceOfFiles
+from gpuload.sources.base import Encoded, EncodedSource, Source
+from gpuload.sources.custom import CustomSource, Readable, as_source
+from gpuload.sources.encoded import ImageBytes
 from gpuload.sources.files import FileSource
 from gpuload.sources.folder import ImageFolder
 from gpuload.sources.frame import ImageFrame
 from gpuload.sources.listing import ImageList
 from gpuload.sources.series import Series
 
-ImageSource = FileSource | ImageArray
+ImageSource = FileSource | ImageArray | ImageBytes | CustomSource
 """Any source of images."""
 
 __all__ = [
+    "CustomSource",
+    "Encoded",
+    "EncodedSource",
     "FileSource",
     "ImageArray",
+    "ImageBytes",
     "ImageFolder",
     "ImageFrame",
     "ImageList",
     "ImageSource",
+    "Readable",
     "Series",
     "Source",
-    "SourceOfFiles",
+    "as_source",
 ]

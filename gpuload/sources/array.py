@@ -30,6 +30,10 @@ class ImageArray:
 
     def __init__(self, images: npt.ArrayLike, labels: npt.ArrayLike | None = None):
         self.images = images if isinstance(images, np.memmap) else np.asarray(images)
+        if self.images.ndim == 1 and self.images.dtype.kind in "SO":
+            raise ValueError(
+                f"images must be [N, H, W, C]: got {layout(self.images)}; gpuload.ImageBytes takes encoded images"
+            )
         if self.images.ndim != 4 or not len(self.images):
             raise ValueError(
                 f"images must be [N, H, W, C] with N at least 1: got {layout(self.images)}; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,6 +14,8 @@ else:
     Self = Any
 
 Array = npt.NDArray[Any]
+Encoded = bytes | bytearray | memoryview
+"""The content of an image file: bytes one after another. Its `len` is their number."""
 
 
 @runtime_checkable
@@ -35,14 +37,28 @@ class Source(Protocol):
 
 
 @runtime_checkable
-class SourceOfFiles(Source, Protocol):
-    """Samples that lie in one file each."""
+class EncodedSource(Source, Protocol):
+    """Samples that are encoded images, which a decoder reads.
 
-    def path(self, index: int) -> str:
-        """Return the full path of one file."""
+    Its methods may be called by several threads at the same time. An object of a user's own needs less: see
+    `CustomSource`.
+    """
 
-    def paths(self, indices: npt.ArrayLike | slice) -> list[bytes]:
-        """Return the full paths of some files, encoded for the file system. `indices` are those of `take`."""
+    def read(self, indices: npt.ArrayLike | slice) -> Sequence[Encoded | Exception]:
+        """Return the encoded bytes of these samples, in this order; an Exception for one that cannot be read.
+
+        `indices` are those of `take`. No entry is empty: an image without bytes is an Exception too.
+        """
+
+    def name(self, index: int) -> str:
+        """Return the name of one sample for messages; of a file its full path."""
+
+    def stamp(self, index: int) -> Hashable:
+        """Return something that changes when the content of the sample does; None if nothing is known.
+
+        Of a file it is (size, time of the last change in nanoseconds). Caches on disk keep its `repr`, or its numbers,
+        so it must be the same in every process.
+        """
 
 
 def as_labels(labels: npt.ArrayLike | None, count: int, argument: str) -> Array | None:
@@ -73,6 +89,22 @@ def as_indices(indices: npt.ArrayLike | slice) -> Array | slice:
     return indices
 
 
+def positions(indices: npt.ArrayLike | slice, count: int) -> list[int]:
+    """Return indices, as `take` has them, as numbers from 0 to `count - 1`. Raise IndexError for others."""
+    found = as_indices(indices)
+    if isinstance(found, slice):
+        return list(range(count)[found])
+    if found.dtype.kind == "b":
+        if len(found) != count:
+            raise IndexError(f"indices must have one boolean for each of {count} samples: got {len(found)}")
+        return [int(number) for number in np.flatnonzero(found)]
+    numbers: list[int] = found.tolist()
+    for number in numbers:
+        if not -count <= number < count:
+            raise IndexError(f"index {number} is out of bounds for {count} samples")
+    return [number + count if number < 0 else number for number in numbers]
+
+
 def layout(array: Array | None) -> str:
     """Return the dtype and shape for a message: "uint8 [8, 32, 32, 3]"."""
     return "none" if array is None else f"{array.dtype} {list(array.shape)}"
@@ -80,5 +112,11 @@ def layout(array: Array | None) -> str:
 
 def few(values: Iterable[Any]) -> str:
     """Return the first ten values and the number of the others for a message."""
-    words = [repr(value) for value in values]
+    words = [shown(value) for value in values]
     return ", ".join(words[:10]) + (f" and {len(words) - 10} more" if len(words) > 10 else "")
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """Return the `repr` for a message, cut off after `most` characters: the value may be a whole image."""
+    words = repr(value[:most] if isinstance(value, str | bytes | bytearray) else value)
+    return words if len(words) <= most else f"{words[: most - 3]}..."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuload.core.available import required
-from gpuload.sources.base import Array, few, layout
+from gpuload.sources.base import Array, few, layout, shown
 from gpuload.sources.maps import map_under
 
 
@@ -62,7 +62,7 @@ def as_array(name: str, values: Any) -> Any:
     else:
         array = as_numpy(name, "be an array, or a list of arrays", values)
     if not array.ndim:
-        raise ValueError(f"{name} must be an array with time along its first axis, not {values!r}")
+        raise ValueError(f"{name} must be an array with time along its first axis, not {shown(values)}")
     if not array.dtype.isnative and map_under(array) is None:
         array = array.astype(array.dtype.newbyteorder("="))
     return array

@@ -11,9 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.base import Array, Self, as_indices, layout
+from gpuload.sources.base import Array, Self, as_indices, layout, shown
+from gpuload.sources.encoded import looks_encoded
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+LONGEST = 4096
+"""Bytes that Linux takes for a path. Longer text is something else, such as an image in base64."""
 
 
 class Names:
@@ -79,6 +83,26 @@ class FileSource:
         root = os.fsencode(self.root)
         return [os.path.join(root, name) for name in self.names.pick(as_indices(indices))]
 
+    def name(self, index: int) -> str:
+        """Return the full path of the file of sample `index`."""
+        return self.path(index)
+
+    def read(self, indices: npt.ArrayLike | slice) -> list[bytes | Exception]:
+        """Return the content of some files; an OSError for one that cannot be read, or is empty.
+
+        `indices` are those of `take`. A file that blocks is waited for: engines read through `gpuload.reading`.
+        """
+        return [_content(path) for path in self.paths(indices)]
+
+    def stamp(self, index: int) -> tuple[int, int] | None:
+        """Return (size, time of the last change in nanoseconds) of the file of sample `index`; None: it is gone."""
+        path = self.path(index)
+        try:
+            found = os.stat(path)
+        except OSError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
     @cached_property
     def filenames(self) -> list[str]:
         """Names of all files, relative to `root`, as text; made at the first access."""
@@ -106,7 +130,15 @@ class FileSource:
         return f"{type(self).__name__}({len(self)} files in {self.root!r}, labels: {labels})"
 
 
-def encoded(paths: Iterable[Any], argument: str) -> Names:
+def _content(path: bytes) -> bytes | Exception:
+    try:
+        with open(path, "rb") as file:
+            return file.read() or OSError("the file is empty")
+    except OSError as error:
+        return error
+
+
+def as_names(paths: Iterable[Any], argument: str) -> Names:
     """Return the paths as names. Raise ValueError if there is none, or one of them is no path."""
     blob = bytearray()
     for position, path in enumerate(paths):
@@ -114,10 +146,14 @@ def encoded(paths: Iterable[Any], argument: str) -> Names:
             name = os.fsencode(path)
         except TypeError:
             name = b"\0"
-        if b"\0" in name:
+        if type(path) is not str and looks_encoded(path):
             raise ValueError(
-                f"{argument} must hold paths (str, bytes or os.PathLike, without NUL): entry {position} is {path!r}; "
-                "convert it or leave it out"
+                f"{argument} must hold paths, but entry {position} is an encoded image: gpuload.ImageBytes takes those"
+            )
+        if b"\0" in name or len(name) >= LONGEST:
+            raise ValueError(
+                f"{argument} must hold paths (str, bytes or os.PathLike, without NUL): entry {position} is "
+                f"{shown(path)}; convert it or leave it out"
             )
         blob += name + b"\0"
     if not blob:

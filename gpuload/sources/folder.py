@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.base import few
-from gpuload.sources.files import FileSource, Names, Path
+from gpuload.sources.base import few, shown
+from gpuload.sources.files import LONGEST, FileSource, Names, Path
 
 _SEP = os.fsencode(os.sep)
 SUFFIXES = ("png", "jpg", "jpeg", "bmp", "ppm", "tif", "tiff")
@@ -133,7 +133,13 @@ def _images(prefix: bytes, names: list[bytes]) -> bytes:
 def _class_folders(root: str, classes: Sequence[str] | None) -> list[str]:
     """Return the names of the class folders to list, after checking `root` and `classes`."""
     if isinstance(classes, (str, bytes)):
-        raise ValueError(f"classes must be a sequence of names, not one: got {classes!r}; write [{classes!r}]")
+        raise ValueError(
+            f"classes must be a sequence of names, not one: got {shown(classes)}; write [{shown(classes)}]"
+        )
+    if "\0" in root or len(root) >= LONGEST:  # It would fill the screen.
+        raise ValueError(
+            f"root must be the path of a folder: got {shown(root)}; gpuload.ImageBytes takes encoded images"
+        )
     if not os.path.exists(root):
         where = os.getcwd()
         raise FileNotFoundError(f"root must be a folder: {root!r} does not exist; check the path, seen from {where!r}")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuload.sources.base import Array, few
-from gpuload.sources.files import FileSource, Path, encoded
+from gpuload.sources.base import Array, few, shown
+from gpuload.sources.files import FileSource, Path, as_names
 
 
 class ImageFrame(FileSource):
@@ -38,7 +38,7 @@ class ImageFrame(FileSource):
         x_col: str = "filename",
         y_col: str | list[str] | tuple[str, ...] | None = "class",
     ):
-        names = encoded(_column(dataframe, x_col, "x_col"), f"dataframe[{x_col!r}]")
+        names = as_names(_column(dataframe, x_col, "x_col"), f"dataframe[{x_col!r}]")
         labels = None
         if isinstance(y_col, (list, tuple)):
             if not y_col:
@@ -72,6 +72,6 @@ def _numbers(values: Array, name: str) -> Array:
     if values.dtype.kind not in "biuf":
         raise ValueError(
             f"y_col must name columns of numbers, or one column of strings: {name!r} is {values.dtype} and "
-            f"begins with {values[0]!r}; convert it with dataframe[{name!r}].astype(...), or pass it alone"
+            f"begins with {shown(values[0])}; convert it with dataframe[{name!r}].astype(...), or pass it alone"
         )
     return values

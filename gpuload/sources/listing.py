@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 import numpy.typing as npt
 
-from gpuload.sources.base import as_labels
-from gpuload.sources.files import FileSource, Path, encoded
+from gpuload.sources.base import as_labels, shown
+from gpuload.sources.encoded import looks_encoded
+from gpuload.sources.files import FileSource, Path, as_names
 
 
 class ImageList(FileSource):
@@ -29,7 +30,11 @@ class ImageList(FileSource):
 
     def __init__(self, paths: Iterable[Path], labels: npt.ArrayLike | None = None, *, root: Path = ""):
         if isinstance(paths, (str, bytes, os.PathLike)):
-            advice = f"write [{paths!r}], or ImageFolder for a folder"
-            raise ValueError(f"paths must be a sequence of paths, not one path: got {paths!r}; {advice}")
-        names = encoded(paths, "paths")
+            if looks_encoded(paths):
+                raise ValueError(
+                    "paths must be a sequence of paths, not an encoded image: gpuload.ImageBytes takes those"
+                )
+            advice = f"write [{shown(paths)}], or ImageFolder for a folder"
+            raise ValueError(f"paths must be a sequence of paths, not one path: got {shown(paths)}; {advice}")
+        names = as_names(paths, "paths")
         super().__init__(names, root, as_labels(labels, len(names), "paths"))

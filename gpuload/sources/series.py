@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuload.sources.base import Array, Self, few, layout
+from gpuload.sources.base import Array, Self, few, layout, shown
 from gpuload.sources.convert import as_array, as_numpy, is_panel, joined
 from gpuload.sources.maps import MappedFile, Place, for_random_reads, map_under, place_of
 
@@ -149,7 +149,7 @@ def _bounds(groups: npt.ArrayLike | None, rows: int) -> Rows:
         has = f"groups has shape {list(ids.shape)}, values has {rows} rows"
         raise ValueError(f"groups must have one id for each row of values: {has}")
     if (none := _missing(ids)).any():
-        found = f"that of row {none.argmax()} is {ids[none.argmax()]!r}"
+        found = f"that of row {none.argmax()} is {shown(ids[none.argmax()])}"
         raise ValueError(f"groups must have an id in every row, but {found}: fill it in, or leave the rows out")
     starts = np.flatnonzero(np.append(True, ids[1:] != ids[:-1])).astype(np.int64)
     if again := [name for name, count in Counter(ids[starts].tolist()).items() if count > 1]:

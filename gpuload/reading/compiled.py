@@ -1,0 +1,94 @@
+"""Compiled reading of local files: open, stat, read, close through the C library, without the interpreter's lock.
+
+It reads plain files alone. Whatever else it finds, it leaves to `files.read_file`, which has the words for it.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+O_RDONLY_CLOEXEC = 0o2000000
+"""`O_RDONLY | O_CLOEXEC`, the same on all architectures of Linux that numba knows."""
+AT_FDCWD = -100
+STATX_TYPE_SIZE = 0x1 | 0x200
+S_IFMT, S_IFREG = 0o170000, 0o100000
+STATX_BYTES, MODE_AT, SIZE_AT = 256, 28, 40
+"""`struct statx` is laid out alike everywhere, unlike `struct stat`."""
+
+available = hasattr(ctypes.CDLL(None), "statx")
+"""Whether this system has `statx`: Linux has, since 2017."""
+
+# Functions by name, not by address, so that the compiled code can be kept on disk.
+_statx = types.ExternalFunction(
+    "statx", types.int32(types.int32, types.voidptr, types.int32, types.uint32, types.voidptr)
+)
+_open = types.ExternalFunction("open", types.int32(types.voidptr, types.int32))
+_read = types.ExternalFunction("read", types.intp(types.int32, types.voidptr, types.uintp))
+_close = types.ExternalFunction("close", types.int32(types.int32))
+
+compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
+
+
+def _opened(paths: Any, starts: Any, descriptors: Any, sizes: Any, progress: Any) -> None:
+    """Open the regular files among `paths`, and find their sizes.
+
+    `paths` has the names, each ended by a NUL, from `starts` on. -1 in `descriptors`: it could not be opened, or is
+    no regular file. `progress[0]` is the number of the file that is being looked at.
+    """
+    found = np.zeros(STATX_BYTES, np.uint8)
+    for number in range(len(starts)):
+        progress[0] = number
+        descriptors[number] = -1
+        path = paths[starts[number] :]
+        # Its kind is looked at first: to open a device may block, or have effects.
+        if _statx(AT_FDCWD, path.ctypes, 0, STATX_TYPE_SIZE, found.ctypes) != 0:
+            continue
+        mode = np.int64(found[MODE_AT]) | np.int64(found[MODE_AT + 1]) << 8
+        if mode & S_IFMT != S_IFREG:
+            continue
+        descriptors[number] = _open(path.ctypes, O_RDONLY_CLOEXEC)
+        size = np.int64(0)
+        for byte in range(8):
+            size |= np.int64(found[SIZE_AT + byte]) << (8 * byte)
+        sizes[number] = size
+    progress[0] = len(starts)
+
+
+def _filled(descriptors: Any, starts: Any, sizes: Any, buffer: Any, progress: Any) -> None:
+    """Read file by file into `buffer` from `starts` on, and close each. -1 in `sizes`: it did not give all its bytes.
+
+    `progress[0]` goes on counting from the number of files, which `_opened` left there.
+    """
+    count = len(descriptors)
+    for number in range(count):
+        progress[0] = count + number
+        if descriptors[number] < 0:
+            sizes[number] = -1
+            continue
+        done = np.int64(0)
+        while done < sizes[number]:
+            part = buffer[starts[number] + done : starts[number] + sizes[number]]
+            got = _read(descriptors[number], part.ctypes, np.uintp(len(part)))
+            if got <= 0:  # It failed, was interrupted, or became shorter.
+                break
+            done += got
+        _close(descriptors[number])
+        if done < sizes[number]:
+            sizes[number] = -1
+    progress[0] = 2 * count
+
+
+try:
+    # numba keeps compiled code beside this file, or in the user's cache folder.
+    opened: Any = compiled(cache=True)(_opened)
+    filled: Any = compiled(cache=True)(_filled)
+except RuntimeError:  # Neither folder can be written to.
+    opened, filled = compiled(_opened), compiled(_filled)
