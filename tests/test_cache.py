@@ -563,10 +563,7 @@ def test_no_wrong_image_ever(tmp_path_factory: pytest.TempPathFactory, operation
         change(number)
 
     def opened() -> DiskCache:
-        def paths(indices: np.ndarray) -> list[bytes]:
-            return [os.fsencode(sources[index]) for index in indices.tolist()]
-
-        return DiskCache(str(folder / "pixels"), {"key": 1}, paths, 8, (50,), "uint8")
+        return DiskCache(str(folder / "pixels"), {"key": 1}, gpuload.ImageList(sources), (50,), "uint8")
 
     cache, served = opened(), {}
     for operation, number in operations:

@@ -18,7 +18,7 @@ from gpuload.cache.device import ArrayImages
 from gpuload.core import available
 from gpuload.core.device import CPU
 from gpuload.core.errors import SampleError
-from gpuload.decode.pillow import PillowDecoder
+from gpuload.decode.decoder import Decoder
 from gpuload.gpu.store import pitch
 from gpuload.images.augment import Augment
 from gpuload.images.choose import settle
@@ -78,15 +78,12 @@ def device_engine(
     job = ImageJob(source=source, transform=transform, device=CPU, engine="cupy", decoder=decodes)
 
     def decoder() -> Any:
-        if decodes == "pillow":
-            return PillowDecoder(job.files, job.decoding, threads=2, errors=Errors())
-        from gpuload.decode.dali import DaliDecoder
-
-        class OnHost(DaliDecoder):
+        class OnHost(Decoder):
             def result(self, stream: int | None = None) -> Any:
                 return super().result()  # It waits: DALI knows nothing of this device's streams.
 
-        return OnHost(job.files, job.decoding, batch_size=BATCH, device=CPU, threads=2, errors=Errors())
+        options: dict[str, Any] = {"batch_size": BATCH, "threads": 2, "errors": Errors(), "dali_resizes": True}
+        return OnHost(job.encoded, job.decoding, dali=decodes == "dali", **options)
 
     return DeviceImageEngine(job, decoder=decoder, cache=cache, allocator=cuda_host.allocator())
 

@@ -605,8 +605,7 @@ def one_crop(height, width, scale, ratio, numbers):
 
 def boxes(crop, height, width, uniforms):
     """The crop's own boxes, for one size and many rows of numbers."""
-    drawn = crop.draw(uniforms)
-    found = [crop.box(float(height), float(width), (1, 1), row, np) for row in drawn]
+    found = crop.boxes(np.full(len(uniforms), height), np.full(len(uniforms), width), (1, 1), crop.draw(uniforms))
     return [tuple(int(number) for number in box) for box in found]
 
 
@@ -669,7 +668,7 @@ def test_area_and_aspect_ratio_are_spread_as_documented():
     areas up to a half, so that every first try fits."""
     crop = RandomResizedCrop(scale=(0.1, 0.5), ratio=(3 / 4, 4 / 3))
     step = steps(Augment(size=SIZE, crop=crop), COUNT)
-    found = np.array([crop.box(3000.0, 3000.0, SIZE, row, np) for row in step.crops])
+    found = crop.boxes(np.full(COUNT, 3000), np.full(COUNT, 3000), SIZE, step.crops)
     area, aspect = found[:, 2] * found[:, 3] / 3000**2, found[:, 3] / found[:, 2]
     # Rounding to whole pixels moves a side by up to 1 in 800.
     assert area.min() > 0.0995
@@ -684,14 +683,14 @@ def test_center_crop_is_keras_keep_aspect_ratio(height, width, target_height, ta
     tall = min(height, width * target_height // target_width)
     wide = min(width, height * target_width // target_height)
     tall, wide = max(tall, 1), max(wide, 1)  # Keras cuts boxes without pixels here.
-    found = CenterCrop().box(float(height), float(width), (target_height, target_width), [1.0], np)
+    (found,) = CenterCrop().boxes([height], [width], (target_height, target_width))
     assert tuple(map(int, found)) == ((height - tall) // 2, (width - wide) // 2, tall, wide)
 
 
 @given(lengths, lengths, st.tuples(st.integers(1, 64), st.integers(1, 64)), st.floats(0.001, 1))
 def test_center_crop_stays_inside_the_image(height, width, size, fraction):
     crop = CenterCrop(fraction=fraction)
-    top, left, tall, wide = crop.box(float(height), float(width), size, [crop.fraction], np)
+    ((top, left, tall, wide),) = crop.boxes([height], [width], size)
     assert tall >= 1
     assert wide >= 1
     assert 0 <= top <= height - tall
@@ -702,10 +701,21 @@ def test_center_crop_stays_inside_the_image(height, width, size, fraction):
 
 
 def test_center_crop_of_224_256():
-    """What is seen after resizing the shorter side to 256 and cutting out 224 x 224: the docstring's example."""
-    crop = CenterCrop(fraction=224 / 256)
-    assert crop.box(256.0, 340.0, (224, 224), [crop.fraction], np) == (16, 58, 224, 224)
-    assert crop.box(1024.0, 512.0, (224, 224), [crop.fraction], np) == (288, 32, 448, 448)
+    """What is seen after resizing the shorter side to 256 and cutting out 224 x 224."""
+    for crop in (CenterCrop(fraction=224 / 256), CenterCrop(resize=256)):
+        assert crop.boxes([256, 1024], [340, 512], (224, 224)).tolist() == [[16, 58, 224, 224], [288, 32, 448, 448]]
+
+
+@given(lengths, lengths, st.integers(1, 300), st.data())
+def test_center_crop_after_a_resize_is_torchvisions(height, width, length, data):
+    """Sizes and places in torchvision's arithmetic: `Resize(length)`, then `CenterCrop(size)`."""
+    size = data.draw(st.tuples(st.integers(1, length), st.integers(1, length)))
+    longer = int(length * max(height, width) / min(height, width))
+    tall, wide = (length, longer) if height <= width else (longer, length)
+    top, left = round((tall - size[0]) / 2.0), round((wide - size[1]) / 2.0)
+    (found,) = CenterCrop(resize=length).boxes([height], [width], size)
+    y, x = height / tall, width / wide
+    np.testing.assert_allclose(found, [top * y, left * x, size[0] * y, size[1] * x], rtol=1e-12, atol=1e-9)
 
 
 # Messages -------------------------------------------------------------------------------------------------------------

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import array
+import io
+import mmap
 import os
 import pathlib
 import pickle
 import re
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from gpuload.sources import FileSource, ImageArray, ImageFolder, ImageFrame, ImageList, Series, Source, SourceOfFiles
+from gpuload import Augment, Loader
+from gpuload.sources import (
+    CustomSource,
+    EncodedSource,
+    FileSource,
+    ImageArray,
+    ImageBytes,
+    ImageFolder,
+    ImageFrame,
+    ImageList,
+    Series,
+    Source,
+    as_source,
+)
 from gpuload.sources.fingerprint import fingerprint, fingerprint_of_names
 
 TREE = [
@@ -436,9 +454,414 @@ def test_fingerprints_are_a_promise():
     ]:
         assert fingerprint(source) == expected
     assert fingerprint_of_names(listed) == "10d652d9c6eb5563"
+    encoded = ImageBytes([b"one", b"second"], labels=np.array([0, 1], np.int32), names=["a", "b"])
+    own = as_source(FullStore({"a": b"1", "b": b"22"}))
+    for source, expected, of_names in [
+        (encoded, "d14a1bae4a576157", "aff7e914975eef1d"),
+        (encoded.take([1]), "3201e88e7513be6f", "5fa5eb1ef6f43e19"),
+        (own, "17c69f590a40420c", "34d873142e184394"),
+        (own.take([1]), "b91f66a41438a25f", "6e17dda6f31fa576"),
+    ]:
+        assert (fingerprint(source), fingerprint_of_names(source)) == (expected, of_names)
+
+
+def test_fingerprints_tell_encoded_images_apart():
+    images = [bytes([index % 256]) * 9 for index in range(1000)]
+    changed = [*images[:-1], b"123456789"]
+    sources = [ImageBytes(images), ImageBytes(changed), ImageBytes([*images[:500], b"longer than 9", *images[501:]])]
+    sources += [
+        CustomSource(kind(dict(enumerate(each)))) for kind in (Store, FullStore) for each in (images, images[1:])
+    ]
+    assert len({fingerprint(source) for source in sources}) == len(sources)
+    assert len({fingerprint_of_names(source) for source in sources}) == len(sources)
+    for one, other in ((ImageBytes(images), ImageBytes(list(map(bytearray, images)), names=["n"] * 1000)),):
+        assert fingerprint(one) == fingerprint(other)
+    labelled = ImageBytes(images, np.arange(1000))
+    assert fingerprint(labelled) != fingerprint(sources[0])
+    assert fingerprint_of_names(labelled) == fingerprint_of_names(sources[0])
 
 
 def test_the_contract_of_sources(tree):
-    for source in (ImageFolder(tree), ImageList(["a"]), ImageArray(np.zeros((1, 2, 2, 3), np.uint8))):
-        assert isinstance(source, Source)
-        assert isinstance(source, SourceOfFiles) == isinstance(source, FileSource)
+    for source in (ImageFolder(tree), ImageList(["a"]), ImageBytes([b"a"]), as_source(Store({"a": b"a"}))):
+        assert isinstance(source, EncodedSource)
+        assert as_source(source) is source
+        assert source.labels is None or len(source.labels) == len(source)
+        assert len(source.read(range(len(source)))) == len(source)
+        assert isinstance(source.name(0), str)
+        assert isinstance(hash(source.stamp(0)), int)
+        assert len(source.take([0, 0])) == 2
+    memory = ImageArray(np.zeros((1, 2, 2, 3), np.uint8))
+    assert as_source(memory) is memory
+    assert isinstance(memory, Source)
+    assert not isinstance(memory, EncodedSource)
+    assert as_source(series := Series(np.zeros(3))) is series
+
+
+class Store:
+    """A user's own source, of the least that is asked for."""
+
+    def __init__(self, records):
+        self.records = list(records.values())
+
+    def __len__(self):
+        return len(self.records)
+
+    def read(self, indices):
+        assert {type(index) for index in indices} <= {int}
+        return [self.records[index] for index in indices]
+
+
+class FullStore(Store):
+    """A source with all that it may have."""
+
+    def __init__(self, records):
+        super().__init__(records)
+        self.labels, self.keys = list(range(len(records))), list(records)
+
+    def name(self, index):
+        return self.keys[index]
+
+    def stamp(self, index):
+        return len(self.records[index]), "v1"
+
+
+def picture(form="JPEG"):
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(file, form)
+    return file.getvalue()
+
+
+def test_files_are_read_named_and_stamped(tmp_path):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    source = ImageList(["a", "gone", "empty", "folder"], root=tmp_path)
+    found = source.read([0, 1, 2, 3, -4])
+    assert (found[0], found[4]) == (b"one", b"one")
+    assert [type(each) for each in found[1:4]] == [FileNotFoundError, OSError, IsADirectoryError]
+    assert str(found[2]) == "the file is empty"
+    assert source.read(slice(1)) == [b"one"]
+    assert source.name(1) == str(tmp_path / "gone")
+    stat = os.stat(tmp_path / "a")
+    assert source.stamp(0) == (3, stat.st_mtime_ns)
+    assert source.stamp(1) is None
+    os.utime(tmp_path / "a", ns=(0, 7))
+    assert source.stamp(0) == (3, 7)
+
+
+@given(st.lists(st.binary(max_size=9), min_size=1, max_size=20), st.data())
+def test_bytes_behave_as_a_list(images, data):
+    source = ImageBytes(images, np.arange(len(images)), map(str, range(len(images))))
+    picks = data.draw(st.lists(st.integers(-len(images), len(images) - 1), max_size=30))
+    mask = data.draw(st.lists(st.booleans(), min_size=len(images), max_size=len(images)))
+    for indices in (picks, mask, data.draw(st.slices(len(images)))):
+        expected = np.arange(len(images))[
+            np.array(indices, bool if indices is mask else int) if isinstance(indices, list) else indices
+        ].tolist()
+        taken = source.take(indices)
+        for found in (source.read(indices), taken.read(slice(None))):
+            assert len(found) == len(expected)
+            for image, index in zip(found, expected, strict=True):
+                assert image is images[index] if images[index] else isinstance(image, OSError)
+        assert taken.labels.tolist() == expected
+        assert [taken.name(number) for number in range(len(taken))] == list(map(str, expected))
+        assert [taken.stamp(number) for number in range(len(taken))] == [source.stamp(index) for index in expected]
+    assert source.stamp(-1) == (len(images[-1]), zlib.crc32(images[-1]))
+
+
+def test_bytes_take_every_kind_of_image_without_a_copy():
+    row = np.arange(12, dtype=np.uint8)
+    memory = bytearray(row)
+    kept = [bytes(row), memory, memoryview(memory), memoryview(memory).cast("b"), row, row[3:7], row.view(np.memmap)]
+    source = ImageBytes(kept)
+    found = source.read(range(len(kept)))
+    assert [bytes(image) for image in found] == [bytes(each) for each in kept]
+    assert [len(image) for image in found] == [12, 12, 12, 12, 12, 4, 12]
+    assert found[0] is kept[0]
+    assert found[1] is kept[1]
+    row[:], memory[:] = 7, b"\7" * 12
+    assert {bytes(image)[-1] for image in found[1:]} == {7}
+    backwards = row[::-2]
+    assert bytes(ImageBytes([backwards, memoryview(backwards)]).read([1])[0]) == backwards.tobytes()
+    assert isinstance(ImageBytes([np.zeros(0, np.uint8)]).read([0])[0], OSError)
+
+
+def test_bytes_take_every_kind_of_sequence():
+    pd, pa = pytest.importorskip("pandas"), pytest.importorskip("pyarrow")
+    images = [b"one\0", b"second", b"3"]
+    column = np.empty(3, object)
+    column[:] = images
+    chunks = pa.chunked_array([pa.array(images[:1], pa.binary()), pa.array(images[1:], pa.binary())])
+    arrow = [pa.array(images), pa.array(images, pa.large_binary()), chunks, pa.table({"image": chunks})["image"]]
+    frames = [pd.Series(images, index=[5, 5, 6]), pd.Series(images, dtype=pd.ArrowDtype(pa.binary()))]
+    for data in (images, tuple(images), column, iter(images), *frames, *arrow):
+        assert list(map(bytes, ImageBytes(data).read(slice(None)))) == images
+    more = pa.array(images * 2)
+    arrow += [pa.array(images, pa.binary_view()), more[3:], pa.chunked_array([more[:0], more[1:3], more[3:4]])]
+    for data in arrow[:4]:
+        for chunk in getattr(data, "chunks", [data]):
+            memory, (image,) = np.frombuffer(chunk.buffers()[2], np.uint8), ImageBytes(chunk).read([0])
+            assert np.shares_memory(memory, np.frombuffer(image, np.uint8))
+    assert len(ImageBytes(pa.array([b""]))) == 1
+    with pytest.raises(ValueError, match="entry 1 is None; convert it or leave it out"):
+        ImageBytes(pa.array([b"a", None]))
+    with pytest.raises(ValueError, match="entry 0 is a StringScalar"):
+        ImageBytes(pa.array(["a.jpg"]))
+
+
+def test_bytes_names_labels_pickles_and_repr():
+    images = [b"a", bytearray(b"b"), memoryview(b"c"), np.array([100], np.uint8)]
+    source = ImageBytes(images, [[1, 2]] * 4)
+    assert repr(source) == "ImageBytes(4 images, labels: int64 [4, 2])"
+    assert [source.name(3), source.name(-1)] == ["image 3", "image 3"]
+    again = pickle.loads(pickle.dumps(source))
+    assert list(map(bytes, again.read(slice(None)))) == [b"a", b"b", b"c", b"d"]
+    assert again.labels.tolist() == source.labels.tolist()
+    assert ImageBytes([b"a", b"b"], names=["x", pathlib.Path("y/z")]).name(1) == "y/z"
+    empty = source.take([])
+    assert (len(empty), empty.read([]), empty.labels.shape) == (0, [], (0, 2))
+    for call in (source.name, source.stamp, lambda i: source.read([i]), lambda i: source.take([i])):
+        with pytest.raises(IndexError, match="index 4 is out of bounds for 4 samples"):
+            call(4)
+    with pytest.raises(IndexError, match="one boolean for each of 4 samples: got 2"):
+        source.read([True, False])
+
+
+SECRET = b"\xff\xd8\xff\xe0\0\x10" + b"secret" * 50_000
+
+
+def refused(message, function, *args, seen=0, **options):
+    with pytest.raises((ValueError, TypeError), match=message) as caught:
+        function(*args, **options)
+    assert len(str(caught.value)) <= 300
+    assert str(caught.value).count("secret") <= seen
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "data must hold at least one image: it is empty; check what it was made from"),
+        (SECRET, r"data must be a list of encoded images, not a bytes: write \[data\]"),
+        (memoryview(SECRET), r"not a memoryview: write \[data\]"),
+        (np.frombuffer(SECRET, np.uint8), r"not an array uint8 \[300006\]: write \[data\]"),
+        ("images", "not a str: gpuload.ImageList and gpuload.ImageFolder take paths"),
+        (np.array(["a.jpg"]), r"not an array <U5 \[1\]: gpuload.ImageList and"),
+        (np.array([b"a\0"]), r"not an array \|S2 \[1\]: keep them in a list, since NumPy cuts zeros off"),
+        (5, "not an int: pass a list"),
+        (["a.jpg"], "entry 0 is a str; gpuload.ImageList and gpuload.ImageFolder take paths"),
+        ([SECRET, None], r"data must hold encoded images \(bytes, .*\): entry 1 is None; convert it or leave it out"),
+        ([SECRET, 7], "entry 1 is an int; convert"),
+        ([{"bytes": SECRET}], "entry 0 is a dict"),
+        ([[SECRET]], "entry 0 is a list"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"entry 0 is an array uint8 \[4, 4, 3\]; gpuload.ImageArray takes decoded"),
+        ([np.zeros(3, np.int8)], r"entry 0 is an array int8 \[3\]; convert"),
+        ([memoryview(np.zeros(3, np.float32))], "entry 0 is a memoryview; convert"),
+        ([memoryview(np.zeros((3, 3), np.uint8))], "entry 0 is a memoryview; convert"),
+    ],
+)
+def test_bytes_errors(data, message):
+    refused(message, ImageBytes, data)
+
+
+def test_bytes_errors_of_labels_and_names():
+    refused(
+        r"labels must have one entry for each of data: labels has shape \[3\], data has 1",
+        ImageBytes,
+        [SECRET],
+        [1, 2, 3],
+    )
+    refused(
+        "names must have one entry for each of data: names has 2, data has 1", ImageBytes, [SECRET], names=["a", "b"]
+    )
+    refused("names must be a sequence with one name for each of data, not a str", ImageBytes, [SECRET], names="a")
+    refused(
+        r"names must hold text or paths: entry 0 is a bytes; .*list\(map\(str", ImageBytes, [SECRET], names=[SECRET]
+    )
+
+
+def test_own_sources_need_len_and_read_alone():
+    source = as_source(Store({"a": b"1", "b": bytearray(b"22"), "c": np.array([51], np.uint8), "d": KeyError("d")}))
+    assert isinstance(source, CustomSource)
+    assert (len(source), source.labels, source.name(-1), source.stamp(3)) == (4, None, "sample 3", None)
+    found = source.read([2, 0, 1, 3])
+    assert list(map(bytes, found[:3])) == [b"3", b"1", b"22"]
+    assert isinstance(found[3], KeyError)
+    assert isinstance(CustomSource(Store({"a": b""})).read([0])[0], OSError)
+    assert repr(source) == "CustomSource(Store, 4 samples, labels: none)"
+    assert source.read([]) == []
+
+
+def test_own_sources_with_labels_names_and_stamps():
+    source = as_source(FullStore({"a": b"1", "b": b"22", "c": b"333"}))
+    assert source.labels.tolist() == [0, 1, 2]
+    assert (source.name(1), source.stamp(1)) == ("b", (2, "v1"))
+    taken = source.take([2, 1, 1]).take([True, False, True])
+    assert (len(taken), taken.labels.tolist(), taken.read(slice(None))) == (2, [2, 1], [b"333", b"22"])
+    assert (taken.name(0), taken.stamp(-1)) == ("c", (2, "v1"))
+    again = pickle.loads(pickle.dumps(taken))
+    assert again.read([0]) == [b"333"]
+
+    class Named(Store):
+        name, stamp = "the data set", 3
+
+    assert as_source(Named({"a": b"1"})).name(0) == "sample 0"
+    assert as_source(Named({"a": b"1"})).stamp(0) is None
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        ([], ValueError, "Own.read must return one entry for each index: it returned 0 for 1"),
+        ([b"1", b"2"], ValueError, "it returned 2 for 1"),
+        (SECRET, TypeError, "Own.read must return a list with one entry for each index: it returned a bytes"),
+        (None, TypeError, "it returned None"),
+        ([None], TypeError, r"Own.read must return encoded images .*Exception .*: that of sample 0 is None"),
+        (["secret"], TypeError, "that of sample 0 is a str"),
+        ([KeyError], TypeError, "that of sample 0 is a type"),
+        ([np.zeros((2, 2), np.uint8)], TypeError, r"that of sample 0 is an array uint8 \[2, 2\]"),
+    ],
+)
+def test_own_sources_that_read_something_else(returned, error, message):
+    class Own(Store):
+        def read(self, indices):
+            return returned
+
+    refused(message, CustomSource(Own({"a": b"1"})).read, [0])
+    with pytest.raises(error, match=r"Own\.read"):
+        CustomSource(Own({"a": b"1"})).read([0])
+
+
+def test_errors_of_own_sources():
+    class Own(Store):
+        labels = (1, 2)
+
+        def stamp(self, index):
+            return ([],)
+
+    refused(
+        r"labels must have one entry for each of source: labels has shape \[2\], source has 1",
+        as_source,
+        Own({"a": b""}),
+    )
+    refused(
+        "Own.stamp must return something hashable, or None: for sample 1 it is a tuple",
+        as_source(Own({"a": b"", "b": b""})).stamp,
+        1,
+    )
+    refused(r"source must hold at least one sample: len\(source\) is 0; check", as_source, Store({}))
+
+    class Methods(Store):
+        def labels(self):
+            return [1]
+
+    refused(r"source.labels must be an array .*, not a method: add @property", as_source, Methods({"a": b""}))
+
+
+class Decoding:
+    """A data set as PyTorch has them."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        raise AssertionError("it is not asked")
+
+
+class Unsized:
+    def read(self, indices):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "source must be a source of images or a Series, not None: pass ImageFolder, .* of gpuload, or an"),
+        (5, "not an int: pass ImageFolder"),
+        (Unsized(), r"not an Unsized: .* an object with len\(source\) and read\(indices\)"),
+        (Store, "not the class Store: make an object of it first"),
+        ("data/train", r"not the path 'data/train': pass gpuload.ImageFolder\(source\) for a folder, "),
+        (pathlib.Path("a" * 5000), r"not the path 'aaa.*\.\.\.: pass gpuload.ImageFolder"),
+        (b"a.jpg", "not the path b'a.jpg'"),
+        (SECRET, r"not a bytes with one encoded image: pass gpuload.ImageBytes\(\[source\]\)"),
+        (bytearray(SECRET), r"not a bytearray with one encoded image"),
+        ([SECRET], r"not a list of bytes: pass gpuload.ImageBytes\(source\)"),
+        ([memoryview(SECRET)], r"not a list of memoryview: pass gpuload.ImageBytes"),
+        ([np.frombuffer(SECRET, np.uint8)], r"not a list of ndarray: pass gpuload.ImageBytes"),
+        ([b"a.jpg"], r"ImageBytes\(source\) for encoded images, gpuload.ImageList\(source\) for paths"),
+        (["a.jpg"], r"not a list of str: pass gpuload.ImageList\(source\)"),
+        (np.array(["a.jpg"]), r"gpuload.ImageList\(source\)"),
+        ((pathlib.Path("a.jpg"),), r"not a tuple of \w+Path: pass gpuload.ImageList\(source\)"),
+        ([("a.jpg", 0)], r"not a list of tuple with a path: pass gpuload.ImageList\(paths, labels\), with"),
+        ([], "not a list without a first entry: pass ImageFolder"),
+        ([5], "not a list of int: pass ImageFolder"),
+        ([np.zeros((4, 4, 3))], r"pass gpuload.ImageArray\(np.stack\(source\)\)"),
+        ([np.zeros((4, 4))], r"pass gpuload.Series\(source\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"not an array uint8 \[2, 4, 4, 3\]: pass gpuload.ImageArray\(source\)"),
+        (Decoding(), r"not a Decoding without read\(indices\): pass an object .*; see help\("),
+        ({"a": SECRET}, r"not a dict without read\(indices\)"),
+        (array.array("B", SECRET), r"not an array without read\(indices\)"),
+        (iter([SECRET]), "not a list_iterator: pass ImageFolder"),
+    ],
+)  # fmt: skip
+def test_values_that_are_no_source(value, message):
+    refused(message, as_source, value)
+    refused(message, Loader, value, Augment(size=(8, 8)), batch_size=1)
+
+
+def test_values_of_other_libraries_that_are_no_source(tmp_path):
+    pd, pa, torch = map(pytest.importorskip, ("pandas", "pyarrow", "torch"))
+    for value, message in [
+        (pd.DataFrame({"image": [SECRET]}), r"not a DataFrame: pass gpuload.ImageFrame\(source\), or gpuload.Series"),
+        (pd.Series([SECRET]), r"not a Series of bytes: pass gpuload.ImageBytes\(source\)"),
+        (pd.Series(["a.jpg"]), r"not a Series of str: pass gpuload.ImageList\(source\)"),
+        (pa.array([SECRET]), r"not a BinaryArray of BinaryScalar: pass gpuload.ImageBytes\(source\)"),
+        (pa.chunked_array([["a.jpg"]]), r"not a ChunkedArray of StringScalar: pass gpuload.ImageList\(source\)"),
+        (torch.zeros(2, 4, 4, 3), r"not a Tensor: pass gpuload.ImageArray\(source\) for images \[N, H, W, C\]"),
+        (torch.utils.data.TensorDataset(torch.zeros(3)), r"not a TensorDataset without read\(indices\)"),
+    ]:
+        refused(message, as_source, value)
+    path = tmp_path / "image"
+    path.write_bytes(SECRET)
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        refused(r"not a mmap with one encoded image: pass gpuload.ImageBytes", as_source, mapped)
+        refused("not a BufferedReader: pass ImageFolder", as_source, file)
+
+
+def test_loader_takes_own_sources():
+    options = {"batch_size": 2, "device": "cpu"}
+    own = FullStore({"a": picture(), "b": picture("PNG"), "c": picture("BMP")})
+    loader = Loader(own, Augment(size=(8, 8)), **options)
+    assert (len(loader), loader.source.source, loader.source.name(2)) == (2, own, "c")
+    again = pickle.loads(pickle.dumps(loader))
+    assert isinstance(again.source, CustomSource)
+    assert again.state_dict() == loader.state_dict()
+    assert len(Loader(ImageBytes([picture()] * 3), Augment(size=(8, 8)), **options)) == 2
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF"])
+def test_encoded_images_are_no_paths(form):
+    image = picture(form)
+    rule = "paths must hold paths, but entry 1 is an encoded image: gpuload.ImageBytes takes those"
+    for each in (image, bytearray(image), memoryview(image), np.frombuffer(image, np.uint8)):
+        refused(rule, ImageList, ["a.jpg", each])
+    refused("paths must be a sequence of paths, not an encoded image: gpuload.ImageBytes takes those", ImageList, image)
+    refused("root must be the path of a folder: got .*; gpuload.ImageBytes takes encoded images", ImageFolder, image)
+
+
+def test_messages_of_sources_show_no_data():
+    pd = pytest.importorskip("pandas")
+    text = SECRET[6:].decode()
+    refused("entry 0 is an encoded image", ImageList, [SECRET])
+    refused("entry 0 is 'secret.{1,60}; convert it or leave it out", ImageList, [text], seen=20)
+    refused("entry 0 is {'bytes'", ImageList, [{"bytes": text}], seen=20)
+    refused(r"paths must be a sequence of paths, not one path: got '.*; write \['", ImageList, text, seen=20)
+    refused("root must be the path of a folder: got 'secret", ImageFolder, text, seen=20)
+    frame = pd.DataFrame({"filename": [SECRET], "class": [SECRET]})
+    refused(r"dataframe\['filename'\] must hold paths, but entry 0 is an encoded image", ImageFrame, frame)
+    refused("y_col must name columns of numbers", ImageFrame, frame.assign(filename="a.jpg"), seen=20)
+    refused(r"images must be \[N, H, W, C\]: .*; gpuload.ImageBytes takes encoded images", ImageArray, [SECRET])
+    refused("classes must be a sequence of names", ImageFolder, "root", text, seen=20)
+    refused("values must be an array with time", Series, np.array(text), seen=20)
+    # Paths may begin as bitmaps, or as files of RIFF, do.
+    assert ImageList([b"BMW/1.jpg", b"RIFF/1.jpg", b"II*/1.jpg"]).filenames[0] == "BMW/1.jpg"

@@ -41,11 +41,12 @@ def _opened(paths: Any, starts: Any, descriptors: Any, sizes: Any, progress: Any
     """Open the regular files among `paths`, and find their sizes.
 
     `paths` has the names, each ended by a NUL, from `starts` on. -1 in `descriptors`: it could not be opened, or is
-    no regular file. `progress[0]` is the number of the file that is being looked at.
+    no regular file. `progress` is that of `files.read_files`.
     """
     found = np.zeros(STATX_BYTES, np.uint8)
     for number in range(len(starts)):
-        progress[0] = number
+        progress[0] += 1
+        progress[1] = number
         descriptors[number] = -1
         path = paths[starts[number] :]
         # Its kind is looked at first: to open a device may block, or have effects.
@@ -59,17 +60,17 @@ def _opened(paths: Any, starts: Any, descriptors: Any, sizes: Any, progress: Any
         for byte in range(8):
             size |= np.int64(found[SIZE_AT + byte]) << (8 * byte)
         sizes[number] = size
-    progress[0] = len(starts)
+    progress[1] = -1
 
 
 def _filled(descriptors: Any, starts: Any, sizes: Any, buffer: Any, progress: Any) -> None:
     """Read file by file into `buffer` from `starts` on, and close each. -1 in `sizes`: it did not give all its bytes.
 
-    `progress[0]` goes on counting from the number of files, which `_opened` left there.
+    `progress` is that of `files.read_files`.
     """
-    count = len(descriptors)
-    for number in range(count):
-        progress[0] = count + number
+    for number in range(len(descriptors)):
+        progress[0] += 1
+        progress[1] = number
         if descriptors[number] < 0:
             sizes[number] = -1
             continue
@@ -83,7 +84,7 @@ def _filled(descriptors: Any, starts: Any, sizes: Any, buffer: Any, progress: An
         _close(descriptors[number])
         if done < sizes[number]:
             sizes[number] = -1
-    progress[0] = 2 * count
+    progress[1] = -1
 
 
 try:

@@ -57,24 +57,29 @@ def read_files(paths: list[bytes], max_bytes: int | None, progress: NDArray[np.i
     Args:
         paths: Paths as the file system spells them.
         max_bytes: A larger file is not opened. None: no limit.
-        progress: [1] written to whenever the next file has its turn; modulo the number of files it is the file's.
+        progress: [2] a count that grows with each file that is opened or read; and the number of the file that has its
+            turn, -1 between them.
     """
     found: list[Any] = [None] * len(paths)
-    if _compiled_reads():
+    if prepare():
         found = _read_compiled(paths, max_bytes, progress)
     for number, path in enumerate(paths):
         if found[number] is None:
-            progress[0] = 2 * len(paths) + number
+            progress += 1, number - progress[1]
             found[number] = read_file(path, max_bytes)
+            progress[1] = -1
     return found
 
 
 @functools.cache
-def _compiled_reads() -> bool:
+def prepare() -> bool:
+    """Have the code compiled that reads files. Return whether there is some: numba, and a system with `statx`."""
     if not numba_installed():
         return False
     from gpuload.reading import compiled
 
+    if compiled.available:
+        _read_compiled([os.fsencode(__file__)], None, np.zeros(2, np.int64))
     return compiled.available
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gpuload.core.errors import TooManyErrors
 from gpuload.reading.daemon import Daemons
-from gpuload.reading.files import Bytes, read_files, too_long
+from gpuload.reading.files import Bytes, prepare, read_files, too_long
 from gpuload.sources import EncodedSource, FileSource
 
 READERS = 16
@@ -32,7 +32,7 @@ _left_behind: dict[Any, Future[Any]] = {}
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_left_behind.clear)  # Their threads do not exist there.
 
-NOT_BEGUN = -1
+IDLE = -1
 
 
 class CancelledReading(Exception):
@@ -44,16 +44,16 @@ class _Part:
 
     def __init__(self, numbers: list[int], indices: NDArray[np.int64]):
         self.numbers, self.indices = numbers, indices
-        self.progress = np.full(1, NOT_BEGUN)
-        """[1] changes with each file that is opened and read."""
-        self.seen, self.since = NOT_BEGUN, 0.0
+        self.progress = np.array([0, IDLE])
+        """[2] see `read_files`."""
+        self.seen, self.since = 0, 0.0
         """The progress last seen, and when it was first seen."""
         self.future: Future[list[Bytes | Exception]]
 
     def blocked_for(self, now: float) -> float:
-        """Return for how many seconds there was no progress, once the part has begun."""
-        progress = int(self.progress[0])
-        if progress == NOT_BEGUN or progress != self.seen:
+        """Return for how many seconds one and the same file was waited for."""
+        progress, number = self.progress.tolist()
+        if number == IDLE or progress != self.seen:
             self.seen, self.since = progress, now
         return now - self.since
 
@@ -101,9 +101,13 @@ class Reading:
 
         Raises:
             TooManyErrors: as many as MOST_BLOCKED samples block.
+            Exception: the source raised it, and it is no OSError.
             CancelledReading: another thread has cancelled the step.
         """
         timeout = self._reader.timeout
+        if timeout is not None and len(_left_behind) >= MOST_BLOCKED:
+            blocked = f"{len(_left_behind)} samples block"
+            raise TooManyErrors(f"{blocked}: the file system hangs, or timeout={timeout:g} is too short for it")
         while self._pending:
             now = time.monotonic()
             left = None
@@ -129,6 +133,8 @@ class Reading:
         self._pending = [part for part in self._pending if part not in finished]
         for part in finished:
             error = part.future.exception()
+            if error is not None and not isinstance(error, OSError):
+                raise error  # A mistake in a source of the user's, not a sample that cannot be read.
             if error is not None and len(part.numbers) > 1:  # It belongs to one of them.
                 for number in part.numbers:
                     self._start([number], apart=True)
@@ -144,8 +150,9 @@ class Reading:
                 continue
             self._pending.remove(part)
             self._reader.left_behind()
-            count, progress = len(part.numbers), int(part.progress[0])
-            at = progress % count if self._reader.tells_progress else (0 if count == 1 else None)
+            # Which one blocks is known of files, and of a single sample.
+            known = self._reader.tells_progress or len(part.numbers) == 1
+            at = int(part.progress[1]) if known else None
             for place, number in enumerate(part.numbers):
                 if place != at:
                     self._start([number], apart=True)
@@ -158,11 +165,6 @@ class Reading:
     def _left_behind(self) -> dict[int, Exception]:
         """Return the samples at which an earlier read still blocks."""
         reader = self._reader
-        if reader.timeout is not None and len(_left_behind) >= MOST_BLOCKED:
-            raise TooManyErrors(
-                f"{len(_left_behind)} files block: the file system hangs, or timeout={reader.timeout:g} is too short "
-                "for it"
-            )
         keys = enumerate(map(reader.key, self._indices.tolist()))
         return {number: TimeoutError(f"blocked for {reader.timeout or 0:g} s") for number, key in keys if key in _left_behind}
 
@@ -184,7 +186,7 @@ class Reader:
         """Bytes and samples that were read, and the seconds that threads have spent on it."""
 
     def submit(self, indices: NDArray[np.int64]) -> Reading:
-        """Begin to read the samples of a step. Raise TooManyErrors as `Reading.result` does."""
+        """Begin to read the samples of a step."""
         with self._changed:
             self._numbers += 1
             self._under_way.add(self._numbers)
@@ -225,12 +227,14 @@ class Reader:
             )
         if reading.cancelled:
             return []
-        part.progress[0] = 0
-        start = time.perf_counter()
         source = self._source
+        if isinstance(source, FileSource):
+            prepare()  # Compiling takes time, and is not a file's fault.
+        start = time.perf_counter()
         if isinstance(source, FileSource):
             found = read_files(source.paths(part.indices), self._max_bytes, part.progress)
         else:
+            part.progress[:] = 1, 0
             found = [self._checked(each) for each in source.read(part.indices)]
         size = sum(len(each) for each in found if not isinstance(each, Exception))
         with self._changed:

@@ -19,7 +19,7 @@ from gpuload.sources.series import Series
 
 
 class Readable(Protocol):
-    """What a class of a user's own must have; see `CustomSource`."""
+    """An object of a user's own that `CustomSource` takes."""
 
     def __len__(self) -> int: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,7 +24,8 @@ class ImageBytes:
     Args:
         data: One entry for each image, in any sequence: a list, a tuple, a NumPy array of objects, a column of pandas
             or pyarrow. An entry is bytes, a bytearray, a memoryview of bytes or a uint8 array [n]. Entries are not
-            copied, unless their bytes do not lie one after another.
+            copied, unless their bytes do not lie one after another; in pyarrow, if they are "binary" or "large_binary"
+            and none is missing in their chunk.
         labels: One entry for each image, along the first axis: anything that `np.asarray` takes, of any shape and
             dtype. None: there are no labels.
         names: One text or path for each image, for messages. None: "image 0", "image 1", and so on.
@@ -118,11 +120,27 @@ def entries(value: Any) -> Iterator[Any] | None:
     # NumPy's own type for bytes cuts zeros off their ends.
     if single or (isinstance(value, np.ndarray) and value.ndim < 2 and value.dtype.kind != "O"):
         return None
+    if type(value).__module__.partition(".")[0] == "pyarrow" and hasattr(value, "null_count"):
+        return _of_arrow(value)
     try:
         found: Iterator[Any] = iter(value)
     except TypeError:
         return None
     return found
+
+
+def _of_arrow(column: Any) -> Iterator[Any]:
+    """Yield the entries of a column of pyarrow over its own memory, as far as its type allows; scalars are copies."""
+    for chunk in getattr(column, "chunks", [column]):
+        dtype = {"binary": np.int32, "large_binary": np.int64}.get(str(chunk.type))
+        if dtype is None or chunk.null_count or not len(chunk):
+            yield from chunk
+            continue
+        _, offsets, data = chunk.buffers()
+        bounds = np.frombuffer(offsets, dtype, len(chunk) + 1, chunk.offset * np.dtype(dtype).itemsize).tolist()
+        whole = np.frombuffer(b"" if data is None else data, np.uint8).data
+        for start, stop in itertools.pairwise(bounds):
+            yield whole[start:stop]
 
 
 def as_encoded(entry: Any) -> Encoded | None:
@@ -158,7 +176,8 @@ def kind(value: Any) -> str:
     if isinstance(value, np.ndarray):
         return f"an array {layout(value)}"
     name = type(value).__name__[:40]
-    return "None" if value is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    missing = value is None or getattr(value, "is_valid", True) is False  # The latter in pyarrow.
+    return "None" if missing else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _advice(data: Any) -> str:
