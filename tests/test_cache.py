@@ -302,7 +302,7 @@ def test_a_file_that_changed_is_decoded_again(
         expected = epochs(without)
     with loader(files, place, cache=path) as later:
         assert_same(epochs(later), expected)
-    assert "files that have changed since" in caplog.text
+    assert "samples that have changed since" in caplog.text
     # Whoever opens it next keeps the new image; and the one after that has it.
     for _ in range(2):
         with loader(files, place, cache=path) as later:

@@ -23,6 +23,8 @@ from gpuload.gpu.store import pitch
 from gpuload.images.augment import Augment
 from gpuload.images.choose import settle
 from gpuload.images.device_engine import DeviceImageEngine
+from gpuload.images.engine import HostImageEngine
+from gpuload.images.host import NumbaAugmenter
 from gpuload.images.job import ImageJob
 from gpuload.images.open import open_cache, open_engine
 from gpuload.images.step import Step
@@ -63,7 +65,11 @@ def steps(transform: Augment, size: int) -> list[Step]:
 def expected(source: Any, transform: Augment, **choice: Any) -> list[np.ndarray]:
     """By the engine of the CPU."""
     job = settle(source, transform, device="cpu", **{"engine": "numba", **choice})
-    engine = open_engine(job, batch_size=BATCH, threads=2)
+    if job.images is None:
+        # DALI's resize, which GPUs have, and one array for a step.
+        engine: Any = HostImageEngine(job, decoder=lambda: decoder(job, whole=True), augmenter=NumbaAugmenter(job, 2))
+    else:
+        engine = open_engine(job, batch_size=BATCH, threads=2)
     found = []
     for step in steps(transform, len(source)):
         engine.submit(step)
@@ -72,20 +78,30 @@ def expected(source: Any, transform: Augment, **choice: Any) -> list[np.ndarray]
     return found
 
 
+def decoder(job: ImageJob, whole: bool) -> Decoder:
+    """The decoder of a GPU, on the host."""
+
+    class OnHost(Decoder):
+        def result(self, stream: int | None = None) -> Any:
+            parts = super().result()  # It waits: DALI knows nothing of this device's streams.
+            if not whole:
+                return parts
+            rows = np.concatenate([rows for rows, _ in parts])
+            levels = np.concatenate([np.asarray(getattr(part, "as_tensor", lambda p=part: p)()) for _, part in parts])
+            return [(np.arange(len(rows)), levels[np.argsort(rows)])]
+
+    options: dict[str, Any] = {"batch_size": BATCH, "threads": 2, "errors": Errors(), "dali_resizes": True}
+    return OnHost(job.encoded, job.decoding, dali=job.decoder == "dali", **options)
+
+
 def device_engine(
     source: Any, transform: Augment, cache: DeviceCache, decodes: str | None = "dali"
 ) -> DeviceImageEngine:
     job = ImageJob(source=source, transform=transform, device=CPU, engine="cupy", decoder=decodes)
 
-    def decoder() -> Any:
-        class OnHost(Decoder):
-            def result(self, stream: int | None = None) -> Any:
-                return super().result()  # It waits: DALI knows nothing of this device's streams.
-
-        options: dict[str, Any] = {"batch_size": BATCH, "threads": 2, "errors": Errors(), "dali_resizes": True}
-        return OnHost(job.encoded, job.decoding, dali=decodes == "dali", **options)
-
-    return DeviceImageEngine(job, decoder=decoder, cache=cache, allocator=cuda_host.allocator())
+    return DeviceImageEngine(
+        job, decoder=lambda: decoder(job, whole=False), cache=cache, allocator=cuda_host.allocator()
+    )
 
 
 def made(engine: DeviceImageEngine, runtime: Any, all_steps: list[Step], stream: int | None) -> list[np.ndarray]:

@@ -188,4 +188,3 @@ def _sound(count: int) -> bytes:
     file = io.BytesIO()
     Image.new("L", (side, side)).save(file, "JPEG")
     return file.getvalue()
-

@@ -228,7 +228,9 @@ class Decoder:
             drawn = None if work.step.crops is None else work.step.crops[rows]
             boxes = decoding.crop.boxes(sizes[:, 0], sizes[:, 1], decoding.size, drawn)
         if decoding.decode == "scaled":
-            some = [dali_takes(jpeg, decoding, None if boxes is None else boxes[n]) for n, jpeg in enumerate(jpegs.values())]
+            some = [
+                dali_takes(jpeg, decoding, None if boxes is None else boxes[n]) for n, jpeg in enumerate(jpegs.values())
+            ]
             takes = np.array(some, bool)
             for row in rows[~takes].tolist():
                 work.by_pillow[row] = self._pool.submit(self._by_pillow, work, row, files[row])
@@ -343,7 +345,9 @@ class Decoder:
         if not self._told:
             self._told = True
             names = self._source.name(int(work.step.indices[rows[0]]))
-            log.warning("DALI refuses JPEGs that Pillow reads, among %d such as %r: Pillow decodes them", len(rows), names)
+            log.warning(
+                "DALI refuses JPEGs that Pillow reads, among %d such as %r: Pillow decodes them", len(rows), names
+            )
 
 
 def _stacked(levels: list[NDArray[Any]], dtype: str) -> NDArray[Any]:

@@ -246,7 +246,6 @@ class Iterator(PrefetchedDataset):
         return Visit(
             indices=indices,
             matrices=matrices(drawn, count, height, width) if moved else None,
-            
             channel_shift=drawn.get("channel_shift_intensity"),
             brightness=drawn.get("brightness"),
             after=Position(seen + 1, following, order, origin),

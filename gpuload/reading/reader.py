@@ -166,7 +166,11 @@ class Reading:
         """Return the samples at which an earlier read still blocks."""
         reader = self._reader
         keys = enumerate(map(reader.key, self._indices.tolist()))
-        return {number: TimeoutError(f"blocked for {reader.timeout or 0:g} s") for number, key in keys if key in _left_behind}
+        return {
+            number: TimeoutError(f"blocked for {reader.timeout or 0:g} s")
+            for number, key in keys
+            if key in _left_behind
+        }
 
 
 class Reader:
