@@ -8,18 +8,22 @@ from typing import Any, get_args
 
 import numba
 import numpy as np
+import PIL
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, models, register_model
-from numpy.typing import NDArray
 
 from gpuload.decode.spec import Interpolation
 
-CODES = {name: code for code, name in enumerate(get_args(Interpolation))}
 # To numba, globals are constants.
-NEAREST, BILINEAR, BICUBIC, LANCZOS, BOX, HAMMING = range(len(CODES))
+NEAREST, BILINEAR, BICUBIC, LANCZOS, BOX, HAMMING = range(6)
+TALL = 8
 SUPPORT = (0.0, 1.0, 2.0, 3.0, 0.5, 1.0)
 """Half the width of each filter."""
+# Single precision, as in Pillow.
+FLAT, ROUND = float(np.float32(0.54)), float(np.float32(0.46))
 BITS = 22
 """Bits of a weight behind the point."""
 LOW = 11
@@ -32,7 +36,14 @@ BLOCK = 32
 READ = 16
 """Bytes of one read from an image. Some of the bytes have no meaning and a weight of 0."""
 
-compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
+CODES = {
+    name: code + TALL * (int(PIL.__version__.split(".")[0]) >= 13) for code, name in enumerate(get_args(Interpolation))
+}
+PLANES = {channels: tuple(range(channels)) for channels in (1, 2, 3, 4)}
+
+compiled = functools.partial(
+    numba.njit, nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+)
 
 
 class Lanes(types.Type):  # type: ignore[misc]
@@ -69,6 +80,17 @@ def _at(context: Any, builder: Any, kind: Any, array: Any, offset: Any, element:
 
 
 @intrinsic
+def alone(typing):
+    """Keep LLVM from copying the calling function into others, which would all have to be optimized again."""
+
+    def generate(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), generate
+
+
+@intrinsic
 def lanes(typing, value):
     """Return lanes of one value."""
 
@@ -77,6 +99,16 @@ def lanes(typing, value):
         return _pick(builder, single, single, [0] * Lanes.count)
 
     return Lanes()(types.int32), generate
+
+
+@intrinsic
+def frozen(typing, array):
+    """Return the array as one that cannot be written, so that functions are compiled for this kind only."""
+
+    def generate(context, builder, signature, arguments):
+        return impl_ret_borrowed(context, builder, signature.return_type, arguments[0])
+
+    return array.copy(readonly=True)(array), generate
 
 
 @intrinsic
@@ -136,37 +168,51 @@ def write(typing, low, high, line, first, second):
     return types.none(low, high, line, types.intp, types.intp), generate
 
 
+@intrinsic
+def copy(typing, source, at, size, target, to):
+    """Copy bytes. Slices would do the same, and take seconds to compile."""
+
+    def generate(context, builder, signature, arguments):
+        start = _at(context, builder, source, arguments[0], arguments[1], ir.IntType(8))
+        end = _at(context, builder, target, arguments[3], arguments[4], ir.IntType(8))
+        cgutils.raw_memcpy(builder, end, start, arguments[2], 1)
+        return context.get_dummy_value()
+
+    return types.none(source, types.intp, types.intp, target, types.intp), generate
+
+
 @compiled
 def sinc(x):
     return 1.0 if x == 0.0 else math.sin(x * math.pi) / (x * math.pi)
 
 
 @compiled
-def weight(x, code):
+def weight(x, kind):
     """Return the value of a filter at x, with Pillow's order of operations."""
-    if code == BOX:
+    if kind == BOX:
         return 1.0 if -0.5 < x <= 0.5 else 0.0
-    if code == LANCZOS:
+    if kind == LANCZOS:
         return sinc(x) * sinc(x / 3.0) if -3.0 <= x < 3.0 else 0.0
     x = abs(x)
-    if code == BILINEAR:
+    if kind == BILINEAR:
         return max(1.0 - x, 0.0)
-    if code == HAMMING:
-        return sinc(x) * (0.54 + 0.46 * math.cos(x * math.pi)) if x < 1.0 else 0.0
+    if kind == HAMMING:
+        return sinc(x) * (FLAT + ROUND * math.cos(x * math.pi)) if x < 1.0 else 0.0
     if x < 1.0:
         return (1.5 * x - 2.5) * x * x + 1.0
     return (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5 if x < 2.0 else 0.0
 
 
 @compiled
-def taps(length, start, stop, count, code):
+def taps(length, start, stop, count, kind):
     """Return the first input of each output, and weights [count, pairs, 2] of it and those after it.
 
     The weights of two inputs are in one int32 for their low parts, and in one for their high parts.
     """
-    scale = (stop - start) / count
+    alone()
+    scale = np.float64(stop - start) / count
     stretch = max(scale, 1.0)
-    support, shrink = SUPPORT[code] * stretch, 1.0 / stretch
+    support, shrink = SUPPORT[kind] * stretch, 1.0 / stretch
     first, size = np.empty(count, np.int64), np.empty(count, np.int64)
     most = 1
     for i in range(count):
@@ -180,7 +226,7 @@ def taps(length, start, stop, count, code):
         center = start + (i + 0.5) * scale
         total = 0.0
         for t in range(size[i]):
-            shares[t] = weight((t + first[i] - center + 0.5) * shrink, code)
+            shares[t] = weight((t + first[i] - center + 0.5) * shrink, kind)
             total += shares[t]
         for t in range(size[i]):
             share = (shares[t] / total if total != 0.0 else shares[t]) * (1 << BITS)
@@ -193,7 +239,8 @@ def taps(length, start, stop, count, code):
 
 @compiled
 def resize_rows(source, at, stride, first, weights, lines, to, step, planes):
-    """Resize the four rows at `at` horizontally, into those at `to` in `lines`."""
+    """Resize the four rows at `at` horizontally, into lines at `to`."""
+    alone()
     channels = len(planes)
     for x in range(len(first)):
         a = at + first[x] * channels
@@ -212,75 +259,127 @@ def resize_rows(source, at, stride, first, weights, lines, to, step, planes):
 
 
 @compiled
-def blend_rows(lines, places, weights, size, line):
-    """Blend the rows at `places` in `lines` into a line."""
+def blend_rows(source, places, weights, size, lines, to):
+    """Blend the rows at `places` into a line at `to`."""
+    alone()
     for x in range(0, size, BLOCK):
         low, low1, low2, low3 = lanes(HALF), lanes(HALF), lanes(HALF), lanes(HALF)
         high, high1, high2, high3 = lanes(0), lanes(0), lanes(0), lanes(0)
         for k in range(len(weights)):
             a, b, share, rest = places[2 * k] + x, places[2 * k + 1] + x, weights[k, 0], weights[k, 1]
-            low, high = add(low, lines, a, b, share, ()), add(high, lines, a, b, rest, ())
+            low, high = add(low, source, a, b, share, ()), add(high, source, a, b, rest, ())
             a, b = a + 8, b + 8
-            low1, high1 = add(low1, lines, a, b, share, ()), add(high1, lines, a, b, rest, ())
+            low1, high1 = add(low1, source, a, b, share, ()), add(high1, source, a, b, rest, ())
             a, b = a + 8, b + 8
-            low2, high2 = add(low2, lines, a, b, share, ()), add(high2, lines, a, b, rest, ())
+            low2, high2 = add(low2, source, a, b, share, ()), add(high2, source, a, b, rest, ())
             a, b = a + 8, b + 8
-            low3, high3 = add(low3, lines, a, b, share, ()), add(high3, lines, a, b, rest, ())
-        write(low, high, line, x, x + 4)
-        write(low1, high1, line, x + 8, x + 12)
-        write(low2, high2, line, x + 16, x + 20)
-        write(low3, high3, line, x + 24, x + 28)
+            low3, high3 = add(low3, source, a, b, share, ()), add(high3, source, a, b, rest, ())
+        p = to + x
+        write(low, high, lines, p, p + 4)
+        write(low1, high1, lines, p + 8, p + 12)
+        write(low2, high2, lines, p + 16, p + 20)
+        write(low3, high3, lines, p + 24, p + 28)
 
 
 @compiled
-def resize_into(image, box, out, code, planes):
-    """Resize a box (left, top, right, bottom) of an image [h, w, C] into `out` [H, W, C]. `planes` is 0, ..., C - 1."""
-    height, width, channels = image.shape[0], image.shape[1], len(planes)
-    left, top, right, bottom = box[0], box[1], box[2], box[3]
-    if code == NEAREST:
-        pick_into(image, box, out, planes)
-        return
-    if image.shape == out.shape and left == 0.0 and top == 0.0 and right == width and bottom == height:
-        out[:] = image
-        return
-    columns, across = taps(width, left, right, out.shape[1], code)
-    rows, along = taps(height, top, bottom, out.shape[0], code)
-    flat, size, stride = image.ravel(), out.shape[1] * channels, width * channels
-    # Rows that were resized horizontally, in turn in as many places as are needed at once.
-    reach = 2 * along.shape[1]
-    room, step = (reach + 2 * ROWS - 2) // ROWS * ROWS, (size + BLOCK - 1) // BLOCK * BLOCK + READ
+def padded(size):
+    """Return the room for a line that is written in blocks, and read beyond its end."""
+    return (size + BLOCK - 1) // BLOCK * BLOCK + READ
+
+
+@compiled
+def across_first(flat, stride, columns, across, rows, along, out, planes):
+    """Resize rows, and then blend them. `flat` are all bytes of the image; `out` those of the result."""
+    alone()
+    channels = len(planes)
+    height, size = len(flat) // stride, len(columns) * channels
+    # Rows that were resized, in turn in as many places as are needed at once.
+    reach, step = 2 * along.shape[1], padded(size)
+    room = (reach + 2 * ROWS - 2) // ROWS * ROWS
     lines, line, places = np.empty(room * step, np.uint8), np.empty(step, np.uint8), np.empty(reach, np.int64)
     # Reads go beyond the end of a row. Where that is beyond the image too, a copy of the rows is read.
     extent = columns[-1] * channels + (across.shape[1] - 1) * 2 * channels + READ
     spare = max(extent, stride)
     copies = np.empty(ROWS * spare, np.uint8)
     done = rows[0]
-    for y in range(out.shape[0]):
+    for y in range(len(rows)):
         while done < min(rows[y] + reach, height):
-            to = (done - rows[0]) % room * step
-            if (done + ROWS - 1) * stride + extent <= flat.size:
-                source, at, apart = flat, done * stride, stride
-            else:
-                source, at, apart = copies, 0, spare
+            source, at, apart = flat, done * stride, stride
+            if (done + ROWS - 1) * stride + extent > len(flat):
                 for i in range(ROWS):
-                    row = min(done + i, height - 1) * stride
-                    copies[i * spare : i * spare + stride] = flat[row : row + stride]
-            resize_rows(source, at, apart, columns, across, lines, to, step, planes)
+                    copy(flat, min(done + i, height - 1) * stride, stride, copies, i * spare)
+                source, at, apart = frozen(copies), 0, spare
+            resize_rows(source, at, apart, columns, across, lines, (done - rows[0]) % room * step, step, planes)
             done += ROWS
         for k in range(reach):
             places[k] = (rows[y] - rows[0] + k) % room * step
-        blend_rows(lines, places, along[y], size, line)
+        blend_rows(frozen(lines), places, along[y], size, line, 0)
+        copy(line, 0, size, out, y * size)
+
+
+@compiled
+def along_first(flat, stride, columns, across, rows, along, out, planes):
+    """Blend rows, and then resize them, see `across_first`."""
+    alone()
+    channels = len(planes)
+    height, size = len(flat) // stride, len(columns) * channels
+    begin = columns[0] * channels
+    extent = (columns[-1] - columns[0] + (across.shape[1] - 1) * 2) * channels + READ
+    span = min(extent, stride - begin)
+    reach, step, apart = 2 * along.shape[1], padded(extent), padded(size)
+    lines, results = np.empty(ROWS * step, np.uint8), np.empty(ROWS * apart, np.uint8)
+    copies, places = np.empty(reach * step, np.uint8), np.empty(reach, np.int64)
+    for start in range(0, len(rows), ROWS):
+        for y in range(start, min(start + ROWS, len(rows))):
+            source = flat
+            for k in range(reach):
+                places[k] = min(rows[y] + k, height - 1) * stride + begin
+            if places[-1] + padded(span) > len(flat):
+                for k in range(reach):
+                    copy(flat, places[k], span, copies, k * step)
+                    places[k] = k * step
+                source = frozen(copies)
+            blend_rows(source, places, along[y], span, lines, (y - start) * step)
+        resize_rows(frozen(lines), -begin, step, columns, across, results, 0, apart, planes)
+        for y in range(start, min(start + ROWS, len(rows))):
+            copy(results, (y - start) * apart, size, out, y * size)
+
+
+@compiled
+def resize_into(image, box, out, code, planes):
+    """Resize a box (left, top, right, bottom) of an image [h, w, C] into `out` [H, W, C].
+
+    Both are uint8 without gaps. The box lies inside the image. `code` is of `CODES`, `planes` of `PLANES`.
+    """
+    alone()
+    height, width, channels = image.shape[0], image.shape[1], len(planes)
+    flat, result = frozen(image.ravel()), out.ravel()
+    # Pillow's own precision of a box.
+    left, top, right, bottom = np.float32(box[0]), np.float32(box[1]), np.float32(box[2]), np.float32(box[3])
+    kind, stride = code % TALL, width * channels
+    if kind == NEAREST:
+        columns, rows = steps(width, left, right, out.shape[1]), steps(height, top, bottom, out.shape[0])
         i = 0
-        for x in range(out.shape[1]):
-            for c in range(channels):
-                out[y, x, c] = line[i]
-                i += 1
+        for y in range(len(rows)):
+            for x in range(len(columns)):
+                p = rows[y] * stride + columns[x] * channels
+                for c in range(channels):
+                    result[i + c] = flat[p + c]
+                i += channels
+        return
+    columns, across = taps(width, left, right, out.shape[1], kind)
+    rows, along = taps(height, top, bottom, out.shape[0], kind)
+    if code >= TALL and height - out.shape[0] > 2 * max(width - out.shape[1], 0):
+        along_first(flat, stride, columns, across, rows, along, result, planes)
+    else:
+        across_first(flat, stride, columns, across, rows, along, result, planes)
 
 
 @compiled
 def steps(length, start, stop, count):
     """Return the nearest input of each output. The position is a sum of steps, as in Pillow: that decides ties."""
-    step = (stop - start) / count
+    alone()
+    step = np.float64(stop - start) / count
     position = start + step * 0.5
     nearest = np.empty(count, np.int64)
     for i in range(count):
@@ -290,11 +389,32 @@ def steps(length, start, stop, count):
 
 
 @compiled
-def pick_into(image, box, out, planes):
-    """Write the nearest pixels, see `resize_into`."""
-    columns = steps(image.shape[1], box[0], box[2], out.shape[1])
-    rows = steps(image.shape[0], box[1], box[3], out.shape[0])
-    for y in range(out.shape[0]):
-        for x in range(out.shape[1]):
-            for c in range(len(planes)):
-                out[y, x, c] = image[rows[y], columns[x], c]
+def neighbours(length, start, stop, count):
+    """Return the input before each output, that after it, and the share of the latter."""
+    before, after, share = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32)
+    for i in range(count):
+        position = min(max(start + (i + 0.5) * ((stop - start) / count) - 0.5, 0.0), length - 1.0)
+        before[i] = int(position)
+        after[i] = min(before[i] + 1, length - 1)
+        share[i] = np.float32(position - before[i])
+    return before, after, share
+
+
+@compiled
+def blend_into(image, box, out, planes):
+    """Write each pixel from its four neighbours, bilinear without antialiasing; `out` is float32, see `resize_into`."""
+    width, channels, flat, result = image.shape[1], len(planes), frozen(image.ravel()), out.ravel()
+    left, right, share = neighbours(width, box[0], box[2], out.shape[1])
+    above, below, share_below = neighbours(image.shape[0], box[1], box[3], out.shape[0])
+    line = np.empty(width * channels, np.float32)
+    i = 0
+    for y in range(len(above)):
+        a, b = above[y] * line.size, below[y] * line.size
+        for k in range(left[0] * channels, (right[-1] + 1) * channels):
+            level = np.float32(flat[a + k])
+            line[k] = level + (np.float32(flat[b + k]) - level) * share_below[y]
+        for x in range(len(left)):
+            for c in range(channels):
+                level = line[left[x] * channels + c]
+                result[i + c] = level + (line[right[x] * channels + c] - level) * share[x]
+            i += channels
