@@ -1,6 +1,7 @@
 """Damaged files among good ones: no crash, no hang, no good sample lost, memory bounded, no invented pixels.
 
     python -m benchmarks.mutated --count 10000
+    python -m benchmarks.mutated --count 3000 --kinds "twelve bits;arithmetic code;damaged JPEG 2000"
 
 As many good files as damaged ones, mixed. The damaged ones are small JPEGs with `DAMAGE`, files of other formats, and
 folders and broken links in a file's place. Each engine delivers them all, once with `on_error="replace"` and once with
@@ -32,7 +33,7 @@ from PIL import Image, ImageFile
 
 import gpuload
 from benchmarks.photos import crop, originals
-from benchmarks.program import Report, child, finish, options, peak_bytes
+from benchmarks.program import Report, child, chosen, finish, options, peak_bytes
 
 SEEDS = 48  # Number of small JPEGs, from which all files are made.
 SIDE, BATCH = 64, 32
@@ -105,9 +106,29 @@ def blotted(data: bytes, rng: Random) -> bytes:
     return data[:start] + instead + data[start + length :]
 
 
-def converted(data: bytes, rng: Random) -> bytes:
+def marked(data: bytes, frame: int | None = None, bits: int | None = None) -> bytes:
+    """Have the header claim another kind of frame, or other bits a colour."""
+    changed, at = bytearray(data), segments(data)[0]
+    changed[at + 1], changed[at + 4] = frame or changed[at + 1], bits or changed[at + 4]
+    return bytes(changed)
+
+
+def absurd(data: bytes, rng: Random) -> bytes:
+    """Encode the picture in BMP or TIFF, and write extreme numbers into its header, or at a TIFF's end."""
+    changed = bytearray(converted(data, rng, ("BMP", "TIFF")))
+    for _ in range(rng.integers(1, 4)):
+        place = int(rng.integers(2, 54)) if rng.random() < 0.5 else len(changed) - int(rng.integers(4, 160))
+        number = int(rng.choice([0, 1, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]))
+        changed[place : place + 4] = number.to_bytes(4, "little")
+    return bytes(changed)
+
+
+FORMATS = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
+
+
+def converted(data: bytes, rng: Random, formats: tuple[str, ...] = FORMATS) -> bytes:
     """Encode the picture in another format."""
-    name = ("PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")[rng.integers(7)]
+    name = formats[rng.integers(len(formats))]
     return encoded(Image.open(io.BytesIO(data)).convert("RGB"), name)
 
 
@@ -124,17 +145,22 @@ DAMAGE: dict[str, Callable[[bytes, Random], bytes]] = {
     "empty": lambda data, rng: b"",
     "other format": converted,
     "other format, cut off": lambda data, rng: DAMAGE["cut off"](converted(data, rng), rng),
+    "twelve bits": lambda data, rng: marked(data, bits=12),
+    "arithmetic code": lambda data, rng: marked(data, frame=0xC9),
+    "lossless": lambda data, rng: marked(data, frame=0xC3),
+    "damaged JPEG 2000": lambda data, rng: flipped(converted(data, rng, ("JPEG2000",)), rng),
+    "absurd header": absurd,
     "other format, bits flipped": lambda data, rng: flipped(converted(data, rng), rng),
 }
 """Kinds of damage to a JPEG."""
 PLACES = ("folder", "broken link", "link to itself", "nothing")  # Kinds of things in a file's place.
 
 
-def write(folder: Path, count: int, seed: int, damaged: bool) -> list[str]:
-    """Make `count` good files, and as many damaged ones among them if asked for; return the kind of each."""
+def write(folder: Path, count: int, seed: int, damage: list[str]) -> list[str]:
+    """Make `count` good files, and as many damaged ones among them if kinds of damage are given; return all kinds."""
     folder.mkdir()
-    seeds, names = jpegs(SEEDS), [*DAMAGE, *PLACES]
-    kinds = ["good"] * count + [names[number % len(names)] for number in range(count * damaged)]
+    seeds = jpegs(SEEDS)
+    kinds = ["good"] * count + [damage[number % len(damage)] for number in range(count * bool(damage))]
     np.random.default_rng(seed).shuffle(kinds)
     for number, kind in enumerate(kinds):
         path, rng = at(folder, number), np.random.default_rng([seed, number])
@@ -252,12 +278,21 @@ def failures(rows: list[Report], allowed: int) -> Iterator[str]:
 
 
 def main(*arguments: str) -> None:
-    defaults = {"count": 10_000, "seed": 0, "engines": "numba,numpy", "max_pixels": 2**20, "limit": 900.0}
+    defaults = {
+        "count": 10_000,
+        "seed": 0,
+        "kinds": "all",
+        "engines": "numba,numpy",
+        "max_pixels": 2**20,
+        "limit": 900.0,
+    }
     asked = options(__doc__, arguments, **defaults, out=None)
+    damage = chosen(asked.kinds, [*DAMAGE, *PLACES], "--kinds", separator=";")
     allowed, rows = 2 * 3 * asked.max_pixels * BATCH, []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        kinds = {name: write(folder / name, asked.count, asked.seed, name == "mixed") for name in ("good", "mixed")}
+        made = {"good": [], "mixed": damage}
+        kinds = {name: write(folder / name, asked.count, asked.seed, some) for name, some in made.items()}
         for engine in asked.engines.split(","):
             for name, on_error in (("good", "replace"), ("mixed", "replace"), ("mixed", "skip")):
                 began, place = time.perf_counter(), folder / f"{engine}-{name}-{on_error}"

@@ -74,6 +74,29 @@ def photos(count: int = 1000, seed: int = 0, cache: Path | None = None) -> Path:
     return folder
 
 
+def large(count: int = 24, cache: Path | None = None) -> Path:
+    """Return the folder of photographs of 4000 x 3000 pixels: those of `photos`, enlarged, with a sensor's noise."""
+    folder = photos(count, seed=1, cache=cache)
+    made = folder.with_name(f"{folder.name}-large")
+    if made.is_dir():
+        return made
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        for number, path in enumerate(sorted(folder.rglob("*.jpg"))):
+            target = Path(scratch, made.name, path.parent.name, path.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(number)
+            with Image.open(path) as image:
+                levels = np.asarray(image.resize((4000, 3000), Image.Resampling.BICUBIC), np.float32)
+            levels += rng.normal(0, 4, levels.shape).astype(np.float32)
+            Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(target, quality=90, subsampling="4:2:0")
+        try:
+            Path(scratch, made.name).rename(made)
+        except OSError:  # Another process was faster; its photographs are the same.
+            if not made.is_dir():
+                raise
+    return made
+
+
 def data_folder(data: str) -> Path:
     """Return the folder of an option `--data`: a path, or a number of photographs, which are made."""
     return photos(int(data)) if data.isdigit() else Path(data)

@@ -11,6 +11,8 @@ IMAGES = {"size": "size", "contender": "loader", "images_per_second": "images pe
 COLUMNS = {
     "images": {**IMAGES, "busy": "busy", "cpu_ms": "CPU ms"},
     "warm": {**IMAGES, "busy": "busy", "cpu_ms": "CPU ms"},
+    "recipes": {"recipe": "recipe", "contender": "loader", "images_per_second": "images per second",
+                "ratio": RELATIVE, "cpu_ms": "CPU ms"},
     "epochs": {"size": "size", "program": "program", "seconds": "s", "first_seconds": "first epoch, s",
                "ratio": RELATIVE, "peak_bytes": "peak, MB"},
     "windows": {"series": "series", "length": "window", "channels": "channels", "batch_size": "batch", "dtype": "dtype",
@@ -51,6 +53,7 @@ to, and the headings of the figures in each case, by their keys."""
 ROUNDS = "Median of {rounds} interleaved rounds (least to greatest)"
 NOTES = {
     "images": ROUNDS + "; {data[files]} files of {data[mean_bytes]:,.0f} bytes on average, batches of {batch_size}.",
+    "recipes": ROUNDS + "; 224 × 224, batches of {batch_size}, of `camera` {camera_batch_size}.",
     "epochs": ROUNDS
     + "; {data[files]} files, batches of {batch_size}; {epochs} epochs, with the start of the program.",
     "windows": ROUNDS + "; windows of 96 × 7 float32, shuffled. In the {cases} cases that were measured, other lengths "
@@ -139,5 +142,5 @@ def contenders_table(report: Report) -> str:
 
 
 TABLES = dict.fromkeys(("images", "warm", "epochs", "windows", "delivery"), contenders_table)
-TABLES |= dict.fromkeys(("startup", "fit", "resume", "memory", "overhead"), rows_table)
+TABLES |= dict.fromkeys(("recipes", "startup", "fit", "resume", "memory", "overhead"), rows_table)
 """Tables of README.md by the benchmark that each is made from."""

@@ -70,6 +70,12 @@ class Errors:
         if self.timeout is not None and not number(self.timeout) > 0:
             raise ValueError(f"timeout must be seconds above 0, or None, not {self.timeout!r}")
 
+    @property
+    def largest(self) -> int | None:
+        """`max_bytes` as a number."""
+        assert not isinstance(self.max_bytes, str)
+        return self.max_bytes
+
     @classmethod
     def of(cls, errors: Errors | None, on_error: OnError | None) -> Errors:
         """Return the options that `errors` and its short form `on_error` ask for together."""

@@ -24,6 +24,7 @@ from benchmarks import (  # noqa: E402
     jobs,
     photos,
     program,
+    recipes,
     report,
     scale,
     warm,
@@ -116,6 +117,32 @@ def test_warm_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None
     for row in found["rows"]:
         assert len(row["images_per_second"]["rounds"]) == 1
         assert row["contender"] in text
+
+
+@needs_dali
+def test_recipes_have_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "recipes-test.json"
+    options = ("--rounds", 1, "--seconds", 0.01, "--size", 16, "--data", folder, "--out", out)
+    text = run("recipes", *options, "--only", "imagenet,evaluation")
+    rows = json.loads(out.read_text())["rows"]
+    found = [(row["recipe"], row["contender"]) for row in rows]
+    assert found == [(name, each) for name in ("imagenet", "evaluation") for each in recipes.RECIPES[name]]
+    assert all(row["contender"] in text for row in rows)
+
+
+@needs_dali
+def test_recipes_deliver_the_same_images(folder: Path) -> None:
+    """In the middle of an epoch; 1 level, for DALI's filters, and for the scaled decode of smooth photographs more."""
+    for name, loaders in recipes.RECIPES.items():
+        means = []
+        for contender in loaders.values():
+            batches = contender(jobs.Job(folder, 32, 32, "cpu"))
+            images, labels = next(batches)
+            assert images.shape == (32, 32, 32, 3)
+            assert len(labels) == 32
+            means.append(np.mean(images))
+            batches.close()
+        assert np.ptp(means) < (0.5 if name != "camera" else 20), name
 
 
 @needs_dali
@@ -338,7 +365,7 @@ def test_mutated_tells_how_a_process_ended(tmp_path: Path) -> None:
     from benchmarks import mutated
 
     folder = tmp_path / "good"
-    mutated.write(folder, 3, 0, damaged=False)
+    mutated.write(folder, 3, 0, damage=[])
     job = (folder, 3, "numpy", "replace")
     assert mutated.run(tmp_path / "whole", 60, *job, 10**6) == ""
     assert mutated.run(tmp_path / "slow", 0.01, *job, 10**6).startswith("hung: more than 0")

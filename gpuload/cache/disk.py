@@ -212,7 +212,9 @@ class DiskCache:
         state, checksum, size, changed, _ = self._records[index].item()
         if state == VALID:
             if (size, changed) != stamp:
-                self._tell("stale", f"has images of samples that have changed since, such as {self._source.name(index)!r}")
+                self._tell(
+                    "stale", f"has images of samples that have changed since, such as {self._source.name(index)!r}"
+                )
             elif zlib.crc32(self.images[index]) != checksum:
                 self._tell("damage", f"is damaged: the image of sample {index} is not what was written; it is decoded")
             else:

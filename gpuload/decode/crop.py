@@ -125,7 +125,7 @@ class RandomResizedCrop:
         areas = self.scale[0] + (self.scale[1] - self.scale[0]) * areas
         return np.hstack([areas, np.exp(low + (high - low) * ratios), places])
 
-    def boxes(self, heights: ArrayLike, widths: ArrayLike, size: tuple[int, int], drawn: Doubles) -> Doubles:
+    def boxes(self, heights: ArrayLike, widths: ArrayLike, size: tuple[int, int], drawn: Any = None) -> Doubles:
         """Return the boxes [B, 4] in images of these heights and widths [B], whole pixels: top, left, height, width.
 
         Args:

@@ -29,6 +29,7 @@ from gpuload.core.errors import BadSample, SampleError
 from gpuload.decode import pillow
 from gpuload.decode.choice import dali_takes, plain_jpeg
 from gpuload.decode.levels import put_levels
+from gpuload.decode.reasons import reason
 from gpuload.decode.spec import Decoding, Indices
 from gpuload.options import Errors
 from gpuload.reading.daemon import Daemons
@@ -41,6 +42,10 @@ log = logging.getLogger("gpuload")
 
 Part = tuple[Indices, Any]
 """Rows [M] of a batch, and their levels [M, H, W, C]: an array, or a DALI TensorList on a GPU."""
+
+
+class Undecodable(Exception):
+    """An image cannot be decoded. The message is the reason for `BadSample`."""
 
 
 @dataclass
@@ -101,7 +106,7 @@ class Decoder:
         self._source, self._decoding, self._device, self._errors = source, decoding, device, errors
         self._resizes = device != CPU if dali_resizes is None else dali_resizes
         self._threads, self._batch_size, self._with_dali = threads, batch_size, dali
-        self._reader = Reader(source, timeout=errors.timeout, max_bytes=errors.max_bytes)
+        self._reader = Reader(source, timeout=errors.timeout, max_bytes=errors.largest)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-decode")
         self._feeder, self._finisher = Daemons(1, "gpuload-feed"), Daemons(1, "gpuload-finish")
         self._dali: Any = None
@@ -210,11 +215,11 @@ class Decoder:
             if isinstance(data, Exception):
                 work.bad[row] = in_words(data)
             elif self._with_dali and (jpeg := plain_jpeg(data)) is not None:
-                reason = too_large(jpeg.height, jpeg.width, self._errors.max_pixels)
-                if reason is None:
+                claim = too_large(jpeg.height, jpeg.width, self._errors.max_pixels)
+                if claim is None:
                     jpegs[row] = jpeg
                 else:
-                    work.bad[row] = f"DecompressionBombError: {reason}"
+                    work.bad[row] = f"DecompressionBombError: {claim}"
             else:
                 work.by_pillow[row] = self._pool.submit(self._by_pillow, work, row, data)
         self._feed(work, files, jpegs)
@@ -251,6 +256,8 @@ class Decoder:
         start = time.perf_counter()
         try:
             return pillow.decode(data, self._decoding, work.drawn(row), self._errors.max_pixels)
+        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+            raise Undecodable(reason(data, error)) from error
         finally:
             with self._counting:
                 self._decode_seconds += time.perf_counter() - start
@@ -285,8 +292,8 @@ class Decoder:
                 return []
             try:
                 levels.append(image.result())
-            except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
-                work.bad[row] = in_words(error)
+            except Undecodable as error:
+                work.bad[row] = str(error)
         if work.bad:
             step = work.step
             numbers = [(row, int(step.indices[row]), reason) for row, reason in sorted(work.bad.items())]

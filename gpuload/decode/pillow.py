@@ -62,7 +62,8 @@ def resized(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | N
         top, left = box[:2].tolist()
         bottom, right = (box[:2] + box[2:]).tolist()
         if decoding.random:  # Cut first, so that the resize reads nothing around the box.
-            image = image.crop(tuple(math.floor(side + 0.5) for side in (left, top, right, bottom)))  # type: ignore[arg-type]
+            x, y, x_end, y_end = (math.floor(side + 0.5) for side in (left, top, right, bottom))
+            image = image.crop((x, y, x_end, y_end))
             left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
         bottom, right = min(bottom, image.height), min(right, image.width)
     if not decoding.antialias and decoding.interpolation == "bilinear":

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gpuload.core.device import Device
 from gpuload.decode.spec import Decoding
 from gpuload.images.augment import Augment
-from gpuload.sources import EncodedSource, ImageArray, ImageSource
+from gpuload.sources import EncodedImages, ImageArray, ImageSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class ImageJob:
         return self.source.images if isinstance(self.source, ImageArray) else None
 
     @property
-    def encoded(self) -> EncodedSource:
+    def encoded(self) -> EncodedImages:
         assert not isinstance(self.source, ImageArray)
         return self.source
 

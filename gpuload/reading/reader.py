@@ -114,8 +114,8 @@ class Reading:
             if timeout is not None:
                 self._give_up([part for part in self._pending if part.blocked_for(now) >= timeout], timeout)
                 left = timeout - max((part.blocked_for(now) for part in self._pending), default=0.0)
-            futures = [part.future for part in self._pending]
-            wait([*futures, self._cancelled], left, FIRST_COMPLETED)  # type: ignore[list-item]
+            futures: list[Future[Any]] = [self._cancelled, *(part.future for part in self._pending)]
+            wait(futures, left, FIRST_COMPLETED)
             if self.cancelled:
                 raise CancelledReading
             self._collect()

@@ -13,12 +13,15 @@ from gpuload.sources.frame import ImageFrame
 from gpuload.sources.listing import ImageList
 from gpuload.sources.series import Series
 
-ImageSource = FileSource | ImageArray | ImageBytes | CustomSource
+EncodedImages = FileSource | ImageBytes | CustomSource
+"""Any source of images that a decoder reads."""
+ImageSource = EncodedImages | ImageArray
 """Any source of images."""
 
 __all__ = [
     "CustomSource",
     "Encoded",
+    "EncodedImages",
     "EncodedSource",
     "FileSource",
     "ImageArray",
