@@ -3,7 +3,7 @@
     python -m benchmarks.recipes                   photographs made by benchmarks.photos, on the CPU
     python -m benchmarks.recipes --only imagenet
 
-- `imagenet`: a random part of each photograph of ImageNet's size, resized to 224 x 224, flipped, normalized, in float32.
+- `imagenet`: a random part of photographs of ImageNet's size, resized to 224 x 224, flipped, normalized, in float32.
 - `evaluation`: the shorter side to 256, the middle 224 x 224 of it, normalized.
 - `camera`: photographs of 4000 x 3000 pixels, resized to 224 x 224, in uint8.
 

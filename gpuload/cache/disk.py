@@ -38,8 +38,8 @@ RECORD = np.dtype([("state", "<u4"), ("checksum", "<u4"), ("size", "<i8"), ("cha
 """Record of a slot. `checksum`: CRC-32 of the image. `size`, `changed`: bytes and time (ns) of the image's file, or two
 other numbers that stand for its stamp."""
 EMPTY, VALID, SPOILT = 0, 1, 2
-"""States of a slot. SPOILT: the image's content has changed, or the checksum is wrong; the next process that has the cache
-for itself empties the slot."""
+"""States of a slot. SPOILT: the sample has changed, or the checksum is wrong; the next process that has the cache for
+itself empties the slot."""
 _FRESH = 10**9
 """Nanoseconds for which a changed file is not kept: the clock of some file systems is that coarse."""
 

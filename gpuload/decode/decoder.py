@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import itertools
 import logging
 import os
 import threading
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from gpuload.core.device import CPU, Device
 from gpuload.core.errors import BadSample, SampleError
 from gpuload.decode import pillow
@@ -313,7 +315,7 @@ class Decoder:
             bounds = np.linspace(0, count, min(self._threads, count) + 1).astype(int).tolist()
             parts = [
                 self._pool.submit(self._resize, work, pictures, range(first, last), made)
-                for first, last in zip(bounds, bounds[1:], strict=False)
+                for first, last in itertools.pairwise(bounds)
             ]
             wait(parts)
             for part in parts:

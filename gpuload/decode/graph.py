@@ -25,7 +25,7 @@ whole pictures are decoded on a GPU, and cut there, unless this asks for more.
 
 
 def unsupported(decoding: Decoding, place: str) -> str | None:
-    """Return the first option that DALI cannot do as Pillow does on "cpu" or "gpu", in words, or None. Needs no DALI."""
+    """Return the first option that a job with DALI cannot do on "cpu" or "gpu", in words, or None. Needs no DALI."""
     if place == "cpu":
         return None
     if decoding.color == "rgba":
@@ -61,9 +61,9 @@ def decodes_regions(decoding: Decoding, place: str) -> bool:
 def ties(length: int, size: int) -> tuple[NDArray[np.uint8], float, bool]:
     """Return Pillow's choices between two equally near pixels, for a side of `length` pixels resized to `size`.
 
-    Pillow adds up the step from pixel to pixel in doubles, so rounding decides. [size] is 0 where Pillow takes the pixel
-    before, 255 where it takes the next, or has no choice. Then the distance that a position may move without passing an
-    edge of a pixel that it does not lie on; and whether a resize in float32 may take another pixel anywhere.
+    Pillow adds up the step from pixel to pixel in doubles, so rounding decides. [size] is 0 where Pillow takes the
+    pixel before, 255 where it takes the next, or has no choice. Then the distance that a position may move without
+    passing an edge of a pixel that it does not lie on; and whether a resize in float32 may take another pixel anywhere.
     """
     step = length / size
     position = np.cumsum(np.concatenate(([step * 0.5], np.full(size - 1, step))))

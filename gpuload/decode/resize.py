@@ -9,13 +9,9 @@ from typing import Any, get_args
 import numba
 import numpy as np
 import PIL
-from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
-from numba.core import cgutils
-from numba.core.imputils import impl_ret_borrowed
-from numba.extending import intrinsic, models, register_model
 from numpy.typing import NDArray
 
+from gpuload.decode.lanes import BITS, LOW, READ, add, copy, frozen, nothing, write
 from gpuload.decode.spec import Interpolation
 
 # To numba, globals are constants.
@@ -24,9 +20,7 @@ NEAREST, BILINEAR, BICUBIC, LANCZOS, BOX, HAMMING = range(len(NAMES))
 SUPPORT = (0.0, 1.0, 2.0, 3.0, 0.5, 1.0)  # Half the width of each filter.
 FLAT, ROUND = float(np.float32(0.54)), float(np.float32(0.46))  # Of Hamming's window, as precise as in Pillow.
 TALL = 8
-BITS, LOW = 22, 11  # Bits of a weight behind the point, and of its low part. Both parts fit into int16.
 ROWS, BLOCK = 4, 16  # Rows that are resized at once, and levels of a row that are blended at once.
-READ = 16  # Bytes of one read from an image. Those that mean nothing have a weight of 0.
 
 CODES = {name: code + TALL * (int(PIL.__version__.split(".")[0]) >= 13) for code, name in enumerate(NAMES)}
 """Numbers of the filters; with `TALL` if this Pillow resizes tall images vertically first, as it does since 13.
@@ -47,117 +41,6 @@ def cached(function: Any) -> Any:
         return compiled(function)
 
 
-BYTE, LANES = ir.IntType(8), ir.VectorType(ir.IntType(32), 8)
-
-
-class Lanes(types.Type):  # type: ignore[misc]
-    """Eight int32 in a register. Not more: 512 bits slow the processor down, and so the code before and after."""
-
-
-# LLVM has instructions for them, or others in their place, on every processor.
-register_model(Lanes)(functools.partial(models.PrimitiveModel, be_type=LANES))
-
-
-def _constant(values: Any, bits: int = 32) -> Any:
-    return ir.Constant(ir.VectorType(ir.IntType(bits), len(values)), list(values))
-
-
-def _at(context: Any, builder: Any, kind: Any, array: Any, offset: Any, element: Any) -> Any:
-    """Return the address of an element, or of a vector, in an array of bytes."""
-    start = builder.gep(context.make_array(kind)(context, builder, array).data, [offset])
-    return builder.bitcast(start, element.as_pointer())
-
-
-@intrinsic
-def alone(typing):
-    """Keep LLVM from copying the calling function into others, which would all have to be optimized again."""
-
-    def generate(context, builder, signature, arguments):
-        builder.function.attributes.add("noinline")
-        return context.get_dummy_value()
-
-    return types.none(), generate
-
-
-@intrinsic
-def frozen(typing, array):
-    """Return the array as one that cannot be written, so that functions are compiled for this kind only."""
-    result = array.copy(readonly=True)
-    return result(array), lambda context, builder, _, arguments: impl_ret_borrowed(context, builder, result, *arguments)
-
-
-@intrinsic
-def copy(typing, source, at, size, target, to):
-    """Copy bytes. Slices would do the same, and take seconds to compile."""
-
-    def generate(context, builder, signature, arguments):
-        start = _at(context, builder, source, arguments[0], arguments[1], BYTE)
-        end = _at(context, builder, target, arguments[3], arguments[4], BYTE)
-        cgutils.raw_memcpy(builder, end, start, arguments[2], 1)
-        return context.get_dummy_value()
-
-    return types.none(source, types.intp, types.intp, target, types.intp), generate
-
-
-@intrinsic
-def nothing(typing):
-    """Return lanes of zeros."""
-    return Lanes("Lanes")(), lambda *_: _constant([0] * 8)
-
-
-@intrinsic
-def add(typing, total, source, first, second, weights, planes):
-    """Return `total` plus the levels of pairs, times their two weights.
-
-    With planes, half of the lanes are the channels of two neighbouring pixels at `first`, the other half of those at
-    `second`. Without, they are eight levels at `first`, and those at `second`. `weights` are two int16 in an int32.
-    """
-    if planes.count:
-        pixel = [(c, c + planes.count) for c in (min(lane, planes.count - 1) for lane in range(4))]
-        pairs = pixel + [(one + READ, other + READ) for one, other in pixel]
-    else:
-        pairs = [(lane, lane + READ) for lane in range(8)]
-    # A zero after each byte makes int16 of them.
-    order = _constant([place for pair in pairs for byte in pair for place in (byte, 2 * READ)])
-
-    def generate(context, builder, signature, arguments):
-        vector = ir.VectorType(BYTE, READ)
-        places = [_at(context, builder, source, arguments[1], offset, vector) for offset in arguments[2:4]]
-        one, other = (builder.load(place, align=1) for place in places)
-        both = builder.shuffle_vector(one, other, _constant(range(2 * READ)))
-        levels = builder.shuffle_vector(both, _constant([0] * 2 * READ, 8), order)
-        levels = builder.bitcast(levels, ir.VectorType(ir.IntType(16), 16))
-        pair = builder.bitcast(arguments[4], ir.VectorType(ir.IntType(16), 2))
-        shares = builder.shuffle_vector(pair, pair, _constant([0, 1] * 8))
-        # LLVM knows the following as one instruction, such as VPMADDWD.
-        wide = ir.VectorType(ir.IntType(32), 16)
-        products = builder.mul(builder.zext(levels, wide), builder.sext(shares, wide))
-        even = builder.shuffle_vector(products, products, _constant(range(0, 16, 2)))
-        odd = builder.shuffle_vector(products, products, _constant(range(1, 16, 2)))
-        return builder.add(arguments[0], builder.add(even, odd))
-
-    return total(total, source, types.intp, types.intp, types.int32, planes), generate
-
-
-@intrinsic
-def write(typing, low, high, line, first, second):
-    """Write the levels of sums with low and high parts of weights: half of them to `first`, half to `second`."""
-    zero, most, shift, half, bits = (_constant([value] * 8) for value in (0, 255, LOW, 1 << (BITS - 1), BITS))
-
-    def generate(context, builder, signature, arguments):
-        level = builder.add(arguments[0], builder.shl(arguments[1], shift))
-        level = builder.ashr(builder.add(level, half), bits)
-        level = builder.select(builder.icmp_signed("<", level, zero), zero, level)
-        level = builder.select(builder.icmp_signed(">", level, most), most, level)
-        level = builder.trunc(level, ir.VectorType(BYTE, 8))
-        for offset, part in zip(arguments[3:5], (range(4), range(4, 8)), strict=True):
-            levels = builder.shuffle_vector(level, level, _constant(part))
-            builder.store(levels, _at(context, builder, line, arguments[2], offset, levels.type), align=1)
-        return context.get_dummy_value()
-
-    return types.none(low, high, line, types.intp, types.intp), generate
-
-
 @inner
 def sinc(x):
     return 1.0 if x == 0.0 else math.sin(x * math.pi) / (x * math.pi)
@@ -166,7 +49,6 @@ def sinc(x):
 @inner
 def weight(x, kind):
     """Return the value of a filter at x, with Pillow's order of operations."""
-    alone()
     if kind == BOX:
         return 1.0 if -0.5 < x <= 0.5 else 0.0
     if kind == LANCZOS:
@@ -187,16 +69,16 @@ def taps(length, start, stop, count, kind):
 
     The weights of two inputs are in one int32 for their low parts, and in one for their high parts.
     """
-    alone()
     scale = np.float64(stop - start) / count
     stretch = max(scale, 1.0)
     support, shrink = SUPPORT[kind] * stretch, 1.0 / stretch
     first, size = np.empty(count, np.int64), np.empty(count, np.int64)
+    most = 1
     for i in range(count):
         center = start + (i + 0.5) * scale
         first[i] = min(max(int(center - support + 0.5), 0), length)
         size[i] = max(min(int(center + support + 0.5), length) - first[i], 0)
-    most = max(size.max(), 1)
+        most = max(most, size[i])
     weights = np.zeros((count, (most + 1) // 2, 2), np.int32)
     shares = np.empty(most)
     for i in range(count):
@@ -216,7 +98,6 @@ def taps(length, start, stop, count, kind):
 @inner
 def resize_rows(source, at, stride, first, weights, lines, to, step, planes):
     """Resize the four rows at `at` horizontally, into lines at `to`."""
-    alone()
     channels = len(planes)
     for x in range(len(first)):
         a = at + first[x] * channels
@@ -237,7 +118,6 @@ def resize_rows(source, at, stride, first, weights, lines, to, step, planes):
 @inner
 def blend_rows(source, places, weights, size, lines, to):
     """Blend the rows at `places` into a line at `to`."""
-    alone()
     for x in range(0, size, BLOCK):
         low, high, low_after, high_after = nothing(), nothing(), nothing(), nothing()
         for k in range(len(weights)):
@@ -246,9 +126,8 @@ def blend_rows(source, places, weights, size, lines, to):
             high = add(high, source, a, b, weights[k, 1], ())
             low_after = add(low_after, source, a + 8, b + 8, weights[k, 0], ())
             high_after = add(high_after, source, a + 8, b + 8, weights[k, 1], ())
-        p = to + x
-        write(low, high, lines, p, p + 4)
-        write(low_after, high_after, lines, p + 8, p + 12)
+        write(low, high, lines, to + x, to + x + 4)
+        write(low_after, high_after, lines, to + x + 8, to + x + 12)
 
 
 @inner
@@ -268,9 +147,8 @@ def across_first(flat, stride, columns, across, rows, along, out, planes):
     lines, places = np.empty((room + 1) * step, np.uint8), np.empty(reach, np.int64)
     # Reads go beyond the end of a row. Where that is beyond the image too, a copy of the rows is read.
     extent = columns[-1] * channels + (across.shape[1] - 1) * 2 * channels + READ
-    spare = max(extent, stride)
+    spare, done = max(extent, stride), rows[0]
     copies = np.empty(ROWS * spare, np.uint8)
-    done = rows[0]
     for y in range(len(rows)):
         while done < min(rows[y] + reach, height):
             source, at, apart = flat, done * stride, stride
@@ -326,19 +204,22 @@ def steps(length, start, stop, count):
 
 
 @cached
-def resize_into(image, box, out, code, planes):
-    """Resize a box (left, top, right, bottom) of an image [h, w, C] into `out` [H, W, C].
+def resize_into(image, place, box, out, code, planes):
+    """Resize a box (left, top, right, bottom) of a picture into `out` [H, W, C].
 
-    Both are uint8 without gaps; the box lies inside the image. `code` is one of `CODES`. `planes` is 0, 1, ..., C - 1,
-    so that the compiler knows how many there are: at most 4.
+    `image` [h, w, C] holds the picture, or the part of it that the filter reads; both are uint8 without gaps. `place`
+    is the picture's (top, left, height, width) in `image`, in whole numbers: a picture may be a part of `image`, and
+    with a negative top and left `image` is a part of the picture. The box is in pixels of the picture and lies inside
+    of it. `code` is one of `CODES`. `planes` is 0, 1, ..., C - 1, so that the compiler knows their number, at most 4.
     """
-    height, width, channels = image.shape[0], image.shape[1], len(planes)
+    height, width, channels = place[2], place[3], len(planes)
     flat, result = frozen(image.ravel()), out.ravel()
     # Pillow's own precision of a box.
     left, top, right, bottom = np.float32(box[0]), np.float32(box[1]), np.float32(box[2]), np.float32(box[3])
-    kind, stride = code % TALL, width * channels
+    kind, stride = code % TALL, image.shape[1] * channels
     if kind == NEAREST:
-        columns, rows = steps(width, left, right, out.shape[1]), steps(height, top, bottom, out.shape[0])
+        columns = steps(width, left, right, out.shape[1]) + place[1]
+        rows = steps(height, top, bottom, out.shape[0]) + place[0]
         i = 0
         for y in range(len(rows)):
             for x in range(len(columns)):
@@ -352,6 +233,8 @@ def resize_into(image, box, out, code, planes):
         return
     columns, across = taps(width, left, right, out.shape[1], kind)
     rows, along = taps(height, top, bottom, out.shape[0], kind)
+    columns += place[1]
+    rows += place[0]
     if code >= TALL and height - out.shape[0] > 2 * max(width - out.shape[1], 0):
         along_first(flat, stride, columns, across, rows, along, result, planes)
     else:
@@ -359,35 +242,47 @@ def resize_into(image, box, out, code, planes):
 
 
 @inner
-def neighbours(length, start, stop, count):
-    """Return the input before each output, that after it, and the share of the latter."""
+def neighbours(length, start, stop, count, shift):
+    """Return the input before each output, that after it, both moved by `shift`, and the share of the latter."""
     before, after, share = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count, np.float32)
     for i in range(count):
         position = min(max(start + (i + 0.5) * ((stop - start) / count) - 0.5, 0.0), length - 1.0)
-        before[i] = int(position)
-        after[i] = min(before[i] + 1, length - 1)
-        share[i] = np.float32(position - before[i])
+        whole = int(position)
+        before[i], after[i] = whole + shift, min(whole + 1, length - 1) + shift
+        share[i] = np.float32(position - whole)
     return before, after, share
 
 
 @cached
-def blend_into(image, box, out, planes):
+def blend_into(image, place, box, out, planes):
     """Write each pixel from its four neighbours, bilinear without antialiasing; `out` is float32, see `resize_into`."""
-    width, channels, flat, result = image.shape[1], len(planes), frozen(image.ravel()), out.ravel()
-    left, right, share = neighbours(width, box[0], box[2], out.shape[1])
-    above, below, share_below = neighbours(image.shape[0], box[1], box[3], out.shape[0])
-    line = np.empty(width * channels, np.float32)
-    i = 0
+    channels, flat, result = len(planes), frozen(image.ravel()), out.ravel()
+    left, right, share = neighbours(place[3], box[0], box[2], out.shape[1], place[1])
+    above, below, share_below = neighbours(place[2], box[1], box[3], out.shape[0], place[0])
+    line = np.empty(image.shape[1] * channels, np.float32)
+    i = np.uint64(0)
     for y in range(len(above)):
-        a, b = above[y] * line.size, below[y] * line.size
-        for k in range(left[0] * channels, (right[-1] + 1) * channels):
+        a, b, part = np.uint64(above[y] * line.size), np.uint64(below[y] * line.size), share_below[y]
+        for k in range(np.uint64(left[0] * channels), np.uint64((right[-1] + 1) * channels)):
             level = np.float32(flat[a + k])
-            line[k] = level + (np.float32(flat[b + k]) - level) * share_below[y]
+            line[k] = level + (np.float32(flat[b + k]) - level) * part
         for x in range(len(left)):
+            p, q, part = np.uint64(left[x] * channels), np.uint64(right[x] * channels), share[x]
             for c in range(channels):
-                level = line[left[x] * channels + c]
-                result[i + c] = level + (line[right[x] * channels + c] - level) * share[x]
-            i += channels
+                level = line[p + np.uint64(c)]
+                result[i] = level + (line[q + np.uint64(c)] - level) * part
+                i += np.uint64(1)
+
+
+@cached
+def grey_of(image):
+    """Return the grey [h, w, 1] of an image [h, w, 3], with the weights that Pillow has: ITU-R 601-2, in 16 bits."""
+    grey = np.empty((*image.shape[:2], 1), np.uint8)
+    levels, result = image.ravel(), grey.ravel()
+    for i in range(result.size):
+        red, green, blue = np.uint32(levels[3 * i]), np.uint32(levels[3 * i + 1]), np.uint32(levels[3 * i + 2])
+        result[i] = np.uint8((red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16)
+    return grey
 
 
 def resize(
@@ -407,9 +302,11 @@ def resize(
         raise ValueError(f"cannot resize {box} of an image {image.shape} to {size}")
     image = np.ascontiguousarray(image).view()
     image.flags.writeable = False  # Only this kind of array is compiled.
-    corners, planes = np.array((left, top, right, bottom), np.float64), tuple(range(channels))
+    place, corners = (0, 0, height, width), (float(left), float(top), float(right), float(bottom))
+    planes = tuple(range(channels))
     if interpolation == "bilinear" and not antialias:
-        blend_into(image, corners, soft := np.empty((*size, channels), np.float32), planes)
+        blend_into(image, place, corners, soft := np.empty((*size, channels), np.float32), planes)
         return soft
-    resize_into(image, corners, levels := np.empty((*size, channels), np.uint8), CODES[interpolation], planes)
+    levels = np.empty((*size, channels), np.uint8)
+    resize_into(image, place, corners, levels, CODES[interpolation], planes)
     return levels

@@ -85,8 +85,8 @@ class Augment:
             and does not round to whole levels, like `tf.image.resize` by default.
         fast_idct: Decode JPEGs with libjpeg's fast integer transform, a few levels less exact: TensorFlow's default.
         decode: "exact", or "scaled": JPEGs that are at least twice as large as `size` asks for are decoded at 1/2, 1/4
-            or 1/8 of their sides, several times as fast. A smaller picture is averaged by the inverse DCT in place of the
-            filter's first reduction, so levels differ: by about 2 on average, by 30 and more at some sharp edges.
+            or 1/8 of their sides, several times as fast. The inverse DCT then averages pixels in place of the filter's
+            first reduction, so levels differ: by about 2 on average, by 30 and more at some sharp edges.
         color: "rgb", "grayscale" or "rgba": images are converted to 3, 1 or 4 channels.
         rotation: Range in degrees; positive turns the content counter-clockwise.
         width_shift: Range as a share of the width; positive moves the content to the left.

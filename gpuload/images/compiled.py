@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.codes import BORDERS, PER_SAMPLE
+from gpuload.decode.lanes import frozen
+from gpuload.decode.resize import resize_into
 
 # To numba, globals are constants.
 NEAREST, CONSTANT, REFLECT = (BORDERS[name] for name in ("nearest", "constant", "reflect"))
@@ -231,8 +233,28 @@ def augment(store: Any, fresh: Any, rows: Any, drawn: Drawn, job: Constants, out
         augment_image(image, n, drawn, job, out[n])
 
 
-try:
-    # numba keeps compiled code beside this file, or in the user's cache folder.
-    kernel: Any = compiled(cache=True)(augment)
-except RuntimeError:  # Neither folder can be written to.
-    kernel = compiled(augment)
+def cut_and_augment(
+    store: Any, fresh: Any, rows: Any, boxes: Any, code: int, planes: Any, drawn: Drawn, job: Constants, out: Any
+) -> None:
+    """Augment a batch of crops: cut boxes [B, 4] (top, left, height, width) out of images of any size, and resize them.
+
+    `code` and `planes` are those of `resize_into`, the rest those of `augment`.
+    """
+    cut = np.empty(out.shape[1:], np.uint8)
+    for n in range(len(rows)):
+        image = store[rows[n]] if rows[n] >= 0 else fresh[~rows[n]]
+        top, left, high, wide = boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3]
+        resize_into(image, (top, left, high, wide), (0.0, 0.0, np.float64(wide), np.float64(high)), cut, code, planes)
+        augment_image(frozen(cut), n, drawn, job, out[n])
+
+
+def _cached(function: Any) -> Any:
+    try:
+        # numba keeps compiled code beside this file, or in the user's cache folder.
+        return compiled(cache=True)(function)
+    except RuntimeError:  # Neither folder can be written to.
+        return compiled(function)
+
+
+kernel = _cached(augment)
+crops_kernel = _cached(cut_and_augment)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from gpuload.core.codes import BORDERS, EPSILON, PER_SAMPLE
 from gpuload.decode.pillow import recut
+from gpuload.decode.resize import CODES
 from gpuload.decode.spec import Indices
-from gpuload.images.compiled import Constants, Drawn, kernel
+from gpuload.images.compiled import Constants, Drawn, crops_kernel, kernel
 from gpuload.images.engine import Augmenter, Augmenting
 from gpuload.images.job import ImageJob
 from gpuload.images.step import Step
@@ -63,18 +64,29 @@ class NumbaAugmenter(Augmenter):
         self, store: Any, fresh: Any, rows: Indices, drawn: Drawn, crops: NDArray[Any], out: NDArray[Any]
     ) -> None:
         start = time.perf_counter()
-        if self._job.recuts:
-            found = [store[row] if row >= 0 else fresh[~row] for row in rows.tolist()]
-            decoding = self._job.transform.decoding
-            cut = [recut(image, decoding, drawn_crop) for image, drawn_crop in zip(found, crops, strict=True)]
-            fresh, rows = _read_only(np.stack(cut)), ~np.arange(len(rows))
-            store = fresh[:0]
         # The compiled code writes float32 only; NumPy casts it to other dtypes.
         written = out if out.dtype == np.float32 else np.empty(out.shape, np.float32)
-        kernel(store, fresh, rows, drawn, self._constants, written)
+        if self._job.recuts and store.dtype == np.uint8 and self._constants.planes:
+            decoding, sides = self._job.transform.decoding, store.shape[1:3]
+            heights, widths = (np.full(len(rows), side) for side in sides)
+            assert decoding.crop is not None
+            boxes = decoding.crop.boxes(heights, widths, decoding.size, crops).astype(np.int64)
+            code, planes = CODES[decoding.interpolation], self._constants.planes
+            crops_kernel(store, fresh, rows, boxes, code, planes, drawn, self._constants, written)
+        else:
+            if self._job.recuts:  # Pillow weighs colours by alpha, and has greys of more than 8 bits.
+                store, fresh, rows = self._recut(store, fresh, rows, crops)
+            kernel(store, fresh, rows, drawn, self._constants, written)
         if written is not out:
             np.copyto(out, written, casting="unsafe")
         self._count(start, len(rows))
+
+    def _recut(self, store: Any, fresh: Any, rows: Indices, crops: NDArray[Any]) -> tuple[Any, Any, Indices]:
+        """Have Pillow cut the crops out of the images."""
+        decoding = self._job.transform.decoding
+        found = [store[row] if row >= 0 else fresh[~row] for row in rows.tolist()]
+        cut = _read_only(np.stack([recut(image, decoding, drawn) for image, drawn in zip(found, crops, strict=True)]))
+        return cut[:0], cut, ~np.arange(len(rows))
 
 
 def _readable(store: Any, fresh: Any, rows: Indices) -> tuple[Any, Any, Indices]:

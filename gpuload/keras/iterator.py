@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from gpuload.core.checks import checked_int
 from gpuload.core.device import Device
-from gpuload.decode.crop import DRAWS
 from gpuload.delivery import Framework
 from gpuload.images.choose import settle
 from gpuload.images.pool import ImagePool
