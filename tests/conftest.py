@@ -18,6 +18,8 @@ from PIL import Image, ImageOps
 
 from gpuload.core import available
 from gpuload.core import device as cuda
+from gpuload.decode.levels import prepare
+from gpuload.decode.spec import Decoding
 
 settings.register_profile(
     "gpuload",
@@ -100,6 +102,15 @@ def dali(request: pytest.FixtureRequest) -> Place:
     _require_device(request.param.device)
     _require(request.param.device, available.dali_installed(), "NVIDIA DALI is not installed")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def compiled_resize() -> None:
+    """Until the resize is compiled, Pillow's takes its place. Tests of pixels wait for it."""
+    if available.numba_installed():
+        for decoding in (Decoding(size=(1, 1)), Decoding(size=(1, 1), color="grayscale")):
+            prepare(decoding)
+        prepare(Decoding(size=(1, 1), antialias=False))
 
 
 _session = secrets.randbits(32)

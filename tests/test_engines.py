@@ -35,6 +35,8 @@ from gpuload.delivery.numpy import to_numpy
 from gpuload.images.choose import settle, unsupported
 from gpuload.images.open import open_engine
 
+pytestmark = pytest.mark.usefixtures("compiled_resize")
+
 REFERENCE = {"engine": "numpy", "device": "cpu"}
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -11,6 +11,8 @@ from PIL import Image
 from gpuload import Augment, CenterCrop, ImageBytes, Loader, RandomResizedCrop
 from tests.conftest import Place
 
+pytestmark = pytest.mark.usefixtures("compiled_resize")
+
 FORMATS: dict[str, list[dict[str, Any]]] = {
     "JPEG": [
         {},

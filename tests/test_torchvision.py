@@ -11,6 +11,8 @@ from PIL import Image
 from gpuload import Augment, CenterCrop, ImageBytes, Loader, RandomResizedCrop
 from tests.conftest import Place
 
+pytestmark = pytest.mark.usefixtures("compiled_resize")
+
 SIZES = [(500, 375), (375, 500), (640, 480), (90, 61), (33, 200)]
 """(width, height)"""
 

@@ -30,7 +30,7 @@ from gpuload.core.device import CPU, Device
 from gpuload.core.errors import BadSample, SampleError
 from gpuload.decode import pillow
 from gpuload.decode.choice import dali_takes, plain_jpeg
-from gpuload.decode.levels import put_levels
+from gpuload.decode.levels import levels_of, placed, put_levels
 from gpuload.decode.reasons import reason
 from gpuload.decode.spec import Decoding, Indices
 from gpuload.options import Errors
@@ -257,7 +257,10 @@ class Decoder:
     def _by_pillow(self, work: _Work, row: int, data: Bytes) -> NDArray[Any]:
         start = time.perf_counter()
         try:
-            return pillow.decode(data, self._decoding, work.drawn(row), self._errors.max_pixels)
+            image, box = pillow.picture(data, self._decoding, work.drawn(row), self._errors.max_pixels)
+            if self._with_dali and image.mode in ("RGB", "L"):
+                return levels_of(image, self._decoding, box)
+            return pillow.cut_and_resized(image, self._decoding, box)
         except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
             raise Undecodable(reason(data, error)) from error
         finally:
@@ -333,8 +336,8 @@ class Decoder:
         for number in some:
             box = None if work.boxes is None else work.boxes[number]
             region = None if work.regions is None else work.regions[number]
-            pixels = np.asarray(pictures[number])
-            put_levels(pixels, self._decoding, work.sizes[number], box, region, made[work.by_dali[number]])
+            place, part = placed(work.sizes[number], box, region, self._decoding)
+            put_levels(np.asarray(pictures[number]), self._decoding, place, part, made[work.by_dali[number]])
 
     def _retry(self, work: _Work, error: RuntimeError) -> None:
         """Have Pillow decode what DALI failed at: it names the bad samples, and its good ones are as good.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from typing import Any
@@ -15,37 +16,62 @@ from gpuload.core.available import numba_installed
 from gpuload.decode.pillow import MODES, resized
 from gpuload.decode.spec import Decoding
 
-Picture = NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
+Place = tuple[int, int, int, int]
+"""(top, left, height, width) of a picture in memory. The memory may hold more than the picture, or a region of it."""
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels of the picture: the part of it that is resized."""
 
 
-def put_levels(
-    pixels: Picture,
-    decoding: Decoding,
-    size: NDArray[np.int64],
-    box: NDArray[np.float64] | None,
-    region: NDArray[np.int64] | None,
-    out: NDArray[Any],
-) -> None:
+def placed(
+    size: NDArray[np.int64], box: NDArray[np.float64] | None, region: NDArray[np.int64] | None, decoding: Decoding
+) -> tuple[Place, Box]:
+    """Return where a picture lies in memory, and its part that is resized.
+
+    Args:
+        size: [2] height and width of the whole picture.
+        box: [4] box of the crop in the whole picture: top, left, height, width. None: there is no crop.
+        region: [4] region of the picture that the memory holds, likewise. None: all of it.
+        decoding: The levels wanted. What a random crop cuts out is a picture of its own, so that the resize reads
+            nothing around it.
+    """
+    y, x = (0, 0) if region is None else region[:2].tolist()
+    top, left, high, wide = (0.0, 0.0, *map(float, size)) if box is None else box.tolist()
+    if decoding.random:
+        row, end, column, last = (math.floor(side + 0.5) for side in (top, top + high, left, left + wide))
+        return (row - y, column - x, end - row, last - column), (0.0, 0.0, float(last - column), float(end - row))
+    right, bottom = min(left + wide, float(size[1])), min(top + high, float(size[0]))
+    return (-y, -x, int(size[0]), int(size[1])), (left, top, right, bottom)
+
+
+def put_levels(pixels: Pixels, decoding: Decoding, place: Place, box: Box, out: NDArray[Any]) -> None:
     """Write the levels of one picture.
 
     Args:
-        pixels: [h, w, 3] the picture, or a region of it, RGB.
+        pixels: [h, w, 3] memory, RGB; or [h, w, 1] if grey is wanted.
         decoding: The levels wanted.
-        size: [2] height and width of the whole picture.
-        box: [4] box of the crop in the whole picture: top, left, height, width. None: there is no crop.
-        region: [4] the region, likewise. None: `pixels` are the whole picture.
+        place: Place of the picture in that memory, see `placed`.
+        box: Part of the picture that is resized, see `placed`.
         out: [H, W, C] memory that is written to, of the dtype of `decoding`.
     """
-    if decoding.random:  # The region was cut out: the resize reads nothing around it.
-        size, box, region = np.array(pixels.shape[:2]), None, None
-    y, x = (0, 0) if region is None else region[:2].tolist()
     if numba_installed() and (ready := _compiled(decoding.color == "grayscale", decoding.dtype)):
-        top, left, high, wide = (0.0, 0.0, *map(float, size)) if box is None else box.tolist()
-        ready[0](pixels, decoding, (-y, -x, *size.tolist()), (left, top, left + wide, top + high), out)
+        ready[0](pixels, decoding, place, box, out)
         return
-    image = Image.fromarray(pixels)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image = image if image.mode == MODES[decoding.color] else image.convert(MODES[decoding.color])
-    out[...] = resized(image, decoding, None if box is None else box - [y, x, 0, 0])
+    top, left, high, wide = place
+    if top >= 0 and left >= 0:
+        image, (top, left) = image.crop((left, top, left + wide, top + high)), (0, 0)
+    out[...] = resized(image, decoding, (box[0] + left, box[1] + top, box[2] + left, box[3] + top))
+
+
+def levels_of(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | None) -> NDArray[Any]:
+    """Return the levels [H, W, C] of Pillow's image of mode RGB or L; `box` [4] as for `placed`."""
+    pixels = np.asarray(image).reshape(image.height, image.width, -1)
+    place, part = placed(np.array(pixels.shape[:2]), box, None, decoding)
+    out = np.empty(decoding.shape, decoding.dtype)
+    put_levels(pixels, decoding, place, part, out)
+    return out
 
 
 def prepare(decoding: Decoding) -> None:
@@ -70,19 +96,15 @@ def _compile(grey: bool, dtype: str, ready: list[Any]) -> None:
     ready.append(_put)
 
 
-def _put(
-    pixels: Picture, decoding: Decoding, place: tuple[int, ...], box: tuple[float, ...], out: NDArray[Any]
-) -> None:
-    """Write the levels by compiled code; `place` and `box` are those of `resize.resize_into`."""
+def _put(pixels: Pixels, decoding: Decoding, place: Place, box: Box, out: NDArray[Any]) -> None:
+    """Write the levels by compiled code."""
     from gpuload.decode import resize
 
-    pixels = pixels.view()
-    pixels.flags.writeable = False  # Only this kind of array is compiled.
+    pixels = _read_only(pixels)
     channels, levels = 3, out
     if decoding.color == "grayscale":
-        channels, pixels = 1, resize.grey_of(pixels)
-        pixels.flags.writeable = False
-    elif decoding.color == "rgba":  # A JPEG is opaque.
+        channels, pixels = 1, _read_only(resize.grey_of(pixels)) if pixels.shape[2] == 3 else pixels
+    elif decoding.color == "rgba":  # RGB is opaque.
         out[:, :, 3] = 255
         levels = np.empty((*out.shape[:2], 3), out.dtype)
     planes = tuple(range(channels))
@@ -92,3 +114,10 @@ def _put(
         resize.resize_into(pixels, place, box, levels, resize.CODES[decoding.interpolation], planes)
     if levels is not out:
         out[:, :, :3] = levels
+
+
+def _read_only(pixels: Pixels) -> Pixels:
+    """Return a view that cannot be written: only this kind of array is compiled."""
+    view: Pixels = np.ascontiguousarray(pixels).view()
+    view.flags.writeable = False
+    return view

@@ -21,8 +21,18 @@ def decode(
 ) -> NDArray[Any]:
     """Return the levels [H, W, C] of an encoded image, with the crop that was `drawn` [DRAWS].
 
-    Greys of more than 8 bits keep the file's integers. Raise what `opened` raises, and anything that Pillow raises for
-    a broken file.
+    Greys of more than 8 bits keep the file's integers. Raise what `picture` raises.
+    """
+    image, box = picture(data, decoding, drawn, max_pixels)
+    return cut_and_resized(image, decoding, box)
+
+
+def picture(
+    data: Any, decoding: Decoding, drawn: NDArray[np.float64] | None = None, max_pixels: int | None = None
+) -> tuple[Image.Image, NDArray[np.float64] | None]:
+    """Return an encoded image as Pillow's, in the mode wanted, and the crop's box [4]: top, left, height, width.
+
+    The box is None for all of the image. Raise what `opened` raises, and anything that Pillow raises for a broken file.
     """
     with opened(data, max_pixels) as encoded:
         height, width = encoded.height, encoded.width
@@ -35,12 +45,13 @@ def decode(
         image: Image.Image = encoded
         if decoding.fast_idct and encoded.format == "JPEG" and shrunk == 1:
             image = _fast_jpeg(encoded, data)
+        image.load()
         # Greys of more than 8 bits stay as they are if grey is wanted, as in Keras.
         if image.mode != mode and not (mode == "L" and image.mode in ("I", "I;16")):
             image = image.convert(mode)
         if shrunk > 1:  # The last row and column may stand for a part of so many pixels.
             box = (np.array([0.0, 0.0, height, width]) if box is None else box) / shrunk
-        return resized(image, decoding, box)
+        return image, box
 
 
 def reduction(decoding: Decoding, height: int, width: int, box: NDArray[np.float64] | None) -> int:
@@ -53,32 +64,35 @@ def reduction(decoding: Decoding, height: int, width: int, box: NDArray[np.float
     return next(scale for scale in (8, 4, 2, 1) if scale <= max(spare, 1.0))
 
 
-def resized(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | None) -> NDArray[Any]:
+def cut_and_resized(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | None) -> NDArray[Any]:
     """Return the levels [H, W, C] of an image of the right mode. `box` [4]: top, left, height, width; None: all."""
-    size = decoding.size[::-1]
     if box is None:
-        left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
-    else:
-        top, left = box[:2].tolist()
-        bottom, right = (box[:2] + box[2:]).tolist()
-        if decoding.random:  # Cut first, so that the resize reads nothing around the box.
-            x, y, x_end, y_end = (math.floor(side + 0.5) for side in (left, top, right, bottom))
-            image = image.crop((x, y, x_end, y_end))
-            left, top, right, bottom = 0.0, 0.0, float(image.width), float(image.height)
-        bottom, right = min(bottom, image.height), min(right, image.width)
+        return resized(image, decoding, (0.0, 0.0, float(image.width), float(image.height)))
+    top, left = box[:2].tolist()
+    bottom, right = (box[:2] + box[2:]).tolist()
+    if not decoding.random:
+        return resized(image, decoding, (left, top, min(right, image.width), min(bottom, image.height)))
+    # Cut first, so that the resize reads nothing around it.
+    x, y, x_end, y_end = (math.floor(side + 0.5) for side in (left, top, right, bottom))
+    cut = image.crop((x, y, x_end, y_end))
+    return resized(cut, decoding, (0.0, 0.0, float(cut.width), float(cut.height)))
+
+
+def resized(image: Image.Image, decoding: Decoding, box: tuple[float, float, float, float]) -> NDArray[Any]:
+    """Return the levels [H, W, C] of a box (left, top, right, bottom) of an image of the right mode."""
     if not decoding.antialias and decoding.interpolation == "bilinear":
-        pixels = np.asarray(image).reshape(image.height, image.width, -1)
-        return _bilinear(pixels, decoding.size, (left, top, right, bottom))
-    if image.size != size or (left, top, right, bottom) != (0, 0, *size):
-        image = image.resize(size, FILTERS[decoding.interpolation], box=(left, top, right, bottom))
+        return _bilinear(np.asarray(image).reshape(image.height, image.width, -1), decoding.size, box)
+    size = decoding.size[::-1]
+    if image.size != size or box != (0, 0, *size):
+        image = image.resize(size, FILTERS[decoding.interpolation], box=box)
     return np.asarray(image).reshape(image.height, image.width, -1)
 
 
 def recut(pixels: NDArray[np.uint8], decoding: Decoding, drawn: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Return the crop [H, W, C] of an image [h, w, C] that was resized before."""
     height, width, channels = pixels.shape
-    picture = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
-    return resized(picture, decoding, _box(decoding, drawn, height, width))
+    image = Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
+    return cut_and_resized(image, decoding, _box(decoding, drawn, height, width))
 
 
 def _box(decoding: Decoding, drawn: Any, height: int, width: int) -> NDArray[np.float64]:

@@ -36,10 +36,11 @@ class NumbaAugmenter(Augmenter):
             rescale=np.float32(transform.rescale or 1.0),
             per_sample=PER_SAMPLE[transform.per_sample],
             epsilon=np.float32(EPSILON),
-            mean=_of_channels(transform.mean, channels),
-            std=_of_channels(transform.std, channels),
+            mean=_of_row(transform.mean, channels, job.shape[1]),
+            std=_of_row(transform.std, channels, job.shape[1]),
             whole=transform.dtype == "uint8",
             planes=tuple(range(channels)) if channels in (1, 3) else (),
+            planar=job.planar,
         )
 
     def start(self, store: Any, fresh: Any, rows: Indices, step: Step) -> Augmenting:
@@ -49,13 +50,12 @@ class NumbaAugmenter(Augmenter):
             threads = max(1, threads // 2)
         store, fresh, rows = _readable(store, fresh, rows)
         out = self._empty(len(rows))
-        seen = out.transpose(0, 2, 3, 1) if self._job.planar else out
         matrices = np.empty((0, 2, 3)) if step.matrices is None else np.ascontiguousarray(step.matrices, np.float64)
         drawn = Drawn(matrices, _floats(step.channel_shift), _floats(step.brightness))
         crops = np.empty((len(rows), 0)) if step.crops is None else step.crops
         bounds = np.linspace(0, len(rows), min(threads, len(rows)) + 1).astype(int)
         parts = [
-            self._pool.submit(self._part, store, fresh, rows[part], drawn.part(part), crops[part], seen[part])
+            self._pool.submit(self._part, store, fresh, rows[part], drawn.part(part), crops[part], out[part])
             for part in map(slice, bounds, bounds[1:])
         ]
         return Augmenting(parts, out)
@@ -71,8 +71,8 @@ class NumbaAugmenter(Augmenter):
             heights, widths = (np.full(len(rows), side) for side in sides)
             assert decoding.crop is not None
             boxes = decoding.crop.boxes(heights, widths, decoding.size, crops).astype(np.int64)
-            code, planes = CODES[decoding.interpolation], self._constants.planes
-            crops_kernel(store, fresh, rows, boxes, code, planes, drawn, self._constants, written)
+            code = CODES[decoding.interpolation]
+            crops_kernel(store, fresh, rows, boxes, decoding.size, code, drawn, self._constants, written)
         else:
             if self._job.recuts:  # Pillow weighs colours by alpha, and has greys of more than 8 bits.
                 store, fresh, rows = self._recut(store, fresh, rows, crops)
@@ -105,9 +105,11 @@ def _readable(store: Any, fresh: Any, rows: Indices) -> tuple[Any, Any, Indices]
     return _read_only(store), _read_only(fresh), rows
 
 
-def _of_channels(value: Any, channels: int) -> NDArray[np.float32]:
-    """Return one number a channel, [C], or [0] for None."""
-    return np.empty(0, np.float32) if value is None else np.resize(np.asarray(value, np.float32), channels)
+def _of_row(value: Any, channels: int, width: int) -> NDArray[np.float32]:
+    """Return a number for each channel of each pixel of a row, [W * C], or [0] for None."""
+    if value is None:
+        return np.empty(0, np.float32)
+    return np.tile(np.resize(np.asarray(value, np.float32), channels), width)
 
 
 def _read_only(array: NDArray[Any]) -> NDArray[Any]:
