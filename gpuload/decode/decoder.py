@@ -10,6 +10,7 @@ takes them.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import itertools
 import logging
@@ -50,6 +51,10 @@ class Undecodable(Exception):
     """An image cannot be decoded. The message is the reason for `BadSample`."""
 
 
+DECODED_AT_ONCE = 2**28
+"""Bytes of pictures that DALI decodes or holds on the CPU from which on the next step waits until they are resized."""
+
+
 @dataclass
 class _Work:
     """A step on its way."""
@@ -66,6 +71,8 @@ class _Work:
     by_dali: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
     """Rows that DALI decodes; the fields below are about them."""
     run: int = 0
+    held: int = 0
+    """Bytes of the pictures."""
     files: list[Bytes] = field(default_factory=list)
     sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
     boxes: NDArray[np.float64] | None = None
@@ -111,6 +118,7 @@ class Decoder:
         self._reader = Reader(source, timeout=errors.timeout, max_bytes=errors.largest)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-decode")
         self._feeder, self._finisher = Daemons(1, "gpuload-feed"), Daemons(1, "gpuload-finish")
+        self._held, self._freed = 0, threading.Condition()
         self._dali: Any = None
         self._works: deque[_Work] = deque()
         self._counting = threading.Lock()
@@ -252,7 +260,17 @@ class Decoder:
         work.by_dali, work.sizes, work.boxes = rows, sizes, boxes
         work.regions = regions_of(decoding, self._device, sizes, boxes)
         work.files = [files[row] for row in rows.tolist()]
+        if not self._resizes:
+            self._await_room(work)
         work.run = self._dali.feed(work.files, sizes, boxes, work.regions)
+
+    def _await_room(self, work: _Work) -> None:
+        """Wait until there is room for the pictures of a step, or no others are held."""
+        pixels = work.sizes if work.regions is None else work.regions[:, 2:]
+        work.held = 3 * int(pixels.prod(axis=1).sum())
+        with self._freed:
+            self._freed.wait_for(lambda: not self._held or self._held + work.held <= DECODED_AT_ONCE)
+            self._held += work.held
 
     def _by_pillow(self, work: _Work, row: int, data: Bytes) -> NDArray[Any]:
         start = time.perf_counter()
@@ -271,9 +289,17 @@ class Decoder:
         """Return the levels of a step once they are there."""
         try:
             work.begun.result()
-            return [] if work.stale else self._levels(work, stream)
+            if not work.stale:
+                return self._levels(work, stream)
+            if work.run:  # Only what is taken is freed.
+                with contextlib.suppress(RuntimeError):
+                    self._dali.take(work.run)
+            return []
         finally:
             work.reading.release()
+            with self._freed:
+                self._held -= work.held
+                self._freed.notify()
 
     def _levels(self, work: _Work, stream: int | None) -> list[Part]:
         pictures = None
