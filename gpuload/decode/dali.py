@@ -93,6 +93,8 @@ class DaliRuns:
             while self._fed[0][0] < number:
                 with contextlib.suppress(RuntimeError):
                     self._next(None)
+            if self._fed[0][0] != number:
+                raise RuntimeError("an interrupt has lost the pictures of this batch; the next one is whole")
             return self._next(stream)
 
     def _next(self, stream: int | None) -> Any:

@@ -10,18 +10,13 @@ takes them.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
-import itertools
 import logging
 import os
-import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -29,58 +24,19 @@ from numpy.typing import NDArray
 
 from gpuload.core.device import CPU, Device
 from gpuload.core.errors import BadSample, SampleError
-from gpuload.decode import pillow
-from gpuload.decode.choice import dali_takes, plain_jpeg
-from gpuload.decode.levels import levels_of, placed, put_levels
-from gpuload.decode.reasons import reason
-from gpuload.decode.spec import Decoding, Indices
+from gpuload.decode.by_dali import ByDali
+from gpuload.decode.by_pillow import ByPillow
+from gpuload.decode.choice import Jpeg, plain_jpeg
+from gpuload.decode.spec import Decoding
+from gpuload.decode.work import Part, Work
 from gpuload.options import Errors
 from gpuload.reading.daemon import Daemons
-from gpuload.reading.files import Bytes, in_words
+from gpuload.reading.files import in_words
 from gpuload.reading.header import too_large
-from gpuload.reading.reader import CancelledReading, Reader, Reading
+from gpuload.reading.reader import CancelledReading, Reader
 from gpuload.sources import EncodedSource
 
 log = logging.getLogger("gpuload")
-
-Part = tuple[Indices, Any]
-"""Rows [M] of a batch, and their levels [M, H, W, C]: an array, or a DALI TensorList on a GPU."""
-
-
-class Undecodable(Exception):
-    """An image cannot be decoded. The message is the reason for `BadSample`."""
-
-
-DECODED_AT_ONCE = 2**28
-"""Bytes of pictures that DALI decodes or holds on the CPU from which on the next step waits until they are resized."""
-
-
-@dataclass
-class _Work:
-    """A step on its way."""
-
-    step: Any
-    reading: Reading
-    begun: Future[None] = field(init=False)
-    finished: Future[list[Part]] | None = None
-    stale: bool = False
-    """Nobody wants the step any more."""
-    bad: dict[int, str] = field(default_factory=dict)
-    """Reasons by row."""
-    by_pillow: dict[int, Future[NDArray[Any]]] = field(default_factory=dict)
-    by_dali: Indices = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Rows that DALI decodes; the fields below are about them."""
-    run: int = 0
-    held: int = 0
-    """Bytes of the pictures."""
-    files: list[Bytes] = field(default_factory=list)
-    sizes: NDArray[np.int64] = field(default_factory=lambda: np.zeros((0, 2), np.int64))
-    boxes: NDArray[np.float64] | None = None
-    regions: NDArray[np.int64] | None = None
-
-    def drawn(self, row: int) -> NDArray[np.float64] | None:
-        """Return the numbers that the crop drew for a row."""
-        return None if self.step.crops is None else self.step.crops[row]
 
 
 class Decoder:
@@ -112,17 +68,16 @@ class Decoder:
         dali: bool,
         dali_resizes: bool | None = None,
     ):
-        self._source, self._decoding, self._device, self._errors = source, decoding, device, errors
+        self._source, self._decoding, self._errors = source, decoding, errors
         self._resizes = device != CPU if dali_resizes is None else dali_resizes
-        self._threads, self._batch_size, self._with_dali = threads, batch_size, dali
         self._reader = Reader(source, timeout=errors.timeout, max_bytes=errors.largest)
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-decode")
+        self._pool = pool = ThreadPoolExecutor(threads, thread_name_prefix="gpuload-decode")
+        self._pillow = ByPillow(decoding, errors.max_pixels, pool, compiled=dali)
+        options: dict[str, Any] = {"batch_size": batch_size, "threads": threads, "resizes": self._resizes}
+        self._dali = ByDali(decoding, device, pool=pool, **options) if dali else None
         self._feeder, self._finisher = Daemons(1, "gpuload-feed"), Daemons(1, "gpuload-finish")
-        self._held, self._freed = 0, threading.Condition()
-        self._dali: Any = None
-        self._works: deque[_Work] = deque()
-        self._counting = threading.Lock()
-        self._decode_seconds, self._told = 0.0, False
+        self._works: deque[Work] = deque()
+        self._told = False
         self.alive = True
         """Whether the decoder can go on."""
         _close_at_exit()
@@ -142,11 +97,11 @@ class Decoder:
     def seconds(self) -> Mapping[str, float]:
         """Seconds that threads have spent, by stage; DALI does not tell how long its threads decode."""
         spent = {"read": self._reader.seconds}
-        return spent if self._with_dali else {**spent, "decode": self._decode_seconds}
+        return spent if self._dali else {**spent, "decode": self._pillow.seconds}
 
     def submit(self, step: Any) -> None:
         """Start a step without waiting for it."""
-        work = _Work(step, self._reader.submit(step.indices))
+        work = Work(step, self._reader.submit(step.indices))
         work.begun = self._feeder.submit(self._begin, work)
         if not self._resizes:
             work.finished = self._finisher.submit(self._finish, work, None)
@@ -197,7 +152,7 @@ class Decoder:
         self._feeder.close()
         self._finisher.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        if self._dali is not None:
+        if self._dali:
             self._dali.close()
 
     def __del__(self) -> None:
@@ -210,7 +165,7 @@ class Decoder:
         self._works.clear()
         self._dali = None
 
-    def _begin(self, work: _Work) -> None:
+    def _begin(self, work: Work) -> None:
         """Give the images of a step to their decoders; run by the feeder."""
         if work.stale:
             return
@@ -220,172 +175,84 @@ class Decoder:
             return
         if work.stale:
             return
-        jpegs: dict[int, Any] = {}
+        jpegs: dict[int, Jpeg] = {}
         for row, data in enumerate(files):
             if isinstance(data, Exception):
                 work.bad[row] = in_words(data)
-            elif self._with_dali and (jpeg := plain_jpeg(data)) is not None:
+            elif self._dali and (jpeg := plain_jpeg(data)) is not None:
                 claim = too_large(jpeg.height, jpeg.width, self._errors.max_pixels)
                 if claim is None:
                     jpegs[row] = jpeg
                 else:
                     work.bad[row] = f"DecompressionBombError: {claim}"
             else:
-                work.by_pillow[row] = self._pool.submit(self._by_pillow, work, row, data)
-        self._feed(work, files, jpegs)
+                self._pillow.submit(work, row, data)
+        if self._dali and jpegs:
+            for row in self._dali.feed(work, files, jpegs):
+                self._pillow.submit(work, row, files[row])  # type: ignore[arg-type]
 
-    def _feed(self, work: _Work, files: list[Any], jpegs: dict[int, Any]) -> None:
-        """Feed DALI the plain JPEGs of a step, and Pillow those of them that DALI does not take."""
-        rows, decoding = np.fromiter(jpegs, np.int64, len(jpegs)), self._decoding
-        sizes = np.array(list(jpegs.values()), np.int64).reshape(-1, 2)
-        boxes = None
-        if decoding.crop is not None and len(rows):
-            drawn = None if work.step.crops is None else work.step.crops[rows]
-            boxes = decoding.crop.boxes(sizes[:, 0], sizes[:, 1], decoding.size, drawn)
-        if decoding.decode == "scaled":
-            some = [
-                dali_takes(jpeg, decoding, None if boxes is None else boxes[n]) for n, jpeg in enumerate(jpegs.values())
-            ]
-            takes = np.array(some, bool)
-            for row in rows[~takes].tolist():
-                work.by_pillow[row] = self._pool.submit(self._by_pillow, work, row, files[row])
-            rows, sizes, boxes = rows[takes], sizes[takes], None if boxes is None else boxes[takes]
-        if not len(rows):
-            return
-        from gpuload.decode.dali import DaliRuns, regions_of
-
-        if self._dali is None:
-            options: dict[str, Any] = {"batch_size": self._batch_size, "threads": self._threads}
-            self._dali = DaliRuns(decoding, self._device, resizes=self._resizes, **options)
-        work.by_dali, work.sizes, work.boxes = rows, sizes, boxes
-        work.regions = regions_of(decoding, self._device, sizes, boxes)
-        work.files = [files[row] for row in rows.tolist()]
-        if not self._resizes:
-            self._await_room(work)
-        work.run = self._dali.feed(work.files, sizes, boxes, work.regions)
-
-    def _await_room(self, work: _Work) -> None:
-        """Wait until there is room for the pictures of a step, or no others are held."""
-        pixels = work.sizes if work.regions is None else work.regions[:, 2:]
-        work.held = 3 * int(pixels.prod(axis=1).sum())
-        with self._freed:
-            self._freed.wait_for(lambda: not self._held or self._held + work.held <= DECODED_AT_ONCE)
-            self._held += work.held
-
-    def _by_pillow(self, work: _Work, row: int, data: Bytes) -> NDArray[Any]:
-        start = time.perf_counter()
-        try:
-            image, box = pillow.picture(data, self._decoding, work.drawn(row), self._errors.max_pixels)
-            if self._with_dali and image.mode in ("RGB", "L"):
-                return levels_of(image, self._decoding, box)
-            return pillow.cut_and_resized(image, self._decoding, box)
-        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
-            raise Undecodable(reason(data, error)) from error
-        finally:
-            with self._counting:
-                self._decode_seconds += time.perf_counter() - start
-
-    def _finish(self, work: _Work, stream: int | None) -> list[Part]:
+    def _finish(self, work: Work, stream: int | None) -> list[Part]:
         """Return the levels of a step once they are there."""
         try:
             work.begun.result()
             if not work.stale:
                 return self._levels(work, stream)
-            if work.run:  # Only what is taken is freed.
-                with contextlib.suppress(RuntimeError):
-                    self._dali.take(work.run)
+            if self._dali and work.run:
+                self._dali.drop(work.run)
             return []
         finally:
             work.reading.release()
-            with self._freed:
-                self._held -= work.held
-                self._freed.notify()
+            if self._dali and work.run:
+                self._dali.free(work.run)
 
-    def _levels(self, work: _Work, stream: int | None) -> list[Part]:
-        pictures = None
-        if len(work.by_dali):
-            try:
-                pictures = self._dali.take(work.run, stream)
-            except RuntimeError as error:
-                self._retry(work, error)
-        levels = self._gathered(work)
-        rows = np.fromiter(work.by_pillow, np.int64, len(work.by_pillow))
-        if pictures is None or not self._resizes:
-            return [(np.arange(work.step.batch_size), self._together(work, rows, levels, pictures))]
-        parts: list[Part] = [(work.by_dali, pictures)]
-        return [*parts, (rows, _stacked(levels, self._decoding.dtype))] if len(rows) else parts
-
-    def _gathered(self, work: _Work) -> list[NDArray[Any]]:
-        """Return what Pillow made, row by row. Raise SampleError if some samples of the step are bad."""
-        levels = []
-        for row, image in work.by_pillow.items():
-            if work.stale:
-                return []
-            try:
-                levels.append(image.result())
-            except Undecodable as error:
-                work.bad[row] = str(error)
+    def _levels(self, work: Work, stream: int | None) -> list[Part]:
+        """Return the levels of a step. Raise SampleError if some samples are bad."""
+        pictures = self._pictures(work, stream)
+        levels, step = self._pillow.gathered(work), work.step
         if work.bad:
-            step = work.step
-            numbers = [(row, int(step.indices[row]), reason) for row, reason in sorted(work.bad.items())]
-            bad = [BadSample(index, self._source.name(index), reason) for _, index, reason in numbers]
+            found = [(int(step.indices[row]), reason) for row, reason in sorted(work.bad.items())]
+            bad = [BadSample(index, self._source.name(index), reason) for index, reason in found]
             raise SampleError(bad, step.batch_size)
-        return levels
+        dtype, rows = self._decoding.dtype, np.fromiter(work.by_pillow, np.int64, len(levels))
+        everything = np.arange(step.batch_size)
+        if pictures is None:
+            return [(everything, _stacked([levels[place] for place in np.argsort(rows).tolist()], dtype))]
+        assert self._dali is not None
+        assert work.run is not None
+        others = _stacked(levels, dtype) if levels else None
+        if self._resizes:
+            return [(work.run.rows, pictures), *([] if others is None else [(rows, others)])]
+        made: NDArray[Any] = np.empty((step.batch_size, *self._decoding.shape), dtype)
+        self._dali.put(work.run, pictures, made)
+        if others is not None:
+            made = made.astype(others.dtype, copy=False)
+            made[rows] = others
+        return [(everything, made)]
 
-    def _together(self, work: _Work, rows: Indices, levels: list[NDArray[Any]], pictures: Any) -> NDArray[Any]:
-        """Return the levels of a step as one array: float32 if greys of more than 8 bits are among them."""
-        decoding = self._decoding
-        if pictures is None and len(rows):
-            in_order = [levels[place] for place in np.argsort(rows).tolist()]
-            return _stacked(in_order, decoding.dtype)
-        made: NDArray[Any] = np.empty((work.step.batch_size, *decoding.shape), decoding.dtype)
-        if pictures is not None:
-            count = len(work.by_dali)
-            bounds = np.linspace(0, count, min(self._threads, count) + 1).astype(int).tolist()
-            parts = [
-                self._pool.submit(self._resize, work, pictures, range(first, last), made)
-                for first, last in itertools.pairwise(bounds)
-            ]
-            wait(parts)
-            for part in parts:
-                part.result()
-        if not levels:
-            return made
-        others = _stacked(levels, decoding.dtype)
-        if others.dtype != made.dtype:
-            made = made.astype(others.dtype)
-        made[rows] = others
-        return made
+    def _pictures(self, work: Work, stream: int | None) -> Any:
+        """Return what DALI has made, or None if Pillow decodes all.
 
-    def _resize(self, work: _Work, pictures: Any, some: range, made: NDArray[Any]) -> None:
-        """Resize some of DALI's pictures into their rows of the batch."""
-        for number in some:
-            box = None if work.boxes is None else work.boxes[number]
-            region = None if work.regions is None else work.regions[number]
-            place, part = placed(work.sizes[number], box, region, self._decoding)
-            put_levels(np.asarray(pictures[number]), self._decoding, place, part, made[work.by_dali[number]])
-
-    def _retry(self, work: _Work, error: RuntimeError) -> None:
-        """Have Pillow decode what DALI failed at: it names the bad samples, and its good ones are as good.
-
-        Raise `error` if DALI fails at a sound picture too: then the device or its memory is in trouble.
+        If DALI fails, Pillow decodes the same images: it names the bad ones, and its good ones are as good. Raise
+        DALI's error if it fails at a sound picture too: then the device or its memory is in trouble.
         """
-        rows = work.by_dali.tolist()
-        for row, data in zip(rows, work.files, strict=True):
-            work.by_pillow[row] = self._pool.submit(self._by_pillow, work, row, data)
-        wait([work.by_pillow[row] for row in rows])
-        if any(work.by_pillow[row].exception() is not None for row in rows):
-            return
-        from gpuload.decode.dali import decodes_a_sound_picture
-
-        if not decodes_a_sound_picture(self._device, int(work.sizes.prod(axis=1).max())):
-            raise error
+        run = work.run
+        if self._dali is None or run is None:
+            return None
+        try:
+            return self._dali.taken(run, stream)
+        except RuntimeError as error:
+            for row, data in zip(run.rows.tolist(), run.files, strict=True):
+                self._pillow.submit(work, row, data)
+            wait(work.by_pillow.values())
+            if any(image.exception() is not None for image in work.by_pillow.values()):
+                return None
+            if self._dali.is_in_trouble(run):
+                raise error
         if not self._told:
             self._told = True
-            names = self._source.name(int(work.step.indices[rows[0]]))
-            log.warning(
-                "DALI refuses JPEGs that Pillow reads, among %d such as %r: Pillow decodes them", len(rows), names
-            )
+            name = self._source.name(int(work.step.indices[run.rows[0]]))
+            log.warning("DALI refuses JPEGs that Pillow reads, among %r and others: Pillow decodes them", name)
+        return None
 
 
 def _stacked(levels: list[NDArray[Any]], dtype: str) -> NDArray[Any]:

@@ -24,7 +24,8 @@ from gpuload.run.engine import Engine
 from gpuload.run.meter import Counted
 
 if TYPE_CHECKING:
-    from gpuload.decode.decoder import Decoder, Part
+    from gpuload.decode.decoder import Decoder
+    from gpuload.decode.work import Part
 
 
 @dataclass
