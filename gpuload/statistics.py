@@ -13,7 +13,7 @@ from gpuload.decode.spec import CHANNELS
 from gpuload.images.augment import Augment
 from gpuload.images.step import Doubles
 from gpuload.loader import Loader
-from gpuload.sources import ImageArray, ImageSource, Series
+from gpuload.sources import ImageArray, ImageSource, Series, as_source
 from gpuload.windows.index import Windows
 from gpuload.windows.window import Window
 
@@ -81,6 +81,8 @@ def fit(
         raise ValueError(f"transform must be a gpuload.Augment for images, not {transform!r}")
     if zca_epsilon is not None and not zca_epsilon >= 0:
         raise ValueError(f"zca_epsilon must be at least 0, not {zca_epsilon!r}")
+    source = as_source(source)
+    assert not isinstance(source, Series)
     if isinstance(source, ImageArray):
         colors = {channels: color for color, channels in CHANNELS.items()}
         transform = transform.replace(color=colors.get(source.images.shape[3], transform.color))

@@ -2,6 +2,11 @@
 
 import io
 import itertools
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,3 +134,25 @@ def test_pixels_are_those_of_keras(dali: Place, name: str, color: str) -> None:
     for (each, data), levels in zip(pictures.items(), found, strict=True):
         image = utils.load_img(io.BytesIO(data), color_mode=color, target_size=(9, 14))
         np.testing.assert_array_equal(levels, utils.img_to_array(image, "channels_last"), err_msg=each)
+
+
+REGIONS = """
+    import sys
+    import numpy as np, gpuload
+    transform = gpuload.Augment(size=(48, 64), crop=gpuload.RandomResizedCrop(), layout="HWC")
+    options = {"engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy", "cache": None, "seed": 5}
+    with gpuload.Loader(gpuload.ImageFolder(sys.argv[3]), transform, batch_size=8, shuffle=False, **options) as loader:
+        np.save(sys.argv[4], np.concatenate([images for epoch in range(20) for images, _ in loader]))
+"""
+
+
+def test_regions_are_decoded_as_whole_pictures_are(dali: Place, photos: Path, tmp_path: Path) -> None:
+    """On a GPU by request, in a process of its own: nvImageCodec 0.9.0 was reported to crash there."""
+    found = []
+    for regions in ("0", "1"):
+        out, environment = tmp_path / f"{regions}.npy", {**os.environ, "GPULOAD_GPU_REGIONS": regions}
+        command = [sys.executable, "-c", textwrap.dedent(REGIONS), *dali, str(photos), str(out)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
+        found.append(np.load(out))
+    assert (np.abs(found[0] - found[1]) <= (0 if dali.device == "cpu" else 2)).mean() >= 0.999
