@@ -120,29 +120,27 @@ def test_warm_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None
 
 
 @needs_dali
-def test_recipes_have_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "recipes-test.json"
-    options = ("--rounds", 1, "--seconds", 0.01, "--size", 16, "--data", folder, "--out", out)
-    text = run("recipes", *options, "--only", "imagenet,evaluation")
-    rows = json.loads(out.read_text())["rows"]
-    found = [(row["recipe"], row["contender"]) for row in rows]
-    assert found == [(name, each) for name in ("imagenet", "evaluation") for each in recipes.RECIPES[name]]
-    assert all(row["contender"] in text for row in rows)
-
-
-@needs_dali
-def test_recipes_deliver_the_same_images(folder: Path) -> None:
-    """In the middle of an epoch; 1 level, for DALI's filters, and for the scaled decode of smooth photographs more."""
+def test_recipes_have_a_row_for_each_contender(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Also, in the middle of an epoch, images of the same brightness: 1 level, and more for the scaled decode."""
+    out, brightness = tmp_path / "recipes-test.json", {}
     for name, loaders in recipes.RECIPES.items():
-        means = []
-        for contender in loaders.values():
-            batches = contender(jobs.Job(folder, 32, 32, "cpu"))
+        for each, loader in loaders.items():
+            batches = loader(jobs.Job(folder, 32, 32, "cpu"))
             images, labels = next(batches)
             assert images.shape == (32, 32, 32, 3)
             assert len(labels) == 32
-            means.append(np.mean(images))
+            brightness[name, each] = np.mean(images)
             batches.close()
-        assert np.ptp(means) < (0.5 if name != "camera" else 20), name
+        found = [value for (recipe, _), value in brightness.items() if recipe == name]
+        assert np.ptp(found) < (0.5 if name != "camera" else 20), name
+    monkeypatch.setattr(recipes, "large", lambda count: folder)
+    options = ("--rounds", 1, "--seconds", 0.01, "--size", 16, "--data", folder, "--out", out, "--only", "evaluation")
+    recipes.main(*map(str, options))
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["contender"] for row in rows] == list(recipes.RECIPES["evaluation"])
+    assert all(row["contender"] in capsys.readouterr().out for row in rows[:1])
 
 
 @needs_dali
@@ -548,7 +546,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     page.write_text(
         "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in deep.PAGE_TABLES)
     )
-    names = ("warm", "epochs", "startup", "windows", "delivery", "fit", "resume", "memory", "overhead")
+    names = ("warm", "epochs", "startup", "windows", "delivery", "recipes", "fit", "resume", "memory", "overhead")
     between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
     for found in image_results():
@@ -558,6 +556,9 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     program.save(windows_result(), tmp_path / "windows-cpu.json")
     program.save(delivery_result(), tmp_path / "delivery-cpu.json")
     program.save(fit_result(), tmp_path / "fit-cpu.json")
+    row = {"recipe": "imagenet", **result("cpu", "gpuload", 1000.0)["rows"][0]}
+    recipe = {"benchmark": "recipes", "camera_batch_size": 8, "rows": [row]}
+    program.save(result("cpu", "gpuload", 1000.0) | recipe, tmp_path / "recipes-cpu.json")
     for found in long_results():
         program.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
     report.main(*pages)
@@ -573,6 +574,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
     assert "| images | 1,000,000 | 200 to 201 | 0.500 | 9 to 9 | 12 to 13 |" in text
     assert "| images 64 x 64 | 2,000 (2,000 to 2,000) | 1,990 (1,990 to 1,990) | 0.500 (-0.500 to 1.50) |" in text
+    assert "| imagenet | gpuload | 1,000 (1,000 to 2,000) |" in text
     assert "| µs a batch | images | cold | windows | cold |" in text
     assert "| `jax`: what it is | 80.0 (80.0 to 80.0) | 400 | 9.00 (9.00 to 9.00) | 9.00 |" in text
     assert "| torch | 100 | 5.00 (5.00 to 5.00) | 5.10 (5.10 to 5.10) | 1.02 (1.00 to 1.05) |" in text

@@ -19,6 +19,7 @@ from PIL import Image
 from gpuload.core.device import CPU, Device
 from gpuload.decode.crop import CenterCrop
 from gpuload.decode.graph import breaks_ties, decodes_regions, pipeline, ties
+from gpuload.decode.levels import ready
 from gpuload.decode.spec import Decoding
 from gpuload.reading.files import Bytes
 
@@ -136,7 +137,8 @@ if hasattr(os, "register_at_fork"):
 def regions_of(decoding: Decoding, device: Device, sizes: Sizes, boxes: NDArray[np.float64] | None) -> Sizes | None:
     """Return the regions [B, 4] that a run is fed, in whole pixels: top, left, height, width; or None.
 
-    The box of a `CenterCrop` is widened, since its resize reads pixels around it.
+    The box of a `CenterCrop` is widened, since its resize reads pixels around it. Until the resize is compiled, it is
+    the whole picture: Pillow's own resize rounds the places of boxes in a region otherwise.
     """
     if boxes is None:
         return None
@@ -144,6 +146,8 @@ def regions_of(decoding: Decoding, device: Device, sizes: Sizes, boxes: NDArray[
         return boxes.astype(np.int64)
     if not decodes_regions(decoding, "cpu" if device == CPU else "gpu"):
         return None
+    if not ready(decoding):
+        return np.hstack([np.zeros_like(sizes), sizes])
     reach = _REACH[decoding.interpolation] * np.maximum(boxes[:, 2:] / decoding.size, 1.0) + 2.0
     first = np.maximum(np.floor(boxes[:, :2] - reach), 0).astype(np.int64)
     last = np.minimum(np.ceil(boxes[:, :2] + boxes[:, 2:] + reach), sizes).astype(np.int64)

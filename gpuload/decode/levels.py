@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import threading
-import time
 from typing import Any
 
 import numpy as np
@@ -54,8 +53,8 @@ def put_levels(pixels: Pixels, decoding: Decoding, place: Place, box: Box, out: 
         box: Part of the picture that is resized, see `placed`.
         out: [H, W, C] memory that is written to, of the dtype of `decoding`.
     """
-    if numba_installed() and (ready := _compiled(decoding.color == "grayscale", decoding.dtype)):
-        ready[0](pixels, decoding, place, box, out)
+    if ready(decoding):
+        _put(pixels, decoding, place, box, out)
         return
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image = image if image.mode == MODES[decoding.color] else image.convert(MODES[decoding.color])
@@ -74,26 +73,30 @@ def levels_of(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] |
     return out
 
 
+def ready(decoding: Decoding) -> bool:
+    """Whether the compiled resize is there. Nobody waits for it, since Pillow does the same."""
+    return _compiling(decoding.color == "grayscale", decoding.dtype).is_set()
+
+
 def prepare(decoding: Decoding) -> None:
-    """Wait until the compiled resize is there."""
-    ready = _compiled(decoding.color == "grayscale", decoding.dtype)
-    while not ready:
-        time.sleep(0.01)
+    """Wait until the compiled resize is there, which needs numba."""
+    _compiling(decoding.color == "grayscale", decoding.dtype).wait()
 
 
 @functools.cache
-def _compiled(grey: bool, dtype: str) -> list[Any]:
-    """Begin to compile in a thread. The list will hold `_put`: nobody waits for it, since Pillow does the same."""
-    ready: list[Any] = []
-    threading.Thread(target=_compile, args=(grey, dtype, ready), name="gpuload-compile", daemon=True).start()
-    return ready
+def _compiling(grey: bool, dtype: str) -> threading.Event:
+    """Begin to compile, in a thread. The event tells that it is done; without numba it never is."""
+    done = threading.Event()
+    if numba_installed():
+        threading.Thread(target=_compile, args=(grey, dtype, done), name="gpuload-compile", daemon=True).start()
+    return done
 
 
-def _compile(grey: bool, dtype: str, ready: list[Any]) -> None:
+def _compile(grey: bool, dtype: str, done: threading.Event) -> None:
     decoding = Decoding(size=(2, 2), color="grayscale" if grey else "rgb", antialias=dtype == "uint8")
     out = np.empty(decoding.shape, dtype)
     _put(np.zeros((4, 4, 3), np.uint8), decoding, (0, 0, 4, 4), (0.0, 0.0, 4.0, 4.0), out)
-    ready.append(_put)
+    done.set()
 
 
 def _put(pixels: Pixels, decoding: Decoding, place: Place, box: Box, out: NDArray[Any]) -> None:
