@@ -250,3 +250,41 @@ def test_greys_that_a_gpu_does_not_hold(runtime: Any, tmp_path: Path) -> None:
     ):
         engine.result()
     engine.close()
+
+
+RESIZES = {
+    "nearest": Augment(size=(48, 40), interpolation="nearest"),
+    "nearest, odd": Augment(size=(100, 33), interpolation="nearest"),
+    "nearest, cut": Augment(size=(24, 40), interpolation="nearest", crop=gpuload.RandomResizedCrop()),
+    "nearest, middle": Augment(size=(32, 64), interpolation="nearest", crop=gpuload.CenterCrop(fraction=0.9)),
+    "nearest, grey": Augment(size=(48, 40), interpolation="nearest", color="grayscale"),
+    "bilinear, cut": Augment(size=(24, 40), crop=gpuload.RandomResizedCrop()),
+    "bicubic, middle": Augment(size=(24, 40), interpolation="bicubic", crop=gpuload.CenterCrop(resize=60)),
+    "floating": Augment(size=(24, 40), antialias=False),
+}
+
+
+@pytest.mark.parametrize("name", RESIZES)
+def test_dali_resizes_as_pillow_does(tmp_path: Path, name: str) -> None:
+    """The graph of a GPU, on the host. To the nearest pixel exactly, where two are equally near too."""
+    rng = np.random.default_rng(0)
+    for number, (width, height) in enumerate(
+        [(64, 48), (80, 96), (120, 160), (96, 60), (100, 200), (33, 77), (99, 50)]
+    ):
+        coarse = Image.fromarray(rng.integers(0, 256, (height // 3 + 1, width // 3 + 1, 3), np.uint8))
+        coarse.resize((width, height), Image.Resampling.BICUBIC).save(tmp_path / f"{number}.jpg", quality=95)
+    source, transform = gpuload.ImageList(sorted(tmp_path.iterdir())), RESIZES[name]
+    step = transform.step(np.arange(len(source)), seed=1, epoch=0, first=0)
+    found = []
+    for decodes in ("dali", "pillow"):
+        job = ImageJob(source=source, transform=transform, device=CPU, engine="numba", decoder=decodes)
+        made = decoder(job, whole=True)
+        for start in (0, 1):
+            made.submit(step.take(np.arange(start, start + BATCH)))
+        found.append(np.concatenate([made.result()[0][1].astype(float) for _ in range(2)]))
+        made.close()
+    off = np.abs(found[0] - found[1])[:, 3:-3, 3:-3]  # At the border DALI weighs pixels otherwise.
+    if "nearest" in name:
+        assert off.max() <= (1 if transform.color == "grayscale" else 0)
+    else:
+        assert (off <= 2).mean() >= 0.98

@@ -69,7 +69,7 @@ class ByDali:
             if self._runs is None:
                 options: dict[str, Any] = {"batch_size": self._batch_size, "threads": self._threads}
                 self._runs = DaliRuns(decoding, self._device, resizes=self.resizes, **options)
-            regions = regions_of(decoding, self._device, sizes, boxes)
+            regions = regions_of(decoding, self._device, sizes, boxes, self.resizes)
             run = Run(rows, [files[row] for row in rows.tolist()], sizes, boxes, regions)
             self._await_room(run)
             work.run = run

@@ -134,7 +134,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_abandon_all)
 
 
-def regions_of(decoding: Decoding, device: Device, sizes: Sizes, boxes: NDArray[np.float64] | None) -> Sizes | None:
+def regions_of(
+    decoding: Decoding, device: Device, sizes: Sizes, boxes: NDArray[np.float64] | None, resizes: bool
+) -> Sizes | None:
     """Return the regions [B, 4] that a run is fed, in whole pixels: top, left, height, width; or None.
 
     The box of a `CenterCrop` is widened, since its resize reads pixels around it. Until the resize is compiled, it is
@@ -144,7 +146,7 @@ def regions_of(decoding: Decoding, device: Device, sizes: Sizes, boxes: NDArray[
         return None
     if decoding.random:  # The box has whole pixels.
         return boxes.astype(np.int64)
-    if not decodes_regions(decoding, "cpu" if device == CPU else "gpu"):
+    if not decodes_regions(decoding, "cpu" if device == CPU else "gpu", resizes):
         return None
     if not ready(decoding):
         return np.hstack([np.zeros_like(sizes), sizes])

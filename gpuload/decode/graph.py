@@ -50,11 +50,14 @@ def breaks_ties(decoding: Decoding) -> bool:
     return decoding.interpolation == "nearest" and _has_ties(decoding.size)
 
 
-def decodes_regions(decoding: Decoding, place: str) -> bool:
-    """Whether DALI decodes only the region that a picture's levels come from."""
-    if place == "cpu":
-        return decoding.crop is not None
-    return decoding.random and os.environ.get(REGIONS_VARIABLE) == "1"
+def decodes_regions(decoding: Decoding, place: str, resizes: bool) -> bool:
+    """Whether DALI decodes only the region that a picture's levels come from; see `pipeline` for the arguments.
+
+    DALI's own resize takes the box of a `CenterCrop` out of the whole picture.
+    """
+    if place == "gpu" and os.environ.get(REGIONS_VARIABLE) != "1":
+        return False
+    return decoding.random if resizes else decoding.crop is not None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -106,7 +109,7 @@ def pipeline(decoding: Decoding, place: str, *, resizes: bool, **options: Any) -
         }
         files = fed("files", types.UINT8)
         region: dict[str, Any] = {}
-        in_decoder = decodes_regions(decoding, place)
+        in_decoder = decodes_regions(decoding, place, resizes)
         if in_decoder or decoding.random:
             region = {"start": fed("starts", types.INT32), "shape": fed("extents", types.INT32), "axes": [0, 1]}
         if in_decoder:
