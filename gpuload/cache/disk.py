@@ -28,7 +28,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from gpuload.cache.host import Indices, held
 from gpuload.options import Limit
-from gpuload.sources import EncodedSource
+from gpuload.sources import EncodedSource, FileSource
 
 log = logging.getLogger("gpuload")
 
@@ -47,9 +47,7 @@ Stamp = tuple[int, int]
 
 
 def in_numbers(stamp: Hashable) -> Stamp:
-    """Return two integers of 64 bits that stand for a sample's stamp: a file's size and time are such numbers."""
-    if isinstance(stamp, tuple) and len(stamp) == 2 and all(type(each) is int and 0 <= each < 2**63 for each in stamp):
-        return stamp
+    """Return two integers of 64 bits that stand for a stamp."""
     first, second = struct.unpack("<qI", hashlib.blake2b(repr(stamp).encode(), digest_size=12).digest())
     return first, second  # The second is so small that, as a time, it is long ago.
 
@@ -208,7 +206,7 @@ class DiskCache:
         found = self._source.stamp(index)
         if found is None:
             return
-        stamp = in_numbers(found)
+        stamp: Any = found if isinstance(self._source, FileSource) else in_numbers(found)
         state, checksum, size, changed, _ = self._records[index].item()
         if state == VALID:
             if (size, changed) != stamp:

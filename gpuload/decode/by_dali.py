@@ -108,6 +108,11 @@ class ByDali:
         if self._runs is not None:
             self._runs.close()
 
+    def abandon(self) -> None:
+        """Leave the pipeline behind, in a fork."""
+        if self._runs is not None:
+            self._runs.abandon()
+
     def is_in_trouble(self, run: Run) -> bool:
         """Whether DALI fails at a picture that is certainly fine, as large as the largest of a run."""
         from gpuload.decode.dali import decodes_a_sound_picture

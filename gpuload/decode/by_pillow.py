@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gpuload.decode import pillow
 from gpuload.decode.levels import levels_of
@@ -49,12 +50,20 @@ class ByPillow:
     def _levels(self, data: Bytes, drawn: NDArray[np.float64] | None) -> NDArray[Any]:
         start = time.perf_counter()
         try:
-            image, box = pillow.picture(data, self._decoding, drawn, self._max_pixels)
+            image, box = self._picture(data, drawn)
             if self._compiled and image.mode in ("RGB", "L"):
                 return levels_of(image, self._decoding, box)
             return pillow.cut_and_resized(image, self._decoding, box)
-        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
-            raise Undecodable(reason(data, error)) from error
         finally:
             with self._counting:
                 self.seconds += time.perf_counter() - start
+
+    def _picture(
+        self, data: Bytes, drawn: NDArray[np.float64] | None
+    ) -> tuple[Image.Image, NDArray[np.float64] | None]:
+        try:
+            return pillow.picture(data, self._decoding, drawn, self._max_pixels)
+        except MemoryError:  # The machine is to blame, not the file.
+            raise
+        except Exception as error:  # Pillow's plugins raise far more than OSError for a broken file.
+            raise Undecodable(reason(data, error)) from error

@@ -73,11 +73,11 @@ class DaliRuns:
             inputs["boxes"] = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]).astype(np.float32)
         if self._resizes and breaks_ties(self._decoding):
             inputs |= _fed_ties(cut, self._decoding.size)
-        self._number += 1
-        self._fed.append((self._number, inputs))
         for name, arrays in inputs.items():
             self._pipe.feed_input(name, arrays)
         self._pipe.schedule_run()
+        self._number += 1
+        self._fed.append((self._number, inputs))
         return self._number
 
     def take(self, number: int, stream: int | None = None) -> Any:
@@ -91,10 +91,10 @@ class DaliRuns:
             RuntimeError: DALI cannot decode a picture of the run. Later runs are not affected.
         """
         with self._taking:
-            while self._fed[0][0] < number:
+            while self._fed and self._fed[0][0] < number:
                 with contextlib.suppress(RuntimeError):
                     self._next(None)
-            if self._fed[0][0] != number:
+            if not self._fed or self._fed[0][0] != number:
                 raise RuntimeError("an interrupt has lost the pictures of this batch; the next one is whole")
             return self._next(stream)
 

@@ -80,7 +80,6 @@ class Decoder:
         self._told = False
         self.alive = True
         """Whether the decoder can go on."""
-        _close_at_exit()
         _running.add(self)
 
     @property
@@ -146,11 +145,9 @@ class Decoder:
         self.alive = False
         self.discard()
         self._reader.close()
-        # Their threads may be inside DALI, whose pipeline ends with the last reference to it.
-        ends = [threads.submit(lambda: None) for threads in (self._feeder, self._finisher)]
-        wait(ends)
-        self._feeder.close()
-        self._finisher.close()
+        for threads in (self._feeder, self._finisher):
+            threads.join()  # It may be inside DALI, whose pipeline ends with the last reference to it.
+            threads.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._dali:
             self._dali.close()
@@ -163,7 +160,8 @@ class Decoder:
         """Forget everything, in a fork: the threads do not exist there."""
         self.alive = False
         self._works.clear()
-        self._dali = None
+        if self._dali:
+            self._dali.abandon()
 
     def _begin(self, work: Work) -> None:
         """Give the images of a step to their decoders; run by the feeder."""
@@ -190,6 +188,7 @@ class Decoder:
         if self._dali and jpegs:
             for row in self._dali.feed(work, files, jpegs):
                 self._pillow.submit(work, row, files[row])  # type: ignore[arg-type]
+            _close_at_exit()
 
     def _finish(self, work: Work, stream: int | None) -> list[Part]:
         """Return the levels of a step once they are there."""
@@ -275,5 +274,5 @@ if hasattr(os, "register_at_fork"):
 
 @functools.cache
 def _close_at_exit() -> None:
-    """Close decoders before DALI, once it is imported, ends their pipelines."""
+    """Close decoders before DALI ends their pipelines: what was registered last comes first, so DALI is there now."""
     atexit.register(_each, Decoder.close)

@@ -88,7 +88,7 @@ def _compiling(grey: bool, dtype: str) -> threading.Event:
     """Begin to compile, in a thread. The event tells that it is done; without numba it never is."""
     done = threading.Event()
     if numba_installed():
-        threading.Thread(target=_compile, args=(grey, dtype, done), name="gpuload-compile", daemon=True).start()
+        threading.Thread(target=_compile, args=(grey, dtype, done), name="gpuload-compile").start()
     return done
 
 

@@ -37,51 +37,48 @@ _close = types.ExternalFunction("close", types.int32(types.int32))
 compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 
-def _opened(paths: Any, starts: Any, descriptors: Any, sizes: Any, progress: Any) -> None:
-    """Open the regular files among `paths`, and find their sizes.
+def _sized(paths: Any, starts: Any, sizes: Any, progress: Any) -> None:
+    """Find the sizes of the regular files among `paths`; -1 for whatever else.
 
-    `paths` has the names, each ended by a NUL, from `starts` on. -1 in `descriptors`: it could not be opened, or is
-    no regular file. `progress` is that of `files.read_files`.
+    `paths` has the names, each ended by a NUL, from `starts` on. `progress` is that of `files.read_files`.
     """
     found = np.zeros(STATX_BYTES, np.uint8)
     for number in range(len(starts)):
         progress[0] += 1
         progress[1] = number
-        descriptors[number] = -1
-        path = paths[starts[number] :]
-        # Its kind is looked at first: to open a device may block, or have effects.
-        if _statx(AT_FDCWD, path.ctypes, 0, STATX_TYPE_SIZE, found.ctypes) != 0:
+        sizes[number] = -1
+        # The kind is looked at before a file is opened: to open a device may block, or have effects.
+        if _statx(AT_FDCWD, paths[starts[number] :].ctypes, 0, STATX_TYPE_SIZE, found.ctypes) != 0:
             continue
         mode = np.int64(found[MODE_AT]) | np.int64(found[MODE_AT + 1]) << 8
-        if mode & S_IFMT != S_IFREG:
-            continue
-        descriptors[number] = _open(path.ctypes, O_RDONLY_CLOEXEC)
-        size = np.int64(0)
-        for byte in range(8):
-            size |= np.int64(found[SIZE_AT + byte]) << (8 * byte)
-        sizes[number] = size
+        if mode & S_IFMT == S_IFREG:
+            size = np.int64(0)
+            for byte in range(8):
+                size |= np.int64(found[SIZE_AT + byte]) << (8 * byte)
+            sizes[number] = size
     progress[1] = -1
 
 
-def _filled(descriptors: Any, starts: Any, sizes: Any, buffer: Any, progress: Any) -> None:
-    """Read file by file into `buffer` from `starts` on, and close each. -1 in `sizes`: it did not give all its bytes.
+def _filled(paths: Any, starts: Any, places: Any, sizes: Any, buffer: Any, progress: Any) -> None:
+    """Read files, one after another, into `buffer` from `places` on. -1 in `sizes`: not all bytes could be read.
 
-    `progress` is that of `files.read_files`.
+    Files whose size is not above 0 are left out. `paths`, `starts` and `progress` are those of `_sized`.
     """
-    for number in range(len(descriptors)):
+    for number in range(len(starts)):
+        if sizes[number] <= 0:
+            continue
         progress[0] += 1
         progress[1] = number
-        if descriptors[number] < 0:
-            sizes[number] = -1
-            continue
+        descriptor = _open(paths[starts[number] :].ctypes, O_RDONLY_CLOEXEC)
         done = np.int64(0)
-        while done < sizes[number]:
-            part = buffer[starts[number] + done : starts[number] + sizes[number]]
-            got = _read(descriptors[number], part.ctypes, np.uintp(len(part)))
+        while descriptor >= 0 and done < sizes[number]:
+            part = buffer[places[number] + done : places[number] + sizes[number]]
+            got = _read(descriptor, part.ctypes, np.uintp(len(part)))
             if got <= 0:  # It failed, was interrupted, or became shorter.
                 break
             done += got
-        _close(descriptors[number])
+        if descriptor >= 0:
+            _close(descriptor)
         if done < sizes[number]:
             sizes[number] = -1
     progress[1] = -1
@@ -89,7 +86,7 @@ def _filled(descriptors: Any, starts: Any, sizes: Any, buffer: Any, progress: An
 
 try:
     # numba keeps compiled code beside this file, or in the user's cache folder.
-    opened: Any = compiled(cache=True)(_opened)
+    sized: Any = compiled(cache=True)(_sized)
     filled: Any = compiled(cache=True)(_filled)
 except RuntimeError:  # Neither folder can be written to.
-    opened, filled = compiled(_opened), compiled(_filled)
+    sized, filled = compiled(_sized), compiled(_filled)

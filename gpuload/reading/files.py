@@ -76,8 +76,10 @@ def prepare() -> bool:
     """Have the code compiled that reads files. Return whether there is some: numba, and a system with `statx`."""
     if not numba_installed():
         return False
-    from gpuload.reading import compiled
-
+    try:
+        from gpuload.reading import compiled
+    except ImportError:  # It is there, and broken.
+        return False
     if compiled.available:
         _read_compiled([os.fsencode(__file__)], None, np.zeros(2, np.int64))
     return compiled.available
@@ -87,23 +89,21 @@ def _read_compiled(paths: list[bytes], max_bytes: int | None, progress: NDArray[
     """Return the bytes of the plain files, and None for what `read_file` has to look at."""
     from gpuload.reading import compiled
 
-    count = len(paths)
     lengths = np.array([len(path) + 1 for path in paths])
-    names = np.frombuffer(b"\0".join([*paths, b""]), np.uint8)
-    descriptors, sizes = np.full(count, -1, np.int32), np.zeros(count, np.int64)
-    compiled.opened(names, np.cumsum(lengths) - lengths, descriptors, sizes, progress)
-    wanted = sizes if max_bytes is None else np.where(sizes > max_bytes, 0, sizes)
+    names, starts = np.frombuffer(b"\0".join([*paths, b""]), np.uint8), np.cumsum(lengths) - lengths
+    sizes = np.empty(len(paths), np.int64)
+    compiled.sized(names, starts, sizes, progress)
+    if max_bytes is not None:
+        sizes[sizes > max_bytes] = -1
+    room = np.maximum(sizes, 0)
+    places = np.cumsum(room) - room
     try:
-        buffer = np.empty(int(wanted.sum()), np.uint8)
+        buffer = np.empty(int(room.sum()), np.uint8)
     except MemoryError:
-        wanted, buffer = np.zeros_like(sizes), np.empty(0, np.uint8)
-    ends = np.cumsum(wanted)
-    starts = ends - wanted
-    compiled.filled(descriptors, starts, wanted, buffer, progress)
-    return [
-        buffer[start : start + size] if size > 0 else None
-        for start, size in zip(starts.tolist(), wanted.tolist(), strict=True)
-    ]
+        return [None] * len(paths)
+    compiled.filled(names, starts, places, sizes, buffer, progress)
+    pairs = zip(places.tolist(), sizes.tolist(), strict=True)
+    return [buffer[place : place + size] if size > 0 else None for place, size in pairs]
 
 
 def in_words(error: BaseException) -> str:

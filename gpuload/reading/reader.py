@@ -40,10 +40,10 @@ class CancelledReading(Exception):
 
 
 class _Part:
-    """Samples that one thread reads, one after another."""
+    """Samples that one thread reads: of its own, and one by one, if `apart`."""
 
-    def __init__(self, numbers: list[int], indices: NDArray[np.int64]):
-        self.numbers, self.indices = numbers, indices
+    def __init__(self, numbers: list[int], indices: NDArray[np.int64], apart: bool):
+        self.numbers, self.indices, self.apart = numbers, indices, apart
         self.progress = np.array([0, IDLE])
         """[2] see `read_files`."""
         self.seen, self.since = 0, 0.0
@@ -68,14 +68,14 @@ class Reading:
         """Bytes that count as read ahead."""
         self._found: list[Bytes | Exception | None] = [None] * len(indices)
         self._pending: list[_Part] = []
-        left = self._left_behind() if _left_behind else {}
+        left = self._left_behind() if _left_behind and reader.timeout is not None else {}
         for number_, error in left.items():
             self._found[number_] = error
         wanted = [each for each in range(len(indices)) if each not in left]
         parts = max(1, min(READERS, len(wanted) // SAMPLES_AT_ONCE))
         for bounds in np.array_split(wanted, parts):
             if len(bounds):
-                self._start(bounds.tolist(), apart=False)
+                self._start(bounds.tolist())
 
     @property
     def cancelled(self) -> bool:
@@ -122,10 +122,15 @@ class Reading:
         assert all(each is not None for each in self._found)
         return self._found  # type: ignore[return-value]
 
-    def _start(self, numbers: list[int], *, apart: bool) -> None:
-        part = _Part(numbers, self._indices[numbers])
-        part.future = self._reader.started(self, part, apart)
+    def _start(self, numbers: list[int], *, apart: bool = False) -> None:
+        part = _Part(numbers, self._indices[numbers], apart)
+        part.future = self._reader.started(self, part)
         self._pending.append(part)
+
+    def _start_apart(self, numbers: list[int]) -> None:
+        """Read samples one by one, in threads of their own: which of them is to blame shows then."""
+        for some in np.array_split(numbers, min(SAMPLES_AT_ONCE, len(numbers))):
+            self._start(some.tolist(), apart=True)
 
     def _collect(self) -> None:
         """Take what the finished parts have read."""
@@ -135,12 +140,10 @@ class Reading:
             error = part.future.exception()
             if error is not None and not isinstance(error, OSError):
                 raise error  # A mistake in a source of the user's, not a sample that cannot be read.
-            if error is not None and len(part.numbers) > 1:  # It belongs to one of them.
-                for number in part.numbers:
-                    self._start([number], apart=True)
+            if error is not None:
+                self._start_apart(part.numbers)
                 continue
-            found: Iterable[Any] = [error] if error is not None else part.future.result()
-            for number, each in zip(part.numbers, found, strict=True):
+            for number, each in zip(part.numbers, part.future.result(), strict=True):
                 self._found[number] = each
 
     def _give_up(self, parts: list[_Part], timeout: float) -> None:
@@ -149,14 +152,15 @@ class Reading:
             if part.future.done():
                 continue
             self._pending.remove(part)
-            self._reader.left_behind()
-            # Which one blocks is known of files, and of a single sample.
-            known = self._reader.tells_progress or len(part.numbers) == 1
+            if not part.apart:
+                self._reader.left_behind()
+            # Which one blocks is known of files, and of samples that are read one by one.
+            known = self._reader.reads_files or part.apart or len(part.numbers) == 1
             at = int(part.progress[1]) if known else None
-            for place, number in enumerate(part.numbers):
-                if place != at:
-                    self._start([number], apart=True)
-                    continue
+            if others := [number for place, number in enumerate(part.numbers) if place != at]:
+                self._start_apart(others)
+            if at is not None:
+                number = part.numbers[at]
                 key = self._reader.key(int(self._indices[number]))
                 _left_behind[key] = part.future
                 part.future.add_done_callback(lambda _, key=key: _left_behind.pop(key, None))  # type: ignore[misc]
@@ -185,7 +189,7 @@ class Reader:
         self._threads = Daemons(READERS, "gpuload-read")
         self._numbers, self._under_way = 0, set[int]()
         self._held, self._changed = 0, threading.Condition()
-        self.tells_progress = isinstance(source, FileSource)
+        self.reads_files = isinstance(source, FileSource)
         self.bytes_read, self.samples, self.seconds = 0, 0, 0.0
         """Bytes and samples that were read, and the seconds that threads have spent on it."""
 
@@ -201,9 +205,9 @@ class Reader:
         source = self._source
         return source.paths([index])[0] if isinstance(source, FileSource) else (id(source), index)
 
-    def started(self, reading: Reading, part: _Part, apart: bool) -> Future[list[Bytes | Exception]]:
-        """Have a thread read a part: one of its own if `apart`, since the others may be busy for long."""
-        return (self._threads.submit_apart if apart else self._threads.submit)(self._read, reading, part)
+    def started(self, reading: Reading, part: _Part) -> Future[list[Bytes | Exception]]:
+        """Have a thread read a part."""
+        return (self._threads.submit_apart if part.apart else self._threads.submit)(self._read, reading, part)
 
     def left_behind(self) -> None:
         """Count a thread less: it blocks."""
@@ -238,8 +242,7 @@ class Reader:
         if isinstance(source, FileSource):
             found = read_files(source.paths(part.indices), self._max_bytes, part.progress)
         else:
-            part.progress[:] = 1, 0
-            found = [self._checked(each) for each in source.read(part.indices)]
+            found = [self._checked(each) for each in self._given(source, part)]
         size = sum(len(each) for each in found if not isinstance(each, Exception))
         with self._changed:
             self.bytes_read += size
@@ -248,6 +251,20 @@ class Reader:
             if reading.number in self._under_way:
                 self._held += size
                 reading.held += size
+        return found
+
+    def _given(self, source: EncodedSource, part: _Part) -> Iterable[Any]:
+        """Return what the source has for the samples of a part."""
+        part.progress[:] = 1, 0
+        if not part.apart:
+            return source.read(part.indices)
+        found: list[Any] = []
+        for number, index in enumerate(part.indices):
+            part.progress[:] = number + 1, number
+            try:
+                found += source.read([index])
+            except OSError as error:
+                found.append(error)
         return found
 
     def _checked(self, data: Any) -> Bytes | Exception:

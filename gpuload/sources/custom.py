@@ -34,8 +34,9 @@ class CustomSource:
     - `len(source)`: the number of samples, at least 1.
     - `read(indices)`: takes a list of integers from 0 to `len(source) - 1`. Returns one entry for each, in that order:
       the encoded image as bytes, a bytearray, a memoryview of bytes or a uint8 array [n]; or an Exception, not raised,
-      for a sample that cannot be read, with which the loader deals as `Errors` says. What `read` raises ends the
-      iteration. Several threads may call it at the same time.
+      for a sample that cannot be read, with which the loader deals as `Errors` says. After an OSError that `read`
+      raises, the samples are asked for one by one; anything else that it raises ends the iteration. Several threads
+      may call it at the same time.
 
     It may also have:
 
