@@ -133,7 +133,7 @@ def test_one_sample_of_a_source_that_fails() -> None:
 def test_one_sample_of_a_source_that_blocks() -> None:
     """Which one it is shows when each is read alone. It is not waited for again until it ends."""
     source = Slow()
-    readings = Reader(as_source(source), timeout=0.3)
+    readings = Reader(as_source(source), timeout=1.0)
     for _ in range(2):
         found = readings.submit(np.array([5, 6, 7, 1])).result()
         assert [words(each) for each in found] == [b"\5", b"\6", "TimeoutError", b"\1"]

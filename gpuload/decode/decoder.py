@@ -101,10 +101,10 @@ class Decoder:
     def submit(self, step: Any) -> None:
         """Start a step without waiting for it."""
         work = Work(step, self._reader.submit(step.indices))
+        self._works.append(work)  # First: an interrupt may come, and `discard` has to find it.
         work.begun = self._feeder.submit(self._begin, work)
         if not self._resizes:
             work.finished = self._finisher.submit(self._finish, work, None)
-        self._works.append(work)
 
     def ready(self) -> bool:
         """Whether `result` is known to return at once."""
