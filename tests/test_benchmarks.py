@@ -86,6 +86,7 @@ def test_photos_that_were_interrupted_are_made_anew(tmp_path: Path, monkeypatch:
     assert len(list(photos.photos(2, cache=tmp_path).rglob("*.jpg"))) == 2
 
 
+@pytest.mark.slow
 @needs_dali
 def test_images_has_a_row_for_each_contender(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "images-test.json"
@@ -170,6 +171,7 @@ def test_contenders_deliver_the_same_images(folder: Path) -> None:
             batches.close()
 
 
+@pytest.mark.slow
 @needs_dali
 def test_epochs_has_a_row_for_each_program(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("keras")
@@ -200,6 +202,7 @@ def test_startup_has_a_row_for_each_step(folder: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [out]
 
 
+@pytest.mark.slow
 @needs_dali
 def test_growth_has_a_row_for_each_place(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "growth-test.json"
@@ -375,6 +378,7 @@ def test_mutated_tells_how_a_process_ended(tmp_path: Path) -> None:
     assert list(found) == ["numpy, mixed, replace: 4 MB more at the peak than with good files, above 3"]
 
 
+@pytest.mark.slow
 def test_windows_has_a_row_for_each_contender(tmp_path: Path) -> None:
     out = tmp_path / "windows.json"
     small = ("--lengths", 4, "--channels", 2, "--batches", "8,64", "--far-bytes", 2**16)
@@ -390,6 +394,7 @@ def test_windows_has_a_row_for_each_contender(tmp_path: Path) -> None:
     assert "one large copy reads and writes" in text
 
 
+@pytest.mark.slow
 def test_delivery_has_a_row_for_each_job_and_framework(tmp_path: Path) -> None:
     output = run("delivery", "--rounds", 1, "--batches", 1, "--out", tmp_path / "d.json")
     found = json.loads((tmp_path / "d.json").read_text())
@@ -399,6 +404,7 @@ def test_delivery_has_a_row_for_each_job_and_framework(tmp_path: Path) -> None:
     assert "images 64 x 64" in output
 
 
+@pytest.mark.slow
 def test_fit_has_a_row_for_each_backend(folder: Path, tmp_path: Path) -> None:
     run("fit", "--rounds", 1, "--epochs", 1, "--backends", "torch", "--data", folder, "--out", tmp_path / "f.json")
     (row,) = json.loads((tmp_path / "f.json").read_text())["rows"]
