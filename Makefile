@@ -47,7 +47,7 @@ demo: $(STAMP)-demo  ## train a small network on augmented digits
 test: $(STAMP)-test  ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-all: test  ## run the tests, then the slow ones: all kernels, all backends, the longer benchmarks
+test-all: test  ## run the tests, then the slow ones: all kernels, sanitizers, backends, benchmarks
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 lint: $(STAMP)-test  ## check style, format and types

@@ -42,7 +42,8 @@ QUICK_JAX = {
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="the run with PyTorch starts the others")
-@pytest.mark.parametrize("backend", ["jax", pytest.param("tensorflow", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "tensorflow"])
 def test_other_backends(backend: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")

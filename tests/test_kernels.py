@@ -67,7 +67,7 @@ def variants():
 
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="the sanitizer is for what runs on the host")
 @pytest.mark.skipif(not nvrtc.available(), reason="neither NVRTC (pip install nvidia-cuda-nvrtc) nor nvcc is installed")
-@pytest.mark.parametrize("jobs", [nvrtc.spread, pytest.param(nvrtc.every, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("jobs", [pytest.param(jobs, marks=pytest.mark.slow) for jobs in (nvrtc.spread, nvrtc.every)])
 def test_every_variant_compiles_and_spills_nothing(jobs):
     """CuPy compiles in the user's process: errors, and registers kept in memory, must show here.
 
@@ -632,6 +632,7 @@ def test_what_no_gpu_can_do_raises():
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="runs under a sanitizer already")
 @pytest.mark.parametrize(
     ("sanitizer", "tests"),

@@ -262,6 +262,7 @@ def test_torchrun(tmp_path: Path) -> None:
         ]
 
 
+@pytest.mark.slow
 def test_ray_train(tmp_path: Path) -> None:
     """Two workers: with a process group of PyTorch's, and without one."""
     need("ray", "torch")

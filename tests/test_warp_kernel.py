@@ -585,6 +585,7 @@ def test_uploads_that_nobody_reads_do_not_fill_the_memory(host, images):
 
 
 @needs_compiler
+@pytest.mark.slow
 @pytest.mark.skipif(bool(cuda_host.SANITIZER), reason="runs under a sanitizer already")
 @pytest.mark.parametrize(
     ("sanitizer", "tests"),
