@@ -46,7 +46,7 @@ def _has_ties(size: tuple[int, int]) -> bool:
 
 
 def breaks_ties(decoding: Decoding) -> bool:
-    """Whether the graph is fed `Ties`."""
+    """Whether the graph is fed the choices of `ties`."""
     return decoding.interpolation == "nearest" and _has_ties(decoding.size)
 
 

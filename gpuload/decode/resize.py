@@ -2,15 +2,14 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
-import functools
 import math
 from typing import Any, get_args
 
-import numba
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from gpuload.core.compiling import cached, compiled
 from gpuload.decode.lanes import BITS, LOW, READ, add, copy, frozen, nothing, write
 from gpuload.decode.spec import Interpolation
 
@@ -28,17 +27,8 @@ CODES = {name: code + TALL * (int(PIL.__version__.split(".")[0]) >= 13) for code
 They have to be arguments: a constant would stay in compiled code on disk that outlives this Pillow.
 """
 
-compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 # Functions that only compiled functions call: to call one from Python is a crash.
 inner = compiled(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-def cached(function: Any) -> Any:
-    """Compile a function. numba keeps the code beside this file or in the user's cache folder, if it can."""
-    try:
-        return compiled(cache=True)(function)
-    except RuntimeError:  # Neither folder can be written to.
-        return compiled(function)
 
 
 @inner

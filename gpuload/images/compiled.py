@@ -2,14 +2,13 @@
 
 # mypy: disable-error-code="no-untyped-def"
 
-import functools
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from gpuload.core.codes import BORDERS, PER_SAMPLE
+from gpuload.core.compiling import cached, compiled
 from gpuload.decode.lanes import frozen
 from gpuload.decode.resize import resize_into
 
@@ -48,10 +47,6 @@ class Drawn(NamedTuple):
 
     def part(self, rows: slice) -> "Drawn":
         return Drawn(self.matrices[rows], self.channel_shift[rows], self.brightness[rows])
-
-
-# Without fastmath, each sum and product is rounded as in SciPy and NumPy.
-compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 
 @compiled(inline="always")
@@ -306,13 +301,5 @@ def cut_and_augment(
         augment_image(frozen(cut), n, drawn, job, out)
 
 
-def _cached(function: Any) -> Any:
-    try:
-        # numba keeps compiled code beside this file, or in the user's cache folder.
-        return compiled(cache=True)(function)
-    except RuntimeError:  # Neither folder can be written to.
-        return compiled(function)
-
-
-kernel = _cached(augment)
-crops_kernel = _cached(cut_and_augment)
+kernel = cached(augment)
+crops_kernel = cached(cut_and_augment)

@@ -8,12 +8,12 @@ It reads plain files alone. Whatever else it finds, it leaves to `files.read_fil
 from __future__ import annotations
 
 import ctypes
-import functools
 from typing import Any
 
-import numba
 import numpy as np
 from numba import types
+
+from gpuload.core.compiling import cached
 
 O_RDONLY_CLOEXEC = 0o2000000
 """`O_RDONLY | O_CLOEXEC`, the same on all architectures of Linux that numba knows."""
@@ -33,8 +33,6 @@ _statx = types.ExternalFunction(
 _open = types.ExternalFunction("open", types.int32(types.voidptr, types.int32))
 _read = types.ExternalFunction("read", types.intp(types.int32, types.voidptr, types.uintp))
 _close = types.ExternalFunction("close", types.int32(types.int32))
-
-compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 
 
 def _sized(paths: Any, starts: Any, sizes: Any, progress: Any) -> None:
@@ -84,9 +82,4 @@ def _filled(paths: Any, starts: Any, places: Any, sizes: Any, buffer: Any, progr
     progress[1] = -1
 
 
-try:
-    # numba keeps compiled code beside this file, or in the user's cache folder.
-    sized: Any = compiled(cache=True)(_sized)
-    filled: Any = compiled(cache=True)(_filled)
-except RuntimeError:  # Neither folder can be written to.
-    sized, filled = compiled(_sized), compiled(_filled)
+sized, filled = cached(_sized), cached(_filled)
