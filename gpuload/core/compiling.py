@@ -12,10 +12,9 @@ compiled = functools.partial(numba.njit, nogil=True, error_model="numpy")
 """Decorator: compile a function that does not hold the interpreter's lock."""
 
 
-def cached(function: Any, *signatures: Any) -> Any:
+def cached(function: Any) -> Any:
     """Compile a function. numba keeps the code beside its file or in the user's cache folder, if it can."""
-    types = [list(signatures)] if signatures else []
     try:
-        return compiled(*types, cache=True)(function)
+        return compiled(cache=True)(function)
     except (RuntimeError, OSError):  # Neither folder can be written to.
-        return compiled(*types)(function)
+        return compiled(function)

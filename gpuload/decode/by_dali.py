@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from gpuload.core.device import Device
 from gpuload.decode.choice import Jpeg, dali_takes
-from gpuload.decode.levels import placed, put_levels
+from gpuload.decode.levels import put_levels
+from gpuload.decode.pillow import placed
 from gpuload.decode.spec import Decoding
 from gpuload.decode.work import Run, Work
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import threading
 from typing import Any
 
@@ -12,35 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gpuload.core.available import numba_installed
-from gpuload.decode.pillow import MODES, resized
+from gpuload.decode.pillow import MODES, Box, Place, placed, resized_at
 from gpuload.decode.spec import Decoding
 
 Pixels = NDArray[np.uint8]
-Place = tuple[int, int, int, int]
-"""(top, left, height, width) of a picture in memory. The memory may hold more than the picture, or a region of it."""
-Box = tuple[float, float, float, float]
-"""(left, top, right, bottom) in pixels of the picture: the part of it that is resized."""
-
-
-def placed(
-    size: NDArray[np.int64], box: NDArray[np.float64] | None, region: NDArray[np.int64] | None, decoding: Decoding
-) -> tuple[Place, Box]:
-    """Return where a picture lies in memory, and its part that is resized.
-
-    Args:
-        size: [2] height and width of the whole picture.
-        box: [4] box of the crop in the whole picture: top, left, height, width. None: there is no crop.
-        region: [4] region of the picture that the memory holds, likewise. None: all of it.
-        decoding: The levels wanted. What a random crop cuts out is a picture of its own, so that the resize reads
-            nothing around it.
-    """
-    y, x = (0, 0) if region is None else region[:2].tolist()
-    top, left, high, wide = (0.0, 0.0, *map(float, size)) if box is None else box.tolist()
-    if decoding.random:
-        row, end, column, last = (math.floor(side + 0.5) for side in (top, top + high, left, left + wide))
-        return (row - y, column - x, end - row, last - column), (0.0, 0.0, float(last - column), float(end - row))
-    right, bottom = min(left + wide, float(size[1])), min(top + high, float(size[0]))
-    return (-y, -x, int(size[0]), int(size[1])), (left, top, right, bottom)
 
 
 def put_levels(pixels: Pixels, decoding: Decoding, place: Place, box: Box, out: NDArray[Any]) -> None:
@@ -58,10 +32,7 @@ def put_levels(pixels: Pixels, decoding: Decoding, place: Place, box: Box, out: 
         return
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     image = image if image.mode == MODES[decoding.color] else image.convert(MODES[decoding.color])
-    top, left, high, wide = place
-    if top >= 0 and left >= 0:
-        image, (top, left) = image.crop((left, top, left + wide, top + high)), (0, 0)
-    out[...] = resized(image, decoding, (box[0] + left, box[1] + top, box[2] + left, box[3] + top))
+    out[...] = resized_at(image, decoding, place, box)
 
 
 def levels_of(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | None) -> NDArray[Any]:

@@ -15,16 +15,10 @@ from gpuload.reading.header import opened
 FILTERS = {name: Image.Resampling[name.upper()] for name in get_args(Interpolation)}
 MODES = {"rgb": "RGB", "grayscale": "L", "rgba": "RGBA"}
 
-
-def decode(
-    data: Any, decoding: Decoding, drawn: NDArray[np.float64] | None = None, max_pixels: int | None = None
-) -> NDArray[Any]:
-    """Return the levels [H, W, C] of an encoded image, with the crop that was `drawn` [DRAWS].
-
-    Greys of more than 8 bits keep the file's integers. Raise what `picture` raises.
-    """
-    image, box = picture(data, decoding, drawn, max_pixels)
-    return cut_and_resized(image, decoding, box)
+Place = tuple[int, int, int, int]
+"""(top, left, height, width) of a picture in memory. The memory may hold more than the picture, or a region of it."""
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels of the picture: the part of it that is resized."""
 
 
 def picture(
@@ -64,18 +58,38 @@ def reduction(decoding: Decoding, height: int, width: int, box: NDArray[np.float
     return next(scale for scale in (8, 4, 2, 1) if scale <= max(spare, 1.0))
 
 
+def placed(
+    size: NDArray[np.int64], box: NDArray[np.float64] | None, region: NDArray[np.int64] | None, decoding: Decoding
+) -> tuple[Place, Box]:
+    """Return where a picture lies in memory, and its part that is resized.
+
+    Args:
+        size: [2] height and width of the whole picture.
+        box: [4] box of the crop in the whole picture: top, left, height, width. None: there is no crop.
+        region: [4] region of the picture that the memory holds, likewise. None: all of it.
+        decoding: The levels wanted. What a random crop cuts out is a picture of its own, so that the resize reads
+            nothing around it.
+    """
+    y, x = (0, 0) if region is None else region[:2].tolist()
+    top, left, high, wide = (0.0, 0.0, *map(float, size)) if box is None else box.tolist()
+    if decoding.random:
+        row, end, column, last = (math.floor(side + 0.5) for side in (top, top + high, left, left + wide))
+        return (row - y, column - x, end - row, last - column), (0.0, 0.0, float(last - column), float(end - row))
+    right, bottom = min(left + wide, float(size[1])), min(top + high, float(size[0]))
+    return (-y, -x, int(size[0]), int(size[1])), (left, top, right, bottom)
+
+
 def cut_and_resized(image: Image.Image, decoding: Decoding, box: NDArray[np.float64] | None) -> NDArray[Any]:
     """Return the levels [H, W, C] of an image of the right mode. `box` [4]: top, left, height, width; None: all."""
-    if box is None:
-        return resized(image, decoding, (0.0, 0.0, float(image.width), float(image.height)))
-    top, left = box[:2].tolist()
-    bottom, right = (box[:2] + box[2:]).tolist()
-    if not decoding.random:
-        return resized(image, decoding, (left, top, min(right, image.width), min(bottom, image.height)))
-    # Cut first, so that the resize reads nothing around it.
-    x, y, x_end, y_end = (math.floor(side + 0.5) for side in (left, top, right, bottom))
-    cut = image.crop((x, y, x_end, y_end))
-    return resized(cut, decoding, (0.0, 0.0, float(cut.width), float(cut.height)))
+    return resized_at(image, decoding, *placed(np.array([image.height, image.width]), box, None, decoding))
+
+
+def resized_at(image: Image.Image, decoding: Decoding, place: Place, box: Box) -> NDArray[Any]:
+    """Return the levels [H, W, C] of an image of the right mode, given `place` and `box` of `placed`."""
+    top, left, high, wide = place
+    if top >= 0 and left >= 0 and (wide, high) != image.size:
+        image, (top, left) = image.crop((left, top, left + wide, top + high)), (0, 0)
+    return resized(image, decoding, (box[0] + left, box[1] + top, box[2] + left, box[3] + top))
 
 
 def resized(image: Image.Image, decoding: Decoding, box: tuple[float, float, float, float]) -> NDArray[Any]:
