@@ -43,6 +43,17 @@ INLINE u16 half_of_f64(f64 value) {
     asm("cvt.rn.f16.f64 %0, %1;" : "=h"(bits) : "d"(value));
     return bits;
 }
+// In assembly, because CuPy compiles with -ftz=true, with which C++ casts make 0 of subnormal numbers.
+INLINE f32 f32_of_f64(f64 value) {
+    f32 rounded;
+    asm("cvt.rn.f32.f64 %0, %1;" : "=f"(rounded) : "d"(value));
+    return rounded;
+}
+INLINE f64 f64_of_f32(f32 value) {
+    f64 same;
+    asm("cvt.f64.f32 %0, %1;" : "=d"(same) : "f"(value));
+    return same;
+}
 #endif
 
 template <class T>
@@ -77,15 +88,28 @@ INLINE u16 brain_of_f32(f32 value) {
 #endif
 }
 
+template <class To, class From>
+INLINE To cast(From value) {
+    return To(value);
+}
+template <>
+INLINE f32 cast<f32, f64>(f64 value) {
+    return f32_of_f64(value);
+}
+template <>
+INLINE f64 cast<f64, f32>(f32 value) {
+    return f64_of_f32(value);
+}
+
 // Casts of a number, as NumPy casts it. f16 and bf16 take f32 and f64 only.
 template <class To>
 struct Cast {
     template <class From>
     static INLINE To of(From value) {
-        return To(value);
+        return cast<To>(value);
     }
-    static INLINE To of(f16 value) { return To(f32_of_half(value.bits)); }
-    static INLINE To of(bf16 value) { return To(same_bits<f32>(u32(value.bits) << 16)); }
+    static INLINE To of(f16 value) { return cast<To>(f32_of_half(value.bits)); }
+    static INLINE To of(bf16 value) { return cast<To>(same_bits<f32>(u32(value.bits) << 16)); }
 };
 
 template <>
@@ -99,5 +123,5 @@ template <>
 struct Cast<bf16> {
     static INLINE bf16 of(bf16 value) { return value; }
     static INLINE bf16 of(f32 value) { return {brain_of_f32(value)}; }
-    static INLINE bf16 of(f64 value) { return {brain_of_f32(f32(value))}; }  // NumPy rounds twice too.
+    static INLINE bf16 of(f64 value) { return {brain_of_f32(f32_of_f64(value))}; }  // NumPy rounds twice too.
 };

@@ -124,8 +124,9 @@ class CupyRuntime:
 
     def launch(self, compiled: Any, launch: Launch, stream: int) -> None:
         """Queue a launch."""
-        # CuPy passes a NumPy array of one element by value.
-        arguments, shared = (launch.parameters,), launch.shared
+        # CuPy passes a NumPy array of one element by value. It asks for the array's interface, which spells out each
+        # field of a structure; plain bytes have none.
+        arguments, shared = (launch.parameters.view(f"V{launch.parameters.nbytes}"),), launch.shared
         with self._here():
             compiled((launch.grid,), (launch.block,), arguments, shared_mem=shared, stream=_Stream(stream))
 

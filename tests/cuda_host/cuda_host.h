@@ -51,3 +51,5 @@ unsigned short half_of(From from) {
 }
 inline unsigned short half_of_f32(float value) { return half_of(value); }
 inline unsigned short half_of_f64(double value) { return half_of(value); }
+inline float f32_of_f64(double value) { return float(value); }
+inline double f64_of_f32(float value) { return double(value); }
