@@ -35,7 +35,7 @@ OTHER_CUDA := $(if $(filter cuda12,$(ACCEL)),nvidia-dali-cuda130 cupy-cuda13x,nv
 STAMP := $(VENV)/.installed-$(ACCEL)
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format bench soak clean
+.PHONY: help demo test test-all lint format bench soak gpu clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -74,6 +74,9 @@ soak: $(STAMP)-bench  ## kill and resume, damage files, and watch the memory of 
 	$(BIN)/python -m benchmarks.resume
 	$(BIN)/python -m benchmarks.mutated
 	$(BIN)/python -m benchmarks.memory
+
+gpu: $(STAMP)-proof  ## on a GPU: test and measure all that needs one, within 8 minutes
+	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove caches, build output and the demo's files; .venv stays
 	rm -rf build dist gpuload-demo .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.gpu.tables import gpu_page
 from benchmarks.program import Report
 from benchmarks.scale import scale_table
 from benchmarks.tables import cell, cells, columns, markdown
@@ -96,5 +97,6 @@ PAGE_TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "growth": (("growth",), growth_table),
     "decoding": (("growth",), decoding_table),
     "scale": (("images", "warm", "growth", "startup"), scale_table),
+    "gpu": (("gpu",), gpu_page),
 }
 """Tables of benchmarks/README.md, each with the benchmarks that it is made from and the function that makes it."""

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 from benchmarks.deep import PAGE_TABLES
+from benchmarks.gpu.tables import gpu_summary
 from benchmarks.program import RESULTS, Report, options
 from benchmarks.tables import TABLES
 
+README_TABLES = {**TABLES, "gpu": gpu_summary}
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).parent / "README.md"
 
@@ -35,14 +37,14 @@ def load(name: str, results: Path = RESULTS) -> list[Report]:
 def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, readme=README, page=PAGE, results=RESULTS)
     text = asked.readme.read_text()
-    for name, table in TABLES.items():
+    for name, table in README_TABLES.items():
         text = renew(text, name, "\n\n".join(table(report) for report in load(name, asked.results)))
     asked.readme.write_text(text)
     text = asked.page.read_text()
     for name, (sources, table_of) in PAGE_TABLES.items():
         text = renew(text, name, table_of(*(load(source, asked.results)[0] for source in sources)))
     asked.page.write_text(text)
-    print(f"{asked.readme}: {', '.join(TABLES)}\n{asked.page}: {', '.join(PAGE_TABLES)}")
+    print(f"{asked.readme}: {', '.join(README_TABLES)}\n{asked.page}: {', '.join(PAGE_TABLES)}")
 
 
 if __name__ == "__main__":

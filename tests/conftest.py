@@ -60,6 +60,8 @@ class Place(NamedTuple):
 
 
 GPU = "cuda"
+THREADS = 2
+"""Enough for a test that opens several loaders of files: on a GPU, DALI takes memory for each of its threads first."""
 PLACES = [
     pytest.param(Place("numpy", "cpu"), id="numpy-cpu"),
     pytest.param(Place("numba", "cpu"), id="numba-cpu"),

@@ -31,6 +31,9 @@ from benchmarks import (  # noqa: E402
     window_contenders,
     windows,
 )
+from benchmarks.gpu import __main__ as gpu_program  # noqa: E402
+from benchmarks.gpu import stages as gpu_stages  # noqa: E402
+from benchmarks.gpu import tables as gpu_tables  # noqa: E402
 from gpuload.core.available import dali_installed  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -394,6 +397,36 @@ def test_windows_has_a_row_for_each_contender(tmp_path: Path) -> None:
     assert "one large copy reads and writes" in text
 
 
+@needs_dali
+@pytest.mark.slow
+def test_every_stage_for_a_gpu_runs_tiny_on_the_cpu(tmp_path: Path) -> None:
+    out = tmp_path / "g.json"
+    stages = ",".join(gpu_stages.STAGES)
+    text = run("gpu", "--device", "cpu", "--effort", "tiny", "--stages", stages, "--out", out)
+    found = json.loads(out.read_text())["stages"]
+    assert list(found) == list(gpu_stages.STAGES)
+    for name, stage in found.items():
+        assert stage["end"] == "whole", (name, stage)
+        assert stage["rows"], name
+        assert gpu_tables.stage_table(name, stage["rows"]) in text
+    assert all(row["changed"] == 0 and row["most"] == 0 for row in found["pixels"]["rows"])
+    assert found["tests"]["rows"][0]["outcomes"]["passed"] > 0
+
+
+def test_a_stage_that_takes_too_long_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited = gpu_stages.STAGES["tests"]._replace(limit=1)
+    monkeypatch.setitem(gpu_stages.STAGES, "tests", limited)
+    found = gpu_program.stage_report("tests", "cpu", "tiny")
+    assert found["end"] == "cut off after 1 s"
+    assert found["rows"][0]["outcomes"] == {}
+
+
+def test_a_stage_that_fails_says_why() -> None:
+    found = gpu_program.stage_report("sanitizers", "no device", "tiny")
+    assert found["end"].startswith("failed: "), found
+    assert found["errors"]
+
+
 @pytest.mark.slow
 def test_delivery_has_a_row_for_each_job_and_framework(tmp_path: Path) -> None:
     output = run("delivery", "--rounds", 1, "--batches", 1, "--out", tmp_path / "d.json")
@@ -499,6 +532,18 @@ def fit_result() -> dict:
     return result("cpu", "torch", 1.0) | {"benchmark": "fit", "rows": [row]}
 
 
+def gpu_result() -> dict:
+    """What `benchmarks.gpu` writes, made up."""
+    figures = {"images_per_second": program.spread([1000.0]), "ratio": program.spread([1.0]), "cpu_ms": 1.0}
+    pixels = {"kind": "photograph", "files": 3, "most": 2.0, "mean": 0.5, "above_2": 0.01, "repetitions": 200}
+    stages = {
+        "pixels": {"end": "whole", "rows": [pixels | {"changed": 0}]},
+        "cold": {"end": "cut off after 60 s", "rows": [{"contender": "gpuload", **figures}]},
+        "tests": {"end": "whole", "rows": [{"outcomes": {"passed": 9, "failed": 2}}, {"test": "test_a"}]},
+    }
+    return result("cuda", "gpuload", 1.0) | {"benchmark": "gpu", "stages": stages}
+
+
 def long_results() -> list[dict]:
     """Of the programs that measure long runs."""
     killed = {"job": "windows", "kills": 200, "samples": 12345, "lost": 0, "twice": 1, "differing": 2}
@@ -552,7 +597,19 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     page.write_text(
         "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in deep.PAGE_TABLES)
     )
-    names = ("warm", "epochs", "startup", "windows", "delivery", "recipes", "fit", "resume", "memory", "overhead")
+    names = (
+        "warm",
+        "epochs",
+        "startup",
+        "windows",
+        "delivery",
+        "recipes",
+        "fit",
+        "resume",
+        "memory",
+        "overhead",
+        "gpu",
+    )
     between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
     for found in image_results():
@@ -567,6 +624,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     program.save(result("cpu", "gpuload", 1000.0) | recipe, tmp_path / "recipes-cpu.json")
     for found in long_results():
         program.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
+    program.save(gpu_result(), tmp_path / "gpu-cpu.json")
     report.main(*pages)
     text = readme.read_text()
     assert text.startswith("before\n<!-- benchmark:images -->\n**device cpu**")
@@ -576,7 +634,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "| step | s | time relative to os.scandir |" in text
     assert "1,000,000 files; median of 3 rounds" in text
     assert "| gpuload.ImageFolder | 1.40 (1.40 to 1.40) | 1.40 (1.40 to 1.40) |" in text
-    assert text.endswith("\n<!-- /benchmark:overhead -->\nafter\n")
+    assert text.endswith("\n<!-- /benchmark:gpu -->\nafter\n")
     assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
     assert "| images | 1,000,000 | 200 to 201 | 0.500 | 9 to 9 | 12 to 13 |" in text
     assert "| images 64 x 64 | 2,000 (2,000 to 2,000) | 1,990 (1,990 to 1,990) | 0.500 (-0.500 to 1.50) |" in text
@@ -591,8 +649,12 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "\nold\n" not in text
     assert "| `keras`: what it is | 1,234 (1,234 to 2,469) | 1.50 |" in text
     assert "| `gpuload`: what it is | 1,234 (1,234 to 2,469) | 1.50 |" in text
+    assert "| decoded images, 224 × 224 | gpuload | 1,000 | 1.00 |" in text
     detailed = page.read_text()
     assert "\nold\n" not in detailed
+    assert "| photograph | 3 | 2.00 | 0.500 | 1% | 200 | 0 |" in detailed
+    assert "This stage was not whole: cut off after 60 s." in detailed
+    assert "2 failed, 9 passed.\n- failed: `test_a`" in detailed
     assert "| cold, 64 × 64: speed relative to bare DALI | at least 1 × | 1.50 (1.50 to 1.50) × | yes |" in detailed
     assert (
         "| warm, 64 × 64: speed relative to Keras' generator | at least 30 × | 1.50 (1.50 to 1.50) × | **no**"

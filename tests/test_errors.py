@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import gpuload
-from tests.conftest import Place
+from tests.conftest import THREADS, Place
 
 RANDOM = gpuload.Augment(size=(20, 20), rotation=15, hflip=0.5, brightness=(0.7, 1.3))
 BAD = [2, 5, 6, 17]
@@ -43,7 +43,8 @@ def source(files: list[Path]) -> gpuload.ImageList:
 
 
 def loader(files: list[Path], place: Place, **options) -> gpuload.Loader:
-    given = {"batch_size": 5, "shuffle": True, "seed": 4, "framework": "numpy", **place._asdict(), **options}
+    given = {"batch_size": 5, "shuffle": True, "seed": 4, "threads": THREADS, "framework": "numpy"}
+    given |= {**place._asdict(), **options}
     return gpuload.Loader(source(files), RANDOM, **given)
 
 

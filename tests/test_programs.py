@@ -81,6 +81,12 @@ def backend(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
+# The programs take their series from it.
+needs_statsmodels = pytest.mark.skipif(
+    importlib.util.find_spec("statsmodels") is None, reason="statsmodels is not installed"
+)
+
+
 def histories(digits: Path, device: str, backend: str, name: str, variant: str = "gpuload") -> list[dict[str, Any]]:
     """Of the program as it is, and with gpuload; prints how far they are apart."""
     found = [told(digits, device, backend)[key] for key in (name, f"{name}, {variant}")]
@@ -122,6 +128,7 @@ def test_sequence(digits: Path, device: str, backend: str) -> None:
     learnt_alike(*histories(digits, device, backend, "sequence"), apart=1e-3, images=352, above=0.85)
 
 
+@needs_statsmodels
 def test_timeseries_dataset_from_array(digits: Path, device: str, backend: str) -> None:
     """The same numbers go in; sums may come out rounded otherwise. Measured: no difference."""
     theirs, ours = histories(digits, device, backend, "timeseries")
@@ -130,6 +137,7 @@ def test_timeseries_dataset_from_array(digits: Path, device: str, backend: str) 
     assert ours["loss"][-1] < 0.7 * ours["loss"][0]
 
 
+@needs_statsmodels
 def test_windows_in_a_data_loader(digits: Path, device: str) -> None:
     """The same windows in the same order: the same losses, bit for bit."""
     theirs, ours = histories(digits, device, "torch", "windows")

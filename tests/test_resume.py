@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import gpuload
 from gpuload.plan.order import Order
-from tests.conftest import Place
+from tests.conftest import THREADS, Place
 
 SERIES = gpuload.Series(np.arange(300.0))
 RANDOM = gpuload.Augment(size=(24, 24), rotation=20, zoom=0.3, hflip=0.5, brightness=(0.5, 1.5))
@@ -141,7 +141,8 @@ def test_what_follows_is_what_would_have_followed(stops, together):
 @pytest.mark.parametrize("framework", ["numpy", "torch", "tensorflow", "jax", "dlpack"])
 def test_pixels_are_those_of_a_run_that_was_never_broken_off(photos: Path, place: Place, framework: str):
     source = gpuload.ImageFolder(photos)
-    options = {"batch_size": 3, "shuffle": True, "seed": 3, "framework": framework, **place._asdict()}
+    options = {"batch_size": 3, "shuffle": True, "seed": 3, "framework": framework}
+    options |= {"threads": THREADS, **place._asdict()}
 
     def pixels(batch) -> np.ndarray:
         images = batch[0]
@@ -447,7 +448,7 @@ def test_what_ranks_cannot_share_is_refused(options, message):
 def test_ranks_see_what_one_rank_would_see(photos: Path, place: Place):
     """The same samples in a batch, augmented alike."""
     source = gpuload.ImageFolder(photos)
-    options = {"shuffle": True, "seed": 3, "framework": "numpy", **place._asdict()}
+    options = {"shuffle": True, "seed": 3, "threads": THREADS, "framework": "numpy", **place._asdict()}
     whole = gpuload.Loader(source, RANDOM, batch_size=6, **options)
     parts = [gpuload.Loader(source, RANDOM, batch_size=3, shard=(rank, 2), **options) for rank in (0, 1)]
     for (images, labels), *ranks in zip(whole, *parts, strict=True):

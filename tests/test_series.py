@@ -486,6 +486,9 @@ def test_arrays_on_a_gpu_stay_there() -> None:
     series = Series(tensor, targets=np.arange(20))
     assert series.gpu == 0
     assert series.values.data.ptr == tensor.data_ptr()
+    narrow = tensor.bfloat16()
+    assert Series(narrow).values.dtype == ml_dtypes.bfloat16
+    assert Series(narrow).values.data.ptr == narrow.data_ptr()
     assert Series(np.zeros(20), targets=tensor).gpu == 0
     assert Series([tensor, tensor]).bounds.tolist() == [0, 20, 40]
     with refused("values must lie all on the host or all on a GPU: bring the list together first"):

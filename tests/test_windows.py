@@ -668,7 +668,7 @@ def test_omit(device, length, stride, dilation, ahead, source, seed) -> None:
     if every.targets is not None and every.targets.dtype.kind == "f":
         whole &= ~np.isnan(every.targets.reshape(len(whole), -1)).any(axis=1)
     if not whole.any():
-        with refused(f"missing='omit' leaves no window: each of the {len(whole)} holds a missing value; use missing="):
+        with refused(f"missing='omit' leaves no window: each of the {len(whole)} has a missing value; pass missing="):
             cut(series, window, device)
         return
     found = cut(series, window.replace(extras=["start"]), device)

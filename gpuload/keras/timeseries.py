@@ -245,7 +245,9 @@ def timeseries_dataset_from_array(
     starts = chosen.stop - chosen.start - (sequence_length - 1) * sampling_rate
     if targets is not None:
         targets = _as_tensorflow_does(targets)
-        if not isinstance(targets, np.ndarray):
+        if hasattr(targets, "get"):  # CuPy's, which NumPy does not convert.
+            targets = targets.get()
+        elif not isinstance(targets, np.ndarray):
             targets = np.asarray(keras.ops.convert_to_numpy(targets))
         targets = targets[chosen]
         starts = min(starts, len(targets))

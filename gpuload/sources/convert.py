@@ -42,8 +42,7 @@ def _concatenated(name: str, parts: list[Array]) -> Any:
         raise ValueError(f"{name} must have the same channels in every series: got rows of {few(sorted(shapes))}")
     if len({isinstance(part, np.ndarray) for part in parts}) > 1:
         raise ValueError(f"{name} must lie all on the host or all on a GPU: bring the list together first")
-    on_gpu = not isinstance(parts[0], np.ndarray)
-    return (required("cupy", f"{name} on a GPU", "cuda13") if on_gpu else np).concatenate(parts)
+    return (np if isinstance(parts[0], np.ndarray) else _on_gpu(name)).concatenate(parts)
 
 
 def as_array(name: str, values: Any) -> Any:
@@ -58,7 +57,7 @@ def as_array(name: str, values: Any) -> Any:
     if isinstance(values, np.ma.MaskedArray):
         raise ValueError(f"{name} must be an array without a mask: fill it in with values.filled(np.nan)")
     if hasattr(values, "__cuda_array_interface__"):
-        array = required("cupy", f"{name} on a GPU", "cuda13").asarray(values)
+        array = _on_gpu(name).asarray(values)
     else:
         array = as_numpy(name, "be an array, or a list of arrays", values)
     if not array.ndim:
@@ -90,12 +89,15 @@ def as_numpy(name: str, rule: str, values: Any) -> Array:
 
 
 def _from_torch(name: str, tensor: Any) -> Any:
-    if tensor.is_cuda:
-        return tensor
-    if str(tensor.dtype) == "torch.bfloat16":
+    if str(tensor.dtype) == "torch.bfloat16":  # NumPy and CuPy take it as whole numbers only.
         narrow = required("ml_dtypes", f"{name} in bfloat16", "bfloat16").bfloat16
-        return tensor.view(required("torch", name, "torch").int16).numpy().view(narrow)
+        return _from_torch(name, tensor.view(required("torch", name, "torch").int16)).view(narrow)
     try:
-        return tensor.numpy()
+        return _on_gpu(name).asarray(tensor) if tensor.is_cuda else tensor.numpy()
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None
+
+
+def _on_gpu(name: str) -> Any:
+    """Return CuPy. Raise ImportError, which names the argument, if it is not installed."""
+    return required("cupy", f"{name} on a GPU", "cuda13")

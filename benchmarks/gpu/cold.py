@@ -1,0 +1,79 @@
+"""Photographs that are read and decoded on the device in each epoch: gpuload beside DALI by hand and torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gpuload
+from benchmarks import contenders
+from benchmarks.gpu.effort import Effort
+from benchmarks.images import measure
+from benchmarks.jobs import Batches, Job, endless
+from benchmarks.photos import photos
+
+SIDE = 224
+HINT = 1024
+"""Pixels a side for which DALI's memory is made beforehand."""
+
+
+def repeated(job: Job, epoch: int) -> gpuload.ImageList:
+    """Return the files, again and again until there are `epoch` of them."""
+    names = (job.files * -(-epoch // len(job.files)))[:epoch]
+    return gpuload.ImageList(*zip(*names, strict=True))
+
+
+def of_gpuload(epoch: int) -> Callable[[Job], Batches]:
+    """Return gpuload.Loader with cache=None, in epochs of so many names."""
+
+    def batches(job: Job) -> Batches:
+        with contenders.gpuload_loader(job, repeated(job, epoch), cache=None, framework="torch") as loader:
+            yield from endless(loader)
+
+    return batches
+
+
+def dali_tuned(share: float) -> Callable[[Job], Batches]:
+    """Return a DALI pipeline tuned by hand; `share` of the JPEGs go to the chip's JPEG engine."""
+
+    def batches(job: Job) -> Batches:
+        from nvidia.dali import fn, pipeline_def, types
+
+        def graph() -> Any:
+            reader = {"file_root": str(job.folder), "random_shuffle": True, "name": "files"}
+            files, labels = fn.readers.file(**reader, prefetch_queue_depth=3)
+            hints = {"preallocate_width_hint": HINT, "preallocate_height_hint": HINT, "hw_decoder_load": share}
+            exact = {"jpeg_fancy_upsampling": True, "adjust_orientation": False, "output_type": types.RGB}
+            images = fn.decoders.image(
+                files, device="mixed" if job.gpu else "cpu", **exact, **(hints if job.gpu else {})
+            )
+            images = fn.resize(images, size=(job.size, job.size), interp_type=types.INTERP_NN)
+            return contenders.dali_augmented(images, job.size), labels.gpu() if job.gpu else labels
+
+        options = {"num_threads": job.cpus, "device_id": 0 if job.gpu else None, "prefetch_queue_depth": 3}
+        pipe = pipeline_def(graph, batch_size=job.batch_size, **options)()
+        pipe.build()
+        yield from contenders.dali_batches(pipe, job)
+
+    return batches
+
+
+def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each contender."""
+    job = Job(photos(effort.photographs), SIDE, effort.batch, device)
+    some = {
+        "gpuload": of_gpuload(effort.epoch),
+        "DALI by hand": contenders.dali,
+        "DALI by hand, tuned": dali_tuned(0.75),
+        "DALI by hand, tuned, without the JPEG engine": dali_tuned(0.0),
+        "DALI's decoder alone": contenders.decoder,
+        "torchvision": contenders.torchvision,
+    }
+    for name, contender in some.items():  # One by one: pipelines side by side would share the decoder's memory.
+        pair = {name: contender} if name == "gpuload" else {"gpuload": some["gpuload"], name: contender}
+        try:
+            rows, skipped = measure(job, pair, "gpuload", "images_per_second", effort.rounds, effort.seconds)
+        except RuntimeError as error:
+            rows, skipped = [], {name: str(error).splitlines()[0]}
+        yield from (row for row in rows if row["contender"] == name)
+        yield from ({"contender": left, "skipped": reason} for left, reason in skipped.items())

@@ -1,0 +1,69 @@
+"""The tests that need a GPU, those of copies and of lifetimes among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.gpu import record
+from benchmarks.gpu.effort import Effort
+
+ROOT = Path(__file__).parents[2]
+MOST = 14
+"""Processes that run tests side by side, at most: each takes up to 2 GB of the device's memory."""
+PAUSE = 0.2
+"""Seconds between looks at what has come."""
+SLOWEST = 10
+
+
+def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each test, as it comes."""
+    environment = os.environ | ({} if device == "cpu" else {"GPULOAD_REQUIRE_GPU": "1"})
+    processes = min(MOST, len(os.sched_getaffinity(0)))
+    command = [sys.executable, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal", "--tb", "short"]
+    command += ["-W", "default"]  # Other versions warn of other things, which is for `make test` to tell.
+    command += ["-p", "benchmarks.gpu.record", "-p", "no:cacheprovider", *effort.tests]
+    with tempfile.TemporaryDirectory() as temporary:
+        path, log = Path(temporary, "record"), Path(temporary, "log")
+        path.touch()
+        with path.open() as results, log.open("w") as output:
+            environment[record.VARIABLE] = str(path)
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+            count, ended = 0, False
+            while not ended:
+                ended = process.poll() is not None  # First: what is written until then is read below.
+                time.sleep(PAUSE)
+                for line in _whole(results):
+                    count += 1
+                    yield json.loads(line)
+        if not count:
+            raise RuntimeError(f"no test ran:\n{log.read_text()[-2000:]}")
+
+
+def summed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the number of tests by outcome, then the tests that failed, with the reasons, and the slowest."""
+    outcomes = Counter(row["outcome"] for row in rows)
+    slowest = sorted(rows, key=lambda row: row["seconds"], reverse=True)[:SLOWEST]
+    return [
+        {"outcomes": dict(outcomes), "slowest": {row["test"]: round(row["seconds"], 1) for row in slowest}},
+        *(row for row in rows if row["outcome"] == "failed"),
+    ]
+
+
+def _whole(file: Any) -> Iterator[str]:
+    """Return the lines that were written to the end since the last time."""
+    while True:
+        at = file.tell()
+        line = file.readline()
+        if not line.endswith("\n"):
+            file.seek(at)
+            return
+        yield line
