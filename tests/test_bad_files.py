@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 import gpuload
 from gpuload.decode import dali as dali_runs
 from gpuload.reading.header import opened
-from tests.conftest import Place
+from tests.conftest import THREADS, Place
 
 PLAIN = gpuload.Augment(size=(32, 32), dtype="uint8", layout="HWC")
 COUNT = 12
@@ -33,7 +33,7 @@ def files(photos: Path, tmp_path: Path) -> list[Path]:
 
 def loader(files: list[Path], place: Place, **options) -> gpuload.Loader:
     source = gpuload.ImageList(files, labels=np.arange(len(files)))
-    given = {"batch_size": 4, "framework": "numpy", **place._asdict(), **options}
+    given = {"batch_size": 4, "threads": THREADS, "framework": "numpy", **place._asdict(), **options}
     return gpuload.Loader(source, PLAIN, **given)
 
 
@@ -151,8 +151,9 @@ LARGE = """
     unlimited = {"max_pixels": None} if sys.argv[3] == "any" else {}
     options["errors"] = gpuload.Errors(on_error="skip", **unlimited)
     good, *bad = sys.argv[4:]
+    places = (0, 5, 16, 31) if sys.argv[2] == "cpu" else (0, 31)  # A GPU's pipelines take long to open.
     for path in bad:
-        for place in (0, 5, 16, 31):
+        for place in places:
             files = [good] * 32
             files[place] = path
             loader = gpuload.Loader(gpuload.ImageList(files), transform, **options)
@@ -172,7 +173,8 @@ def test_a_bad_file_in_a_large_batch(files: list[Path], dali: Place, limit: str,
     command = [sys.executable, "-c", textwrap.dedent(LARGE), *dali, limit, *map(str, files[: len(kinds) + 1])]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert re.findall(r"^\d+ \w+$", result.stdout, re.MULTILINE) == ["31 True"] * 4 * len(kinds)
+    each = 4 if dali.device == "cpu" else 2
+    assert re.findall(r"^\d+ \w+$", result.stdout, re.MULTILINE) == ["31 True"] * each * len(kinds)
 
 
 def test_other_formats_are_no_bad_files(files: list[Path], place: Place) -> None:
@@ -197,7 +199,11 @@ def test_what_only_dali_refuses_is_decoded_by_pillow(
         expected = [images for images, _ in batches]
     with loader(files, dali) as batches:
         for (images, _), wanted in zip(batches, expected, strict=True):
-            assert np.abs(images.astype(int) - wanted).max() <= 1
+            off = np.abs(images.astype(int) - wanted)
+            if dali.device == "cpu":
+                assert off.max() <= 1
+            else:  # A GPU decodes and resizes the pictures of whole batches on its own.
+                assert (off <= 4).mean() >= 0.95
     assert batches.errors == []
     assert caplog.text.count("Pillow decodes them") == 1
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Place
+from conftest import THREADS, Place
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -180,7 +180,8 @@ def test_from_several_threads(photos: Path, place: Place) -> None:
 
     def epoch(seed: int) -> np.ndarray:
         transform = gpuload.Augment(size=(16, 16), shear=10, interpolation="nearest")
-        options = {"batch_size": 4, "shuffle": True, "seed": seed, "framework": "numpy", **place._asdict()}
+        options = {"batch_size": 4, "shuffle": True, "seed": seed, "threads": THREADS, "framework": "numpy"}
+        options |= place._asdict()
         return arrays(gpuload.Loader(gpuload.ImageFolder(photos), transform, **options))[0]
 
     alone = [epoch(seed) for seed in range(4)]
@@ -315,6 +316,7 @@ INTERRUPT = """
     source = gpuload.ImageArray(np.zeros((4000, 96, 96, 3), np.uint8))
     loader = gpuload.Loader(source, gpuload.Augment(rotation=9), batch_size=64, engine=sys.argv[1], device=sys.argv[2])
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    next(iter(loader))  # Libraries are imported now, and kernels compiled.
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
     while True:
         for batch in loader:
@@ -335,6 +337,7 @@ STOP_AND_GO = """
     source = gpuload.ImageArray(images, labels=np.arange(64))
     options = {"batch_size": 8, "shuffle": True, "engine": sys.argv[1], "device": sys.argv[2], "framework": "numpy"}
     loader = gpuload.Loader(source, gpuload.Augment(hflip=0.5), **options)
+    next(iter(loader))  # Libraries are imported now, and kernels compiled.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed(0)
     stopped = 0
@@ -399,7 +402,8 @@ def test_threads_end_with_the_loader(place: Place, kind: str, ending: str) -> No
     loader = gpuload.Loader(*job, **options)
     batches = iter(loader)
     next(batches)
-    assert tasks() > before
+    # On a GPU, images in memory and a series need no threads.
+    assert tasks() > before or place.device != "cpu"
     if ending == "close":
         loader.close()
         wait_for(lambda: tasks() <= before)

@@ -245,6 +245,7 @@ def test_windows_in_a_data_loader():
 
 
 def test_the_line_at_the_end_of_an_epoch(capsys: pytest.CaptureFixture[str], place: Place):
+    list(gpuload.Loader(SOURCE, TURNED, batch_size=5, **place._asdict()))  # Compiles, which takes seconds.
     with gpuload.Loader(SOURCE, TURNED, batch_size=5, progress="summary", **place._asdict()) as loader:
         loader.set_epoch(3)
         list(loader)
