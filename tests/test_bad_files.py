@@ -208,6 +208,29 @@ def test_what_only_dali_refuses_is_decoded_by_pillow(
     assert caplog.text.count("Pillow decodes them") == 1
 
 
+def test_the_fate_of_a_file_does_not_depend_on_its_batch(files: list[Path], dali: Place) -> None:
+    """DALI takes a JPEG whose last marker is damaged, Pillow does not; in its batch is one that both refuse."""
+    damaged = bytearray(files[4].read_bytes())
+    damaged[-1] = 0x99
+    files[4].write_bytes(damaged)
+    with pytest.raises(OSError, match="broken data stream"), Image.open(files[4]) as image:
+        image.load()
+    with loader(files, dali, on_error="replace") as batches:
+        before = [images for images, _ in batches]
+        told_before = [bad.index for bad in batches.errors]
+    break_it(files[5], "truncated")
+    with loader(files, dali, on_error="replace") as batches:
+        after = [images for images, _ in batches]
+        told = [bad.index for bad in batches.errors]
+    assert told == [*told_before, 5]
+    before, after = (np.concatenate(images) for images in (before, after))
+    off = np.abs(before.astype(int) - after)[np.arange(len(files)) != 5]
+    if dali.device == "cpu":
+        assert off.max() == 0
+    else:
+        assert (off <= 4).mean() >= 0.95
+
+
 def test_what_is_wrong_with_dali_itself_is_no_files_fault(
     files: list[Path], dali: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

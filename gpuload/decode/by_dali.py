@@ -44,6 +44,7 @@ class ByDali:
         self._batch_size, self._threads, self._pool = batch_size, threads, pool
         self._held, self._freed = 0, threading.Condition()
         self._runs: DaliRuns | None = None
+        self._single: DaliRuns | None = None
 
     def feed(self, work: Work, files: list[Any], jpegs: dict[int, Jpeg]) -> list[int]:
         """Begin to decode images of a step; return the rows of those that DALI does not take.
@@ -82,6 +83,25 @@ class ByDali:
         assert self._runs is not None
         return self._runs.take(run.number, stream)
 
+    def alone(self, run: Run, number: int) -> NDArray[Any] | None:
+        """Return the levels [H, W, C] of one image of a run, decoded by itself, or None if DALI refuses it."""
+        from gpuload.decode.dali import DaliRuns
+
+        if self._single is None:
+            self._single = DaliRuns(self._decoding, self._device, resizes=self.resizes, batch_size=1, threads=1)
+        one = run.part(slice(number, number + 1))
+        try:
+            found = self._single.take(self._single.feed(one.files, one.sizes, one.boxes, one.regions))
+        except RuntimeError:
+            return None
+        made: NDArray[Any] = np.empty(self._decoding.shape, self._decoding.dtype)
+        if self.resizes:
+            made[...] = np.asarray((found.as_cpu() if hasattr(found, "as_cpu") else found)[0])
+        else:
+            one.rows = np.zeros(1, np.int64)
+            self._put(one, found, range(1), made[np.newaxis])
+        return made
+
     def drop(self, run: Run) -> None:
         """Wait for a run that nobody wants: DALI frees only what is taken."""
         with contextlib.suppress(RuntimeError):
@@ -106,13 +126,15 @@ class ByDali:
 
     def close(self) -> None:
         """Free threads and memory. No other thread may be at work."""
-        if self._runs is not None:
-            self._runs.close()
+        for runs in (self._runs, self._single):
+            if runs is not None:
+                runs.close()
 
     def abandon(self) -> None:
         """Leave the pipeline behind, in a fork."""
-        if self._runs is not None:
-            self._runs.abandon()
+        for runs in (self._runs, self._single):
+            if runs is not None:
+                runs.abandon()
 
     def is_in_trouble(self, run: Run) -> bool:
         """Whether DALI fails at a picture that is certainly fine, as large as the largest of a run."""

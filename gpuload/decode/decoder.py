@@ -16,7 +16,7 @@ import os
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -231,8 +231,9 @@ class Decoder:
     def _pictures(self, work: Work, stream: int | None) -> Any:
         """Return what DALI has made, or None if Pillow decodes all.
 
-        If DALI fails, Pillow decodes the same images: it names the bad ones, and its good ones are as good. Raise
-        DALI's error if it fails at a sound picture too: then the device or its memory is in trouble.
+        If DALI fails, Pillow decodes the same images. DALI is asked again, alone, about those that Pillow refuses: what
+        becomes of an image does not depend on its batch. Raise DALI's error if it fails at a sound picture too: then
+        the device or its memory is in trouble.
         """
         run = work.run
         if self._dali is None or run is None:
@@ -243,7 +244,15 @@ class Decoder:
             for row, data in zip(run.rows.tolist(), run.files, strict=True):
                 self._pillow.submit(work, row, data)
             wait(work.by_pillow.values())
-            if any(image.exception() is not None for image in work.by_pillow.values()):
+            refused = [
+                number for number, row in enumerate(run.rows.tolist()) if work.by_pillow[row].exception() is not None
+            ]
+            for number in refused:
+                if (levels := self._dali.alone(run, number)) is not None:
+                    image: Future[NDArray[Any]] = Future()
+                    image.set_result(levels)
+                    work.by_pillow[int(run.rows[number])] = image
+            if refused:
                 return None
             if self._dali.is_in_trouble(run):
                 raise error

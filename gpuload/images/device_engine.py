@@ -74,7 +74,8 @@ class DeviceImageEngine(ImageEngine):
         addresses = np.zeros(step.batch_size, np.uint64)
         keep: list[Any] = []
         if len(found.decoded):
-            for rows, images in self._decoded(step, stream):
+            # With a cache on the host the levels are copied there now, whatever stream will read them.
+            for rows, images in self._decoded(step, stream if cache.host is None else None):
                 places = found.decoded[rows]
                 levels = images if isinstance(images, np.ndarray) else images.as_tensor()
                 addresses[places], owner = self._placed(levels, len(rows), stream)
