@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 from benchmarks.deep import PAGE_TABLES
-from benchmarks.gpu.tables import gpu_summary
+from benchmarks.gpu.tables import gpu_seen, gpu_summary
 from benchmarks.program import RESULTS, Report, options
 from benchmarks.tables import TABLES
 
-README_TABLES = {**TABLES, "gpu": gpu_summary}
+README_TABLES = {name: (name, table) for name, table in TABLES.items()}
+README_TABLES |= {"gpu": ("gpu", gpu_summary), "seen": ("gpu", gpu_seen)}
+"""Parts of README.md by name, each with the benchmark that it is made from and the function that makes it."""
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).parent / "README.md"
 
@@ -37,8 +39,8 @@ def load(name: str, results: Path = RESULTS) -> list[Report]:
 def main(*arguments: str) -> None:
     asked = options(__doc__, arguments, readme=README, page=PAGE, results=RESULTS)
     text = asked.readme.read_text()
-    for name, table in README_TABLES.items():
-        text = renew(text, name, "\n\n".join(table(report) for report in load(name, asked.results)))
+    for name, (source, table) in README_TABLES.items():
+        text = renew(text, name, "\n\n".join(table(report) for report in load(source, asked.results)))
     asked.readme.write_text(text)
     text = asked.page.read_text()
     for name, (sources, table_of) in PAGE_TABLES.items():

@@ -609,6 +609,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
         "memory",
         "overhead",
         "gpu",
+        "seen",
     )
     between = "".join(f"\n<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in names)
     readme.write_text(f"before\n<!-- benchmark:images -->\nold\n<!-- /benchmark:images -->{between}after\n")
@@ -634,7 +635,8 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "| step | s | time relative to os.scandir |" in text
     assert "1,000,000 files; median of 3 rounds" in text
     assert "| gpuload.ImageFolder | 1.40 (1.40 to 1.40) | 1.40 (1.40 to 1.40) |" in text
-    assert text.endswith("\n<!-- /benchmark:gpu -->\nafter\n")
+    assert text.endswith("\n<!-- /benchmark:seen -->\nafter\n")
+    assert "**Run on an device cuda** (2025-01-31): 9 tests that need a GPU passed, 2 failed." in text
     assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
     assert "| images | 1,000,000 | 200 to 201 | 0.500 | 9 to 9 | 12 to 13 |" in text
     assert "| images 64 x 64 | 2,000 (2,000 to 2,000) | 1,990 (1,990 to 1,990) | 0.500 (-0.500 to 1.50) |" in text

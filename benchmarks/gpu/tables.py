@@ -134,3 +134,13 @@ def gpu_summary(report: Report) -> str:
                 ["decoded images, 224 × 224", row["contender"], cell(row["images_per_second"]), cell(row["ratio"])]
             )
     return page(report, markdown(["job", "loader", "samples per second", RELATIVE], lines, left=2))
+
+
+def gpu_seen(report: Report) -> str:
+    """Return the sentence of README.md that says where the tests that need a GPU were run."""
+    found, stage = report["environment"], report["stages"].get("tests", {"rows": []})
+    if not stage["rows"]:
+        return f"Measured on an {found['device_name']}; the tests that need a GPU were not run there."
+    outcomes = stage["rows"][0]["outcomes"]
+    tests = f"{outcomes.get('passed', 0):,} tests that need a GPU passed, {outcomes.get('failed', 0)} failed"
+    return f"**Run on an {found['device_name']}** ({found['date'][:10]}): {tests}. `make gpu` repeats it on yours."
