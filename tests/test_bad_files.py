@@ -1,6 +1,7 @@
 """Files that are damaged, claim too much, are no files, vanish or block: told, and nothing else suffers."""
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -10,13 +11,16 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image
 
 import gpuload
 from gpuload.decode import dali as dali_runs
+from gpuload.decode.by_dali import ByDali
+from gpuload.decode.work import Run
 from gpuload.reading.header import opened
 from tests.conftest import THREADS, Place
 
@@ -189,12 +193,25 @@ def test_other_formats_are_no_bad_files(files: list[Path], place: Place) -> None
     assert all(images[number].any() for number in (0, 2))
 
 
+@pytest.fixture
+def failing_batches(monkeypatch: pytest.MonkeyPatch) -> set[int]:
+    """Numbers of batches, to be filled in, at which DALI fails. No sound file is known at which it does."""
+    taken, calls, failing_at = ByDali.taken, itertools.count(), set[int]()
+
+    def failing(self: ByDali, run: Run, stream: int | None) -> Any:
+        found = taken(self, run, stream)
+        if next(calls) in failing_at:
+            raise RuntimeError("Critical error in pipeline")
+        return found
+
+    monkeypatch.setattr(ByDali, "taken", failing)
+    return failing_at
+
+
 def test_what_only_dali_refuses_is_decoded_by_pillow(
-    files: list[Path], dali: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    files: list[Path], dali: Place, failing_batches: set[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    for number in (5, 9):
-        break_it(files[number], "truncated")
+    failing_batches |= {1, 2}
     with loader(files, dali._replace(engine="numpy", device="cpu")) as batches:
         expected = [images for images, _ in batches]
     with loader(files, dali) as batches:
@@ -208,17 +225,41 @@ def test_what_only_dali_refuses_is_decoded_by_pillow(
     assert caplog.text.count("Pillow decodes them") == 1
 
 
+def test_a_file_that_is_cut_short_is_bad_on_every_device(files: list[Path], dali: Place) -> None:
+    """A GPU would decode it as if nothing were missing."""
+    for number in (1, 5):
+        data = files[number].read_bytes()
+        files[number].write_bytes(data[: len(data) - (2 if number == 1 else len(data) // 4)])
+    with loader(files, dali, on_error="replace") as batches:
+        for _ in batches:
+            pass
+    assert [bad.index for bad in batches.errors] == [1, 5]
+    assert all("truncated" in bad.reason for bad in batches.errors)
+
+
+def test_bytes_behind_the_end_harm_nothing(files: list[Path], dali: Place) -> None:
+    with loader(files, dali) as batches:
+        expected = [images for images, _ in batches]
+    files[3].write_bytes(files[3].read_bytes() + b"a camera's own data" * 99)
+    with loader(files, dali) as batches:
+        for (images, _), wanted in zip(batches, expected, strict=True):
+            np.testing.assert_array_equal(images, wanted)
+
+
 def test_the_fate_of_a_file_does_not_depend_on_its_batch(files: list[Path], dali: Place) -> None:
-    """DALI takes a JPEG whose last marker is damaged, Pillow does not; in its batch is one that both refuse."""
+    """DALI, on the CPU, takes a JPEG with a marker among its pixels, Pillow does not. Both refuse another file."""
     damaged = bytearray(files[4].read_bytes())
-    damaged[-1] = 0x99
+    damaged[damaged.index(b"\xff\x00", len(damaged) // 2) + 1] = 0x20
     files[4].write_bytes(damaged)
     with pytest.raises(OSError, match="broken data stream"), Image.open(files[4]) as image:
         image.load()
     with loader(files, dali, on_error="replace") as batches:
         before = [images for images, _ in batches]
         told_before = [bad.index for bad in batches.errors]
-    break_it(files[5], "truncated")
+    tables = bytearray(files[5].read_bytes())
+    at = tables.index(b"\xff\xc4") + 5  # Numbers of codes by length: more than there can be.
+    tables[at : at + 16] = b"\xff" * 16
+    files[5].write_bytes(tables)
     with loader(files, dali, on_error="replace") as batches:
         after = [images for images, _ in batches]
         told = [bad.index for bad in batches.errors]
@@ -227,17 +268,18 @@ def test_the_fate_of_a_file_does_not_depend_on_its_batch(files: list[Path], dali
     off = np.abs(before.astype(int) - after)[np.arange(len(files)) != 5]
     if dali.device == "cpu":
         assert off.max() == 0
+        assert told_before == []
     else:
         assert (off <= 4).mean() >= 0.95
 
 
 def test_what_is_wrong_with_dali_itself_is_no_files_fault(
-    files: list[Path], dali: Place, monkeypatch: pytest.MonkeyPatch
+    files: list[Path], dali: Place, failing_batches: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As if the device were in trouble: DALI does not decode a sound picture either."""
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    break_it(files[5], "truncated")
-    monkeypatch.setattr(dali_runs, "_sound", lambda count: encoded("GIF"))
+    failing_batches.add(1)
+    sound = dali_runs._sound
+    monkeypatch.setattr(dali_runs, "_sound", lambda count: sound(count) if count < 1000 else encoded("GIF"))
     with loader(files, dali, on_error="skip") as batches:
         iterator = iter(batches)
         next(iterator)

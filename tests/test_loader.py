@@ -1,5 +1,6 @@
 """The native door: epochs, order, length, errors on the way, engines shared and given back, threads and forks."""
 
+import concurrent.futures.thread
 import gc
 import itertools
 import json
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -422,6 +424,46 @@ def test_threads_end_with_the_loader(place: Place, kind: str, ending: str) -> No
         del loader, batches
         gc.collect()
         wait_for(lambda: tasks() <= before)
+
+
+class Held:
+    """Encoded images, those from the third on only once they may be read."""
+
+    def __init__(self, photos: Path):
+        self.files = sorted(photos.rglob("[0-9].jpg"))[:12]
+        self.may_be_read = threading.Event()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def read(self, indices: list[int]) -> list[bytes]:
+        if max(indices) > 1:
+            self.may_be_read.wait()
+        return [self.files[index].read_bytes() for index in indices]
+
+
+def test_garbage_may_be_collected_in_any_thread(photos: Path) -> None:
+    """Also in one that holds a lock that the loader's threads need: that of all thread pools, as within `submit`."""
+    source = Held(photos)
+    loader = gpuload.Loader(source, gpuload.Augment(size=(32, 32)), batch_size=2, engine="numpy", device="cpu")
+    both = [iter(loader), iter(loader)]  # Their engines: one is kept for the next epoch, one is closed.
+    for batches in both:
+        next(batches)
+    stream = weakref.ref(batches.course.stream)
+    both.append(both)
+    del batches, loader, both
+
+    def collect() -> None:
+        with concurrent.futures.thread._global_shutdown_lock:
+            source.may_be_read.set()
+            time.sleep(0.5)  # The thread that hands images to the pool comes to the lock.
+            gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    wait_for(lambda: stream() is None)
 
 
 EXIT = """

@@ -53,10 +53,12 @@ def delivered(pictures: list[bytes], transform: Augment, place: Place) -> np.nda
 
 
 def assert_alike(found: np.ndarray, expected: list[Image.Image], place: Place) -> None:
-    """1 level on 99% of the numbers; GPUs have other decoders and another resize: 3 levels."""
+    """1 level on 99% of the numbers. GPUs have other decoders and another resize, and pictures here are small, with
+    much of a border: 3 levels on 95%."""
     for levels, image in zip(found, expected, strict=True):
         off = np.abs(levels - np.asarray(image, np.float32))
-        assert (off <= (1 if place.device == "cpu" else 3)).mean() >= 0.99
+        most, share = (1, 0.99) if place.device == "cpu" else (3, 0.95)
+        assert (off <= most).mean() >= share
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

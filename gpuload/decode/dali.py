@@ -23,6 +23,8 @@ from gpuload.decode.levels import ready
 from gpuload.decode.spec import Decoding
 from gpuload.reading.files import Bytes
 
+_SMALL = 16
+"""Pixels a side of pictures that only warm up."""
 LONGEST_JPEG = 65_500
 """Greatest height or width that Pillow writes."""
 
@@ -52,6 +54,20 @@ class DaliRuns:
         self._number = 0
         self._taking = threading.Lock()
         _running.add(self)
+        if self._place == "gpu":
+            self._fill_engine(batch_size)
+
+    def _fill_engine(self, count: int) -> None:
+        """Decode as many small pictures as a run may have.
+
+        nvImageCodec settles with its first batch how many pictures of each batch the JPEG engine may take: after a
+        short one, CUDA would decode the rest of all others.
+        """
+        sizes = np.full((count, 2), _SMALL)
+        whole = np.hstack([np.zeros_like(sizes), sizes])
+        regions = whole if self._decoding.random or decodes_regions(self._decoding, "gpu", self._resizes) else None
+        picture = np.frombuffer(_sound(_SMALL**2), np.uint8)
+        self.take(self.feed([picture] * count, sizes, whole.astype(np.float64), regions))
 
     def feed(self, files: list[Bytes], sizes: Sizes, boxes: NDArray[np.float64] | None, regions: Sizes | None) -> int:
         """Start a run without waiting for it; return its number.

@@ -28,11 +28,14 @@ def _empty(shape: tuple[int, ...], dtype: str, device: Device) -> Any:
         return import_cupy().empty(shape, bfloat16("CuPy") if dtype == "bfloat16" else dtype)
 
 
-def _stream(device: Device) -> int:
+def current_stream(device: Device) -> int:
+    """Return CuPy's current stream on the device, as a number."""
     with import_cupy().cuda.Device(device.index):
         return int(import_cupy().cuda.get_current_stream().ptr)
 
 
 CUPY_ALLOCATOR = Allocator(_empty, operator.attrgetter("data.ptr"))
 
-CUPY = Framework(name="cupy", convert=to_cupy, extra="cuda13", has=is_number, stream=_stream, allocator=CUPY_ALLOCATOR)
+CUPY = Framework(
+    name="cupy", convert=to_cupy, extra="cuda13", has=is_number, stream=current_stream, allocator=CUPY_ALLOCATOR
+)

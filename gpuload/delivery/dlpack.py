@@ -8,7 +8,7 @@ import numpy as np
 
 from gpuload.core.device import CPU, Device
 from gpuload.delivery.base import Framework, is_number
-from gpuload.delivery.cupy import import_cupy, to_cupy
+from gpuload.delivery.cupy import current_stream, import_cupy, to_cupy
 
 
 def to_dlpack(array: Any, device: Device, dtype: str | None = None) -> Any:
@@ -16,14 +16,16 @@ def to_dlpack(array: Any, device: Device, dtype: str | None = None) -> Any:
     if device == CPU:
         return np.asarray(array)
     result = to_cupy(array, device)
-    if isinstance(array, np.ndarray):
-        with import_cupy().cuda.Device(device.index):
-            import_cupy().cuda.get_current_stream().synchronize()
+    with import_cupy().cuda.Device(device.index):
+        import_cupy().cuda.get_current_stream().synchronize()
     return result
 
 
 DLPACK = Framework(
     name="dlpack",
     convert=to_dlpack,
+    # Memory that is let go is written again only behind the work of this stream, the default stream of CUDA unless the
+    # program has chosen another: the library that reads a batch may let it go before it has read it.
+    stream=current_stream,
     has=lambda dtype: dtype != "bfloat16" and is_number(dtype),  # NumPy's __dlpack__ refuses bfloat16.
 )

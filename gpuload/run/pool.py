@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from gpuload.delivery import Framework
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
 from gpuload.run.meter import Meter
+from gpuload.run.release import settle_soon, start_thread
 
 
 class EnginePool(ABC):
@@ -41,6 +44,8 @@ class EnginePool(ABC):
         """The streams under way, which have `close()` and `closed`."""
         self._pid = os.getpid()
         self._idle: list[Engine] = []
+        self._dropped: deque[tuple[Engine, int]] = deque()
+        self._settling = threading.Lock()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -93,7 +98,22 @@ class EnginePool(ABC):
     def acquire(self) -> Engine:
         """Return an engine with nothing pending."""
         self.check_process()
+        start_thread(os.getpid())
+        self.settle()
         return self._idle.pop() if self._idle else self.open_engine()
+
+    def drop(self, engine: Engine, generation: int) -> None:
+        """Have an engine released soon, in another thread. The garbage collector may call this in any thread."""
+        self._dropped.append((engine, generation))
+        settle_soon(self)
+
+    def settle(self) -> None:
+        """Release the engines that were dropped."""
+        if self._pid != os.getpid():  # In a fork the lock may be held for ever.
+            return
+        with self._settling:
+            while self._dropped:
+                self.release(*self._dropped.popleft())
 
     def release(self, engine: Engine, generation: int) -> None:
         """Keep an engine for the next `acquire`. One is kept; more were for streams side by side.
@@ -125,5 +145,6 @@ class EnginePool(ABC):
         for stream in list(self.running):
             stream.close()
             stream.closed = True
+        self.settle()
         while self._idle:
             self.retire(self._idle.pop())

@@ -36,14 +36,14 @@ class Stream:
         pool = self._pool
         self._engine = pool.acquire()
         self._bytes_read -= self._engine.bytes_read
-        self._release = weakref.finalize(self, pool.release, self._engine, pool.generation)
-        self._release.atexit = False
+        self._dropped = weakref.finalize(self, pool.drop, self._engine, pool.generation)
+        self._dropped.atexit = False
         pool.running.add(self)
 
     @property
     def alive(self) -> bool:
         """Whether `next` can yield more."""
-        return self._release.alive
+        return self._dropped.alive
 
     @property
     def bytes_read(self) -> int:
@@ -127,10 +127,15 @@ class Stream:
         """Break off after an interrupt."""
         self.broken = True
         # An interrupted engine may hold half a step, or a batch that was not counted. Nobody may get it again.
-        if self._release.detach() is not None:
+        if self._dropped.detach() is not None:
             self._pool.retire(self._engine)
 
     def close(self) -> None:
         """Give the engine back. Steps made ahead are dropped."""
         self._release()
         self._pool.running.discard(self)
+
+    def _release(self) -> None:
+        if (found := self._dropped.detach()) is not None:
+            _, _, (engine, generation), _ = found
+            self._pool.release(engine, generation)
