@@ -58,15 +58,20 @@ class Stopwatch:
         return {"speed": samples / wall, "busy": busy / wall, "cpu_ms": 1000 * (program.cpu_time() - cpu) / samples}
 
 
-def measure(job: Any, contenders: dict[str, Any], ours: str, speed: str, count: int, seconds: float) -> tuple[Any, Any]:
-    """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none."""
+def measure(
+    job: Any, contenders: dict[str, Any], ours: str, speed: str, count: int, seconds: float, *, settles: bool = True
+) -> tuple[Any, Any]:
+    """Return a row for each contender, whose speed is called `speed`, and the reasons why others have none.
+
+    `settles`: whether to wait before each measurement until the threads of the others have filled their queues.
+    """
     watches, skipped = {}, {}
     for name, contender in contenders.items():
         try:
             watches[name] = Stopwatch(contender(job), seconds, job.device)
         except ImportError as error:
             skipped[name] = str(error)
-    found = program.rounds(count, {name: watch.slice for name, watch in watches.items()})
+    found = program.rounds(count, {name: watch.slice for name, watch in watches.items()}, settles=settles)
     for watch in watches.values():
         watch.batches.close()
     figures = {name: program.spreads(results) for name, results in found.items()}

@@ -79,17 +79,19 @@ def words(contenders: dict[str, Any], names: Iterable[str]) -> dict[str, str]:
     return {name: (contenders[name].__doc__ or "").split("\n")[0].rstrip(".") for name in names}
 
 
-def rounds(count: int, tasks: dict[str, Callable[[], Result]]) -> dict[str, list[Result]]:
+def rounds(count: int, tasks: dict[str, Callable[[], Result]], *, settles: bool = True) -> dict[str, list[Result]]:
     """Return the results of `count` rounds. In each, every task runs once, and another one goes first.
 
-    A noisy machine then disturbs all of them alike, and the results of one round can be compared.
+    A noisy machine then disturbs all of them alike, and the results of one round can be compared. `settles`: whether to
+    wait for other threads before each task.
     """
     results: dict[str, list[Result]] = {name: [] for name in tasks}
     names = list(tasks)
     for number in range(count):
         first = number % max(1, len(names))
         for name in names[first:] + names[:first]:
-            settle()
+            if settles:
+                settle()
             results[name].append(tasks[name]())
     return results
 

@@ -23,7 +23,9 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
         values, labels = series(case.channels, case.rows)
         for dtype, size in SIZES.items():
             job = Job(values, labels, case.length, case.batch, device, dtype)
-            rows, _ = measure(job, CONTENDERS, "gpuload.torch", "windows_per_second", effort.rounds, effort.seconds)
+            rows, _ = measure(
+                job, CONTENDERS, "gpuload.torch", "windows_per_second", effort.rounds, effort.seconds, settles=False
+            )
             moved = case.length * case.channels * (4 + size)
             for row in rows:
                 row["share_of_copy"] = row["windows_per_second"]["median"] * moved / copied

@@ -66,7 +66,7 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
             some: dict[str, Callable[[Any], Batches]] = {"gpuload": of_gpuload}
             if variant == "float32, CHW":
                 some["torch grid_sample"] = of_torch
-            rows, _ = measure(job, some, "gpuload", "images_per_second", effort.rounds, effort.seconds)
+            rows, _ = measure(job, some, "gpuload", "images_per_second", effort.rounds, effort.seconds, settles=False)
             moved = side * side * 3 * (1 + (2 if transform["dtype"] == "bfloat16" else 4))
             if kernel := kernel_seconds(of_gpuload(job), device):
                 rows[0] |= {"kernel_us": kernel * 1e6, "kernel_share_of_copy": batch * moved / kernel / copied}
