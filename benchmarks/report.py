@@ -1,6 +1,6 @@
-"""The tables of README.md and benchmarks/README.md, made from the JSON of the benchmarks.
+"""The tables of README.md, benchmarks/README.md and kernels/*.md, made from the JSON of the benchmarks.
 
-python -m benchmarks.report        rewrites the text between the markers of both pages
+python -m benchmarks.report        rewrites the text between the markers of these pages
 """
 
 import json
@@ -10,12 +10,14 @@ from benchmarks.deep import PAGE_TABLES
 from benchmarks.gpu.tables import gpu_seen, gpu_summary
 from benchmarks.program import RESULTS, Report, options
 from benchmarks.tables import TABLES
+from benchmarks.variants import KERNEL_PAGES, variants_table
 
 README_TABLES = {name: (name, table) for name, table in TABLES.items()}
 README_TABLES |= {"gpu": ("gpu", gpu_summary), "seen": ("gpu", gpu_seen)}
 """Parts of README.md by name, each with the benchmark that it is made from and the function that makes it."""
 README = Path(__file__).parent.parent / "README.md"
 PAGE = Path(__file__).parent / "README.md"
+KERNELS = Path(__file__).parents[1] / "kernels"
 
 
 def renew(text: str, name: str, content: str) -> str:
@@ -37,7 +39,7 @@ def load(name: str, results: Path = RESULTS) -> list[Report]:
 
 
 def main(*arguments: str) -> None:
-    asked = options(__doc__, arguments, readme=README, page=PAGE, results=RESULTS)
+    asked = options(__doc__, arguments, readme=README, page=PAGE, kernels=KERNELS, results=RESULTS)
     text = asked.readme.read_text()
     for name, (source, table) in README_TABLES.items():
         text = renew(text, name, "\n\n".join(table(report) for report in load(source, asked.results)))
@@ -46,6 +48,10 @@ def main(*arguments: str) -> None:
     for name, (sources, table_of) in PAGE_TABLES.items():
         text = renew(text, name, table_of(*(load(source, asked.results)[0] for source in sources)))
     asked.page.write_text(text)
+    (variants, *_) = load("variants", asked.results)
+    for page, kernel in KERNEL_PAGES.items():
+        text = (asked.kernels / page).read_text()
+        (asked.kernels / page).write_text(renew(text, "variants", variants_table(variants, kernel)))
     print(f"{asked.readme}: {', '.join(README_TABLES)}\n{asked.page}: {', '.join(PAGE_TABLES)}")
 
 

@@ -27,6 +27,7 @@ from benchmarks import (  # noqa: E402
     recipes,
     report,
     scale,
+    variants,
     warm,
     window_contenders,
     windows,
@@ -544,6 +545,13 @@ def gpu_result() -> dict:
     return result("cuda", "gpuload", 1.0) | {"benchmark": "gpu", "stages": stages}
 
 
+def variants_result() -> dict:
+    row = {"us": 65.12, "share": 0.5, "registers": 40, "error_levels": 0.0138}
+    rows = [{"kernel": "warp", "case": "224", "group": "float32 CHW", "name": name, **row} for name in ("b", "a")]
+    rows.append({"kernel": "window", "case": "96x7", "name": "c", **row, "error_levels": None})
+    return result("cuda", "c", 1.0) | {"benchmark": "variants", "copy_bytes_per_second": 4e12, "rows": rows}
+
+
 def long_results() -> list[dict]:
     """Of the programs that measure long runs."""
     killed = {"job": "windows", "kills": 200, "samples": 12345, "lost": 0, "twice": 1, "differing": 2}
@@ -593,7 +601,10 @@ def image_results() -> list[dict]:
 def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     page = tmp_path / "PAGE.md"
-    pages = ("--readme", str(readme), "--page", str(page), "--results", str(tmp_path))
+    pages = ("--readme", str(readme), "--page", str(page), "--results", str(tmp_path), "--kernels", str(tmp_path))
+    for kernel in variants.KERNEL_PAGES:
+        (tmp_path / kernel).write_text("<!-- benchmark:variants -->\nold\n<!-- /benchmark:variants -->\n")
+    program.save(variants_result(), tmp_path / "variants-cpu.json")
     page.write_text(
         "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in deep.PAGE_TABLES)
     )
@@ -656,6 +667,8 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "\nold\n" not in detailed
     assert "| photograph | 3 | 2.00 | 0.500 | 1% | 200 | 0 |" in detailed
     assert "This stage was not whole: cut off after 60 s." in detailed
+    assert "| `a` | 65.1 | 50% | 40 | 1e-02 |" in (tmp_path / "warp.md").read_text()
+    assert "| `c` | 65.1 | 50% | 40 |\n" in (tmp_path / "window.md").read_text()
     assert "2 failed, 9 passed.\n- failed: `test_a`" in detailed
     assert "| cold, 64 × 64: speed relative to bare DALI | at least 1 × | 1.50 (1.50 to 1.50) × | yes |" in detailed
     assert (

@@ -1,4 +1,4 @@
-"""What the machine can do at most: copies on the device, and from the host to it."""
+"""What the machine can do at most: copies on the device and from the host to it, and the decoder alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmarks.contenders import dali_pipeline
 from benchmarks.gpu.effort import Effort
-from benchmarks.jobs import synchronize
+from benchmarks.jobs import Job, synchronize
+from benchmarks.photos import photos
+
+SHARES = (0.0, 0.65, 1.0)
+"""Shares of a batch for the chip's JPEG engine: none, DALI's default, all."""
 
 
 def seconds(task: Callable[[], Any], device: str, count: int = 10) -> float:
@@ -43,3 +48,29 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
     target = torch.empty(size, dtype=torch.uint8, device=device)
     one = seconds(lambda: target.copy_(source, non_blocking=True), device)
     yield {"ceiling": "copy from pinned memory of the host", "bytes_per_second": size / one}
+    job = Job(photos(effort.photographs), 224, effort.batch, device)
+    for share in SHARES if job.gpu else SHARES[:1]:
+        name = (
+            f"DALI's decoder alone, {share:.0%} of the files for the JPEG engine" if job.gpu else "DALI's decoder alone"
+        )
+        yield {"ceiling": name, "images_per_second": decoded_per_second(job, share, effort.seconds)}
+
+
+def decoded_per_second(job: Job, share: float, least: float) -> float:
+    """Images that DALI reads and decodes in a second, measured for at least so many seconds after a warm-up."""
+    from nvidia.dali import fn, types
+
+    def graph() -> Any:
+        files, _ = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
+        exact = {"jpeg_fancy_upsampling": True, "adjust_orientation": False, "output_type": types.RGB}
+        engine = {"device": "mixed", "hw_decoder_load": share} if job.gpu else {"device": "cpu"}
+        return fn.decoders.image(files, **exact, **engine)
+
+    pipe = dali_pipeline(job, graph)
+    for _ in range(4):
+        pipe.run()
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < 4 * least:
+        pipe.run()
+        count += job.batch_size
+    return count / (time.perf_counter() - start)

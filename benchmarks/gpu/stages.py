@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.gpu import ceilings, cold, memory, pixels, sanitizers, series, tests, training, warm
+from benchmarks.gpu import ceilings, cold, launching, memory, pixels, sanitizers, series, tests, training, warm
 from benchmarks.gpu.effort import EFFORTS, Effort
 
 
@@ -23,6 +23,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "ceilings": Stage(ceilings.run, 30),
+    "launches": Stage(launching.run, 20),
     "pixels": Stage(pixels.run, 50),
     "windows": Stage(series.run, 60),
     "warm": Stage(warm.run, 50),

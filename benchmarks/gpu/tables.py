@@ -27,7 +27,12 @@ def range_of(key: str) -> Callable[[dict[str, Any]], str]:
 
 
 COLUMNS: dict[str, list[Column]] = {
-    "ceilings": [("", of("ceiling")), ("GB/s", of("bytes_per_second", 1e-9))],
+    "ceilings": [
+        ("", of("ceiling")),
+        ("GB/s", of("bytes_per_second", 1e-9)),
+        ("images/s", of("images_per_second")),
+    ],
+    "launches": [("step, on the host", of("step")), ("µs", of("us"))],
     "pixels": [
         ("files", of("kind")),
         ("number", of("files")),
@@ -85,6 +90,7 @@ COLUMNS: dict[str, list[Column]] = {
 """Headings of each stage's table, and the cells of a row."""
 HEADINGS = {
     "ceilings": "Ceilings",
+    "launches": "What a batch's steps cost the host",
     "pixels": "Pixels of every format, beside the CPU's",
     "windows": "Windows, shuffled",
     "warm": "Images kept on the device",
@@ -112,27 +118,28 @@ def gpu_page(report: Report) -> str:
     parts = []
     for name, stage in report["stages"].items():
         end = "" if stage["end"] == "whole" else f"\n\nThis stage was not whole: {stage['end']}."
-        parts.append(f"### {HEADINGS[name]}\n\n{stage_table(name, stage['rows'])}{end}")
+        note = f"\n\n{stage['note']}" if "note" in stage else ""
+        parts.append(f"### {HEADINGS[name]}\n\n{stage_table(name, stage['rows'])}{end}{note}")
     return page(report, "\n\n".join(parts))
 
 
 def gpu_summary(report: Report) -> str:
-    """Return the table of README.md: the figures of greatest interest."""
+    """Return the table of README.md: the figures that were measured beside other loaders."""
     found = {name: stage["rows"] for name, stage in report["stages"].items()}
-    lines = []
-    for row in found.get("windows", []):
-        if (row["length"], row["batch"], row["dtype"]) in ((96, 256, "float32"), (96, 16_384, "float32")):
-            job = f"windows of {row['length']} × {row['channels']}, batches of {row['batch']:,}"
-            lines.append([job, row["contender"], cell(row["windows_per_second"]), cell(row["ratio"])])
-    for row in found.get("warm", []):
-        if row["variant"] == "float32, CHW":
-            job = f"kept images, {row['side']} × {row['side']}, batches of {row['batch']:,}"
-            lines.append([job, row["contender"], cell(row["images_per_second"]), cell(row["ratio"])])
-    for row in found.get("cold", []):
-        if "skipped" not in row:
-            lines.append(
-                ["decoded images, 224 × 224", row["contender"], cell(row["images_per_second"]), cell(row["ratio"])]
-            )
+    rows = [
+        (f"windows of {row['length']} × {row['channels']}, batches of {row['batch']:,}", "windows_per_second", row)
+        for row in found.get("windows", [])
+        if (row["length"], row["channels"], row["dtype"]) == (96, 7, "float32") and row["batch"] >= 256
+    ]
+    rows += [
+        (f"kept images, {row['side']} × {row['side']}, batches of {row['batch']:,}", "images_per_second", row)
+        for row in found.get("warm", [])
+        if row["variant"] == "float32, CHW"
+    ]
+    rows += [("decoded images, 224 × 224", "images_per_second", row) for row in found.get("cold", [])]
+    lines = [[job, row["contender"], cell(row[key]), cell(row["ratio"])] for job, key, row in rows if "ratio" in row]
+    if not lines:
+        return "No figures beside other loaders were recorded on a GPU yet."
     return page(report, markdown(["job", "loader", "samples per second", RELATIVE], lines, left=2))
 
 
@@ -143,4 +150,7 @@ def gpu_seen(report: Report) -> str:
         return f"Measured on an {found['device_name']}; the tests that need a GPU were not run there."
     outcomes = stage["rows"][0]["outcomes"]
     tests = f"{outcomes.get('passed', 0):,} tests that need a GPU passed, {outcomes.get('failed', 0)} failed"
-    return f"**Run on an {found['device_name']}** ({found['date'][:10]}): {tests}. `make gpu` repeats it on yours."
+    left = f", {outcomes['not run']} were not reached" if outcomes.get("not run") else ""
+    note = f" {stage['note']}" if "note" in stage else ""
+    where = f"**Run on an {found['device_name']}** ({found['date'][:10]})"
+    return f"{where}: {tests}{left}.{note} `make gpu` repeats it on yours."
