@@ -93,7 +93,11 @@ def _from_torch(name: str, tensor: Any) -> Any:
         narrow = required("ml_dtypes", f"{name} in bfloat16", "bfloat16").bfloat16
         return _from_torch(name, tensor.view(required("torch", name, "torch").int16)).view(narrow)
     try:
-        return _on_gpu(name).asarray(tensor) if tensor.is_cuda else tensor.numpy()
+        if not tensor.is_cuda:
+            return tensor.numpy()
+        # The work that fills the tensor may still run, on a stream that is unknown here.
+        required("torch", name, "torch").cuda.synchronize(tensor.device)
+        return _on_gpu(name).asarray(tensor)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{name} must be a dense tensor of numbers: {error}") from None
 
