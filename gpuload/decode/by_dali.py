@@ -87,10 +87,10 @@ class ByDali:
         """Return the levels [H, W, C] of one image of a run, decoded by itself, or None if DALI refuses it."""
         from gpuload.decode.dali import DaliRuns
 
-        if self._single is None:
-            self._single = DaliRuns(self._decoding, self._device, resizes=self.resizes, batch_size=1, threads=1)
-        one = run.part(slice(number, number + 1))
+        one = run.one(number)
         try:
+            if self._single is None:
+                self._single = DaliRuns(self._decoding, self._device, resizes=self.resizes, batch_size=1, threads=1)
             found = self._single.take(self._single.feed(one.files, one.sizes, one.boxes, one.regions))
         except RuntimeError:
             return None
@@ -98,7 +98,6 @@ class ByDali:
         if self.resizes:
             made[...] = np.asarray((found.as_cpu() if hasattr(found, "as_cpu") else found)[0])
         else:
-            one.rows = np.zeros(1, np.int64)
             self._put(one, found, range(1), made[np.newaxis])
         return made
 

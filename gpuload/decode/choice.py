@@ -41,12 +41,12 @@ def plain_jpeg(data: Bytes) -> Jpeg | None:
     return Jpeg(height, width)
 
 
-def _has_end(data: Bytes, frame: int) -> bool:
-    """Whether the marker of the end stands behind the frame header: most often it is the last thing in the file.
+def _has_end(data: Bytes, start: int) -> bool:
+    """Whether the end marker stands behind `start`, the frame header: most often it is the last thing in the file.
 
     Within the coded pixels no 0xFF is followed by 0xD9. Before the frame, a thumbnail may have an end of its own.
     """
-    return (data[-2] == 0xFF and data[-1] == 0xD9) or data.tobytes().find(_END, frame) >= 0
+    return (data[-2] == 0xFF and data[-1] == 0xD9) or data.tobytes().find(_END, start) >= 0
 
 
 def dali_takes(jpeg: Jpeg, decoding: Decoding, box: np.ndarray | None) -> bool:

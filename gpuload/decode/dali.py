@@ -24,7 +24,7 @@ from gpuload.decode.spec import Decoding
 from gpuload.reading.files import Bytes
 
 _SMALL = 16
-"""Pixels a side of pictures that only warm up."""
+"""Side, in pixels, of pictures that are decoded to warm up."""
 LONGEST_JPEG = 65_500
 """Greatest height or width that Pillow writes."""
 
@@ -60,14 +60,16 @@ class DaliRuns:
     def _fill_engine(self, count: int) -> None:
         """Decode as many small pictures as a run may have.
 
-        nvImageCodec settles with its first batch how many pictures of each batch the JPEG engine may take: after a
-        short one, CUDA would decode the rest of all others.
+        nvImageCodec settles with its first batch how many pictures of each batch the JPEG engine may take
+        (`adjustBatchSizes` in its src/image_generic_codec.h, 0.8): after a short one, CUDA would decode the rest of all
+        others.
         """
         sizes = np.full((count, 2), _SMALL)
         whole = np.hstack([np.zeros_like(sizes), sizes])
         regions = whole if self._decoding.random or decodes_regions(self._decoding, "gpu", self._resizes) else None
         picture = np.frombuffer(_sound(_SMALL**2), np.uint8)
-        self.take(self.feed([picture] * count, sizes, whole.astype(np.float64), regions))
+        with contextlib.suppress(RuntimeError):  # If there is trouble, it comes again with the first run.
+            self.take(self.feed([picture] * count, sizes, whole.astype(np.float64), regions))
 
     def feed(self, files: list[Bytes], sizes: Sizes, boxes: NDArray[np.float64] | None, regions: Sizes | None) -> int:
         """Start a run without waiting for it; return its number.

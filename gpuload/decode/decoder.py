@@ -13,6 +13,7 @@ import atexit
 import functools
 import logging
 import os
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -80,6 +81,7 @@ class Decoder:
         self._told = False
         self.alive = True
         """Whether the decoder can go on."""
+        self._closing = threading.RLock()
         _running.add(self)
 
     @property
@@ -140,9 +142,12 @@ class Decoder:
 
     def close(self) -> None:
         """Free threads and memory."""
-        if not self.alive:
-            return
-        self.alive = False
+        with self._closing:  # A second caller waits for the first: at the end of the process DALI must be at rest.
+            if self.alive:
+                self.alive = False
+                self._close()
+
+    def _close(self) -> None:
         self.discard()
         self._reader.close()
         for threads in (self._feeder, self._finisher):
@@ -247,12 +252,13 @@ class Decoder:
             refused = [
                 number for number, row in enumerate(run.rows.tolist()) if work.by_pillow[row].exception() is not None
             ]
-            for number in refused:
-                if (levels := self._dali.alone(run, number)) is not None:
+            alone = {number: self._dali.alone(run, number) for number in refused}
+            for number, levels in alone.items():
+                if levels is not None:
                     image: Future[NDArray[Any]] = Future()
                     image.set_result(levels)
                     work.by_pillow[int(run.rows[number])] = image
-            if refused:
+            if any(levels is None for levels in alone.values()):  # Then this is why DALI failed.
                 return None
             if self._dali.is_in_trouble(run):
                 raise error

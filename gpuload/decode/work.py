@@ -33,11 +33,12 @@ class Run:
     number: int = 0
     """Number of the run, once DALI has it."""
 
-    def part(self, some: slice) -> Run:
-        """Return a run of some of the images, which DALI does not have yet."""
+    def one(self, number: int) -> Run:
+        """Return a run of one of the images, for a batch of its own."""
+        some = slice(number, number + 1)
         boxes = None if self.boxes is None else self.boxes[some]
         regions = None if self.regions is None else self.regions[some]
-        return Run(self.rows[some], self.files[some], self.sizes[some], boxes, regions)
+        return Run(np.zeros(1, np.int64), self.files[some], self.sizes[some], boxes, regions)
 
     @property
     def pixels(self) -> int:

@@ -24,8 +24,9 @@ def to_dlpack(array: Any, device: Device, dtype: str | None = None) -> Any:
 DLPACK = Framework(
     name="dlpack",
     convert=to_dlpack,
-    # Memory that is let go is written again only behind the work of this stream, the default stream of CUDA unless the
-    # program has chosen another: the library that reads a batch may let it go before it has read it.
+    # Nobody knows the stream that will read a batch, so it is finished when it is handed over. A library may let it go
+    # before it has read it: its memory is written again only behind the work of this stream, which is CUDA's default
+    # stream unless the program chose another. On a stream that does not wait for that one, keep the batch.
     stream=current_stream,
     has=lambda dtype: dtype != "bfloat16" and is_number(dtype),  # NumPy's __dlpack__ refuses bfloat16.
 )

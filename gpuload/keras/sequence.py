@@ -111,6 +111,6 @@ class ImageSequence(PrefetchedDataset):
         elif keras.ops.is_tensor(labels):
             labels = keras.ops.take(labels, rows, axis=0)
         else:
-            labels = (labels if hasattr(labels, "__cuda_array_interface__") else np.asarray(labels))[rows]
+            labels = (labels if type(labels).__module__.partition(".")[0] == "cupy" else np.asarray(labels))[rows]
         # A backend shares the memory that it gets, and these labels are the user's.
         return pool.convert(made), labels.copy() if isinstance(labels, np.ndarray) else labels

@@ -45,7 +45,7 @@ class EnginePool(ABC):
         self._pid = os.getpid()
         self._idle: list[Engine] = []
         self._dropped: deque[tuple[Engine, int]] = deque()
-        self._settling = threading.Lock()
+        self._settling = threading.RLock()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -98,9 +98,12 @@ class EnginePool(ABC):
     def acquire(self) -> Engine:
         """Return an engine with nothing pending."""
         self.check_process()
-        start_thread(os.getpid())
+        start_thread()
         self.settle()
-        return self._idle.pop() if self._idle else self.open_engine()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self.open_engine()
 
     def drop(self, engine: Engine, generation: int) -> None:
         """Have an engine released soon, in another thread. The garbage collector may call this in any thread."""
@@ -123,10 +126,12 @@ class EnginePool(ABC):
         if self._pid != os.getpid():
             return  # A child process must leave its parent's threads alone, even at its end.
         engine.discard()
-        if self._idle or generation != self.generation or not engine.alive:
+        with self._settling:
+            kept = not self._idle and generation == self.generation and engine.alive
+            if kept:
+                self._idle.append(engine)
+        if not kept:
             self.retire(engine)
-        else:
-            self._idle.append(engine)
 
     def retire(self, engine: Engine) -> None:
         engine.close()

@@ -6,7 +6,6 @@ come to their end. So a finalizer only puts the pool into a queue, which is safe
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import queue
@@ -23,22 +22,24 @@ class Settles(Protocol):
         """Release them."""
 
 
-_queues: dict[int, queue.SimpleQueue[Settles]] = {}
-"""The queue by process: in a fork the thread does not exist."""
+_starting = threading.Lock()
+_waiting: queue.SimpleQueue[Settles] | None = None
+"""The pools that wait for the thread; None: there is no thread."""
 
 
 def settle_soon(pool: Settles) -> None:
     """Have the thread call `pool.settle()`. Waits for nothing, takes no lock."""
-    waiting = _queues.get(os.getpid())
-    if waiting is not None:
+    if (waiting := _waiting) is not None:
         waiting.put(pool)
 
 
-@functools.cache
-def start_thread(pid: int) -> None:
-    """Start the thread of this process, `pid`."""
-    _queues[pid] = waiting = queue.SimpleQueue[Settles]()
-    threading.Thread(target=_serve, args=(waiting,), name="gpuload-release", daemon=True).start()
+def start_thread() -> None:
+    """Start the thread, if this process has none. It lasts as long as the process."""
+    global _waiting
+    with _starting:
+        if _waiting is None:
+            _waiting = queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(_waiting,), name="gpuload-release", daemon=True).start()
 
 
 def _serve(waiting: queue.SimpleQueue[Settles]) -> None:
@@ -47,3 +48,13 @@ def _serve(waiting: queue.SimpleQueue[Settles]) -> None:
             waiting.get().settle()
         except Exception:
             log.exception("an engine could not be released")
+
+
+def _forget() -> None:
+    """Begin anew in a fork, where the thread does not exist."""
+    global _waiting, _starting
+    _waiting, _starting = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -36,14 +36,14 @@ class Stream:
         pool = self._pool
         self._engine = pool.acquire()
         self._bytes_read -= self._engine.bytes_read
-        self._dropped = weakref.finalize(self, pool.drop, self._engine, pool.generation)
-        self._dropped.atexit = False
+        self._finalizer = weakref.finalize(self, pool.drop, self._engine, pool.generation)
+        self._finalizer.atexit = False
         pool.running.add(self)
 
     @property
     def alive(self) -> bool:
         """Whether `next` can yield more."""
-        return self._dropped.alive
+        return self._finalizer.alive
 
     @property
     def bytes_read(self) -> int:
@@ -127,7 +127,7 @@ class Stream:
         """Break off after an interrupt."""
         self.broken = True
         # An interrupted engine may hold half a step, or a batch that was not counted. Nobody may get it again.
-        if self._dropped.detach() is not None:
+        if self._finalizer.detach() is not None:
             self._pool.retire(self._engine)
 
     def close(self) -> None:
@@ -136,6 +136,6 @@ class Stream:
         self._pool.running.discard(self)
 
     def _release(self) -> None:
-        if (found := self._dropped.detach()) is not None:
+        if (found := self._finalizer.detach()) is not None:
             _, _, (engine, generation), _ = found
             self._pool.release(engine, generation)
