@@ -97,6 +97,6 @@ PAGE_TABLES: dict[str, tuple[tuple[str, ...], Callable[..., str]]] = {
     "growth": (("growth",), growth_table),
     "decoding": (("growth",), decoding_table),
     "scale": (("images", "warm", "growth", "startup"), scale_table),
-    "gpu": (("gpu",), gpu_page),
+    "measured": (("measured",), gpu_page),
 }
 """Tables of benchmarks/README.md, each with the benchmarks that it is made from and the function that makes it."""

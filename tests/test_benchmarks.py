@@ -414,18 +414,28 @@ def test_every_stage_for_a_gpu_runs_tiny_on_the_cpu(tmp_path: Path) -> None:
     assert found["tests"]["rows"][0]["outcomes"]["passed"] > 0
 
 
-def test_a_stage_that_takes_too_long_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    limited = gpu_stages.STAGES["tests"]._replace(limit=1)
-    monkeypatch.setitem(gpu_stages.STAGES, "tests", limited)
-    found = gpu_program.stage_report("tests", "cpu", "tiny")
-    assert found["end"] == "cut off after 1 s"
-    assert found["rows"][0]["outcomes"] == {}
+def test_a_stage_that_takes_too_long_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program in the place of the stages writes a row and sleeps."""
+    slow = tmp_path / "slow"
+    lines = ("import sys, time", "print('{}', file=open(sys.argv[-1], 'w'), flush=True)", "time.sleep(99)")
+    slow.write_text("\n".join((f"#!{sys.executable}", *lines)))
+    slow.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(slow))
+    found = gpu_program.stage_report("ceilings", "cpu", "tiny", limit=5)
+    assert found["end"] == "cut off after 5 s"
+    assert found["rows"] == [{}]
 
 
 def test_a_stage_that_fails_says_why() -> None:
-    found = gpu_program.stage_report("sanitizers", "no device", "tiny")
+    found = gpu_program.stage_report("ceilings", "no device", "tiny", limit=100)
     assert found["end"].startswith("failed: "), found
     assert found["errors"]
+
+
+def test_the_usual_stages_leave_time_for_the_tests() -> None:
+    assert list(gpu_stages.STAGES)[-2:] == ["tests", "sanitizers"]
+    usual = sum(stage.limit for name, stage in gpu_stages.STAGES.items() if stage.usual and name != "tests")
+    assert usual + 100 < gpu_program.LONGEST < 8 * 60
 
 
 @pytest.mark.slow
@@ -606,7 +616,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
         (tmp_path / kernel).write_text("<!-- benchmark:variants -->\nold\n<!-- /benchmark:variants -->\n")
     program.save(variants_result(), tmp_path / "variants-cpu.json")
     page.write_text(
-        "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in deep.PAGE_TABLES)
+        "".join(f"<!-- benchmark:{name} -->\nold\n<!-- /benchmark:{name} -->\n" for name in (*deep.PAGE_TABLES, "gpu"))
     )
     names = (
         "warm",
@@ -636,6 +646,9 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     program.save(result("cpu", "gpuload", 1000.0) | recipe, tmp_path / "recipes-cpu.json")
     for found in long_results():
         program.save(found, tmp_path / f"{found['benchmark']}-cpu.json")
+    program.save(gpu_result() | {"benchmark": "measured"}, tmp_path / "measured-cpu.json")
+    report.main(*pages)
+    assert report.NOT_RECORDED in readme.read_text()
     program.save(gpu_result(), tmp_path / "gpu-cpu.json")
     report.main(*pages)
     text = readme.read_text()
@@ -647,7 +660,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
     assert "1,000,000 files; median of 3 rounds" in text
     assert "| gpuload.ImageFolder | 1.40 (1.40 to 1.40) | 1.40 (1.40 to 1.40) |" in text
     assert text.endswith("\n<!-- /benchmark:seen -->\nafter\n")
-    assert "**Run on an device cuda** (2025-01-31): 9 tests that need a GPU passed, 2 failed." in text
+    assert "**Run on: device cuda** (2025-01-31). 9 tests that need a GPU passed, 2 failed, 0 were skipped." in text
     assert "| windows | 200 | 12,345 | 0 | 1 | 2 |" in text
     assert "| images | 1,000,000 | 200 to 201 | 0.500 | 9 to 9 | 12 to 13 |" in text
     assert "| images 64 x 64 | 2,000 (2,000 to 2,000) | 1,990 (1,990 to 1,990) | 0.500 (-0.500 to 1.50) |" in text
@@ -704,7 +717,7 @@ def test_the_table_stands_between_the_markers_of_the_readme(tmp_path: Path) -> N
 
 def test_the_pages_have_the_markers_and_show_the_charts() -> None:
     text = report.PAGE.read_text()
-    for name in deep.PAGE_TABLES:
+    for name in (*deep.PAGE_TABLES, "gpu"):
         assert text.count(f"<!-- benchmark:{name} -->") == text.count(f"<!-- /benchmark:{name} -->") == 1
     for name in charts.CHARTS:
         assert f"](../docs/{name}.png)" in text

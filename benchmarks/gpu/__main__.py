@@ -13,13 +13,14 @@
 - `tests`: the tests that need a GPU.
 
 Each stage is a process of its own. One that takes too long is cut off, and keeps the rows that it has; one that fails
-does not stop the others. The report is written after each stage. Exit code 1: a stage failed or was cut off, or a test
-failed.
+does not stop the others. The report is written after each stage. Exit code 1: a stage failed or was cut off, a test
+failed, or pixels changed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -29,6 +30,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.gpu.effort import EFFORTS
 from benchmarks.gpu.stages import STAGES
 from benchmarks.gpu.tables import stage_table
@@ -37,12 +40,14 @@ from benchmarks.photos import photos
 from benchmarks.program import chosen, environment, options, save
 
 WHOLE = "whole"
+LONGEST = 470
+"""Seconds for the usual stages together. The tests come last, and have what the others leave."""
 
 
-def stage_report(name: str, device: str, effort: str) -> dict[str, Any]:
-    """Run a stage and return its rows, the seconds that it took, and how it ended."""
+def stage_report(name: str, device: str, effort: str, limit: float) -> dict[str, Any]:
+    """Run a stage, for `limit` seconds at most; return its rows, the seconds that it took, and how it ended."""
     with tempfile.TemporaryDirectory() as temporary:
-        rows, errors, limit = Path(temporary, "rows"), Path(temporary, "errors"), STAGES[name].limit
+        rows, errors = Path(temporary, "rows"), Path(temporary, "errors")
         rows.touch()
         command = [sys.executable, "-m", "benchmarks.gpu.stages", name, device, effort, str(rows)]
         begun = time.perf_counter()
@@ -53,7 +58,7 @@ def stage_report(name: str, device: str, effort: str) -> dict[str, Any]:
                 lines = [line for line in errors.read_text().splitlines() if line.strip()]
                 end = WHOLE if code == 0 else f"failed: {lines[-1] if lines else f'exit code {code}'}"
             except subprocess.TimeoutExpired:
-                lines, end = [], f"cut off after {limit} s"
+                lines, end = [], f"cut off after {limit:.0f} s"
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)  # With the processes that it has started.
@@ -64,19 +69,30 @@ def stage_report(name: str, device: str, effort: str) -> dict[str, Any]:
         return report if end == WHOLE else report | {"errors": lines[-20:]}
 
 
+def broken(name: str, rows: list[dict[str, Any]]) -> bool:
+    """Whether the rows of a stage tell of something that does not hold."""
+    if name == "tests":
+        return len(rows) > 1
+    return any(row.get("changed") or row.get("exit_code") for row in rows)
+
+
 def main(*arguments: str) -> None:
     """Run the stages and write the report."""
     asked = options(__doc__, arguments, stages="usual", device="cuda", effort="full", out=None)
     usual = ",".join(name for name, stage in STAGES.items() if stage.usual)
     names = chosen(usual if asked.stages == "usual" else asked.stages, STAGES, "--stages")
     (effort,) = chosen(asked.effort, EFFORTS, "--effort")
+    if asked.device != "cpu" and not torch.cuda.is_available():
+        sys.exit("PyTorch sees no GPU: nvidia-smi must list one, and PyTorch be built for CUDA")
+    end = time.monotonic() + LONGEST if asked.stages == "usual" else math.inf
     photos(EFFORTS[effort].photographs)  # Made once, so that no stage's time is spent on it.
     report: dict[str, Any] = {"benchmark": "gpu", "environment": environment(asked.device), "stages": {}}
     good, out = True, asked.out
     for name in names:
-        report["stages"][name] = stage = stage_report(name, asked.device, effort)
+        limit = min(STAGES[name].limit, end - time.monotonic())
+        report["stages"][name] = stage = stage_report(name, asked.device, effort, max(1.0, limit))
         out = save(report, asked.out)
-        good &= stage["end"] == WHOLE and not (name == "tests" and len(stage["rows"]) > 1)
+        good &= stage["end"] == WHOLE and not broken(name, stage["rows"])
         print(f"{name}: {stage['end']}, {stage['seconds']} s\n{stage_table(name, stage['rows'])}\n", flush=True)
     print(f"written to {out}")
     sys.exit(not good)

@@ -23,7 +23,7 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
     if found is None:
         raise FileNotFoundError("compute-sanitizer is not on the PATH: it comes with NVIDIA's CUDA toolkit")
     for tool in TOOLS:
-        command = [found, "--tool", tool, sys.executable, "-m", "benchmarks.gpu.launches"]
+        command = [found, "--tool", tool, "--error-exitcode", "1", sys.executable, "-m", "benchmarks.gpu.launches"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         lines = [line.strip("= \n") for line in done.stdout.splitlines() if "SUMMARY" in line]
         yield {"tool": tool, "exit_code": done.returncode, "summary": lines[-1] if lines else done.stdout[-500:]}

@@ -30,7 +30,7 @@ STAGES = {
     "cold": Stage(cold.run, 60),
     "training": Stage(training.run, 45),
     "memory": Stage(memory.run, 40),
-    "tests": Stage(tests.run, 145),
+    "tests": Stage(tests.run, 400),
     "sanitizers": Stage(sanitizers.run, 600, usual=False),
 }
 

@@ -74,6 +74,7 @@ COLUMNS: dict[str, list[Column]] = {
     ],
     "training": [
         ("batches", of("batches")),
+        ("images in a batch", of("batch")),
         ("images/s", of("images_per_second")),
         ("time in `next`", share("in_next")),
         ("waiting", share("wait_share")),
@@ -138,19 +139,18 @@ def gpu_summary(report: Report) -> str:
     ]
     rows += [("decoded images, 224 × 224", "images_per_second", row) for row in found.get("cold", [])]
     lines = [[job, row["contender"], cell(row[key]), cell(row["ratio"])] for job, key, row in rows if "ratio" in row]
-    if not lines:
-        return "No figures beside other loaders were recorded on a GPU yet."
     return page(report, markdown(["job", "loader", "samples per second", RELATIVE], lines, left=2))
 
 
 def gpu_seen(report: Report) -> str:
     """Return the sentence of README.md that says where the tests that need a GPU were run."""
     found, stage = report["environment"], report["stages"].get("tests", {"rows": []})
-    if not stage["rows"]:
-        return f"Measured on an {found['device_name']}; the tests that need a GPU were not run there."
-    outcomes = stage["rows"][0]["outcomes"]
-    tests = f"{outcomes.get('passed', 0):,} tests that need a GPU passed, {outcomes.get('failed', 0)} failed"
+    outcomes = stage["rows"][0]["outcomes"] if stage["rows"] else {}
+    if not outcomes:
+        return f"Measured on: {found['device_name']}. The tests that need a GPU were not run there."
+    counts = {key: outcomes.get(key, 0) for key in ("passed", "failed", "skipped")}
+    tests = "{passed:,} tests that need a GPU passed, {failed} failed, {skipped} were skipped".format(**counts)
     left = f", {outcomes['not run']} were not reached" if outcomes.get("not run") else ""
     note = f" {stage['note']}" if "note" in stage else ""
-    where = f"**Run on an {found['device_name']}** ({found['date'][:10]})"
-    return f"{where}: {tests}{left}.{note} `make gpu` repeats it on yours."
+    where = f"**Run on: {found['device_name']}** ({found['date'][:10]})."
+    return f"{where} {tests}{left}.{note} `make gpu` repeats it on yours."

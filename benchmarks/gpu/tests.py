@@ -18,7 +18,9 @@ from benchmarks.gpu.effort import Effort
 
 ROOT = Path(__file__).parents[2]
 MOST = 14
-"""Processes that run tests side by side, at most: each takes up to 2 GB of the device's memory."""
+"""Processes that run tests side by side, at most."""
+DEVICE_BYTES = 2**31
+"""Memory of the device that one of them takes, at most."""
 PAUSE = 0.2
 """Seconds between looks at what has come."""
 SLOWEST = 10
@@ -27,7 +29,7 @@ SLOWEST = 10
 def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each test, as it comes."""
     environment = os.environ | ({} if device == "cpu" else {"GPULOAD_REQUIRE_GPU": "1"})
-    processes = min(MOST, len(os.sched_getaffinity(0)))
+    processes = processes_of(device)
     command = [sys.executable, "-m", "pytest", "-q", "-n", str(processes), "--dist", "worksteal", "--tb", "short"]
     command += ["-W", "default"]  # Other versions warn of other things, which is for `make test` to tell.
     command += ["-p", "benchmarks.gpu.record", "-p", "no:cacheprovider", *effort.tests]
@@ -37,15 +39,23 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
         with path.open() as results, log.open("w") as output:
             environment[record.VARIABLE] = str(path)
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-            count, ended = 0, False
+            ended = False
             while not ended:
                 ended = process.poll() is not None  # First: what is written until then is read below.
                 time.sleep(PAUSE)
-                for line in _whole(results):
-                    count += 1
-                    yield json.loads(line)
-        if not count:
-            raise RuntimeError(f"no test ran:\n{log.read_text()[-2000:]}")
+                yield from map(json.loads, _whole(results))
+        if process.returncode not in (0, 1):  # Neither all good nor some failed.
+            raise RuntimeError(f"pytest ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+
+
+def processes_of(device: str) -> int:
+    """Return how many processes the CPUs and the device's memory can bear."""
+    cpus = len(os.sched_getaffinity(0))
+    if device == "cpu":
+        return min(2, cpus)
+    import torch
+
+    return max(1, min(MOST, cpus, torch.cuda.mem_get_info()[0] // DEVICE_BYTES))
 
 
 def summed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
