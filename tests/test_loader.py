@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -453,10 +452,17 @@ def test_garbage_may_be_collected_in_any_thread(photos: Path) -> None:
     both.append(both)
     del batches, loader, both
 
+    def someone_waits() -> bool:
+        """Whether a thread of the loader has come to the lock, to hand an image to its pool."""
+        return any(
+            frame.f_code is concurrent.futures.ThreadPoolExecutor.submit.__code__
+            for frame in sys._current_frames().values()
+        )
+
     def collect() -> None:
         with concurrent.futures.thread._global_shutdown_lock:
             source.may_be_read.set()
-            time.sleep(0.5)  # The thread that hands images to the pool comes to the lock.
+            wait_for(someone_waits)
             gc.collect()
 
     thread = threading.Thread(target=collect, daemon=True)
