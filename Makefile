@@ -75,7 +75,12 @@ soak: $(STAMP)-bench  ## kill and resume, damage files, and watch the memory of 
 	$(BIN)/python -m benchmarks.mutated
 	$(BIN)/python -m benchmarks.memory
 
-gpu: $(STAMP)-proof  ## on a GPU: test and measure all that needs one, within 8 minutes
+# Before anything is installed: torchvision, which only this target needs, may not fit beside a PyTorch without CUDA.
+.PHONY: a-gpu
+a-gpu:
+	@if [ "$(ACCEL)" = cpu ]; then echo "make gpu needs an NVIDIA GPU: $(ACCEL_REASON)" >&2; exit 1; fi
+
+gpu: a-gpu $(STAMP)-proof  ## on a GPU: test and measure all that needs one, within 8 minutes
 	$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 clean:  ## remove caches, build output and the demo's files; .venv stays
