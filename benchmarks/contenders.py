@@ -63,24 +63,26 @@ def flow(module: str, job: Job, **options: Any) -> Any:
     return augment.flow_from_directory(job.folder, target_size=(job.size, job.size), batch_size=job.batch_size)
 
 
-def dali_pipeline(job: Job, graph: Callable[[], Any]) -> Any:
-    """Build a DALI pipeline by hand: all CPUs, two batches ahead."""
+def dali_pipeline(job: Job, graph: Callable[[], Any], ahead: int = 2) -> Any:
+    """Build a DALI pipeline by hand: all CPUs, two batches ahead or more."""
     from nvidia.dali import pipeline_def
 
-    options = {"num_threads": job.cpus, "device_id": 0 if job.gpu else None, "prefetch_queue_depth": 2}
+    options = {"num_threads": job.cpus, "device_id": 0 if job.gpu else None, "prefetch_queue_depth": ahead}
     pipe = pipeline_def(graph, batch_size=job.batch_size, **options)()
     pipe.build()
     return pipe
 
 
-def dali_decoded(job: Job) -> tuple[Any, Any]:
-    """DALI's operators from files to images and labels."""
+def dali_decoded(job: Job, read_ahead: int = 1, **options: Any) -> tuple[Any, Any]:
+    """DALI's operators from files to images and labels, with further options of the decoder."""
     from nvidia.dali import fn, types
 
-    files, labels = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
+    files, labels = fn.readers.file(
+        file_root=str(job.folder), random_shuffle=True, name="files", prefetch_queue_depth=read_ahead
+    )
     device = "mixed" if job.gpu else "cpu"
     exact = {"jpeg_fancy_upsampling": True, "adjust_orientation": False}
-    return fn.decoders.image(files, device=device, output_type=types.RGB, **exact), labels
+    return fn.decoders.image(files, device=device, output_type=types.RGB, **exact, **options), labels
 
 
 def dali_augmented(images: Any, size: int) -> Any:
@@ -112,19 +114,24 @@ def dali_batches(pipe: Any, job: Job) -> Batches:
 
 def dali(job: Job) -> Batches:
     """A DALI pipeline by hand: its own file reader and random numbers, two batches ahead, arrays without a copy."""
+    yield from dali_by_hand(job)
+
+
+def dali_by_hand(job: Job, ahead: int = 2, **options: Any) -> Batches:
+    """Batches of that pipeline, so many ahead, with further options of `dali_decoded`."""
     from nvidia.dali import fn, types
 
     def graph() -> Any:
-        images, labels = dali_decoded(job)
+        images, labels = dali_decoded(job, **options)
         images = fn.resize(images, size=(job.size, job.size), interp_type=types.INTERP_NN)
         return dali_augmented(images, job.size), labels.gpu() if job.gpu else labels
 
-    yield from dali_batches(dali_pipeline(job, graph), job)
+    yield from dali_batches(dali_pipeline(job, graph, ahead), job)
 
 
-def decoder(job: Job) -> Batches:
+def decoder(job: Job, **options: Any) -> Batches:
     """The limit: DALI reads and decodes the files, and nothing else."""
-    pipe = dali_pipeline(job, lambda: dali_decoded(job))
+    pipe = dali_pipeline(job, lambda: dali_decoded(job, **options))
     while True:
         yield pipe.run()
 

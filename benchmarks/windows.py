@@ -26,18 +26,19 @@ from benchmarks.window_contenders import CONTENDERS, Job
 
 OURS = "gpuload.torch"
 FAR_BYTES = 2**28  # Size of the series that lies in no cache.
+COPIED_BYTES = 2**30  # Size of the copy that a GPU's windows are compared with.
 LARGE_BATCH_BYTES = 2**27  # Size of the batches that a GPU is given beside those of `--batches`.
 
 
-def copied_bytes_per_second(device: str) -> float:
-    """Bytes read plus bytes written by one large copy."""
+def copied_bytes_per_second(device: str, size: int) -> float:
+    """Bytes read plus bytes written by copies of `size` bytes."""
     if device == "cpu":
-        source = np.ones(FAR_BYTES // 4, np.float32)
+        source = np.ones(size // 4, np.float32)
         copy = functools.partial(np.copyto, np.empty_like(source), source)
     else:
         import torch
 
-        source = torch.ones(2**28, device=device)
+        source = torch.ones(size // 4, device=device)
         copy = functools.partial(torch.empty_like(source).copy_, source)
     copy()
     synchronize(device)
@@ -56,7 +57,7 @@ def main(*arguments: str) -> None:
     names = program.chosen(asked.only, CONTENDERS, "--only", ";")
     some = {name: CONTENDERS[name] for name in names}
     os.environ.setdefault("KERAS_BACKEND", "torch")
-    copied = copied_bytes_per_second(asked.device)
+    copied = copied_bytes_per_second(asked.device, FAR_BYTES if asked.device == "cpu" else COPIED_BYTES)
     widths, steps, sizes = (option.split(",") for option in (asked.channels, asked.lengths, asked.batches))
     dtypes = ["float32"] if asked.device == "cpu" else ["float32", "bfloat16"]
     found, skipped = [], {}

@@ -4,7 +4,8 @@
     python -m benchmarks.gpu --stages pixels,cold
     python -m benchmarks.gpu --stages sanitizers         NVIDIA's compute-sanitizer over launches of every kind
 
-- `ceilings`: copies on the device and from pinned memory.
+- `ceilings`: copies on the device and from pinned memory, and DALI's decoder alone.
+- `launches`: what each step of a batch costs the host.
 - `pixels`: files of every format, decoded on the device and on the CPU, and again in other batches.
 - `windows`, `warm`: windows of a series, and images that are kept, on the device; beside PyTorch's own ways.
 - `cold`: photographs that are decoded in each epoch; beside DALI by hand and torchvision.

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.contenders import dali_pipeline
+from benchmarks.contenders import decoder
 from benchmarks.gpu.effort import Effort
+from benchmarks.images import Stopwatch
 from benchmarks.jobs import Job, synchronize
 from benchmarks.photos import photos
+from benchmarks.windows import copied_bytes_per_second
 
 SHARES = (0.0, 0.65, 1.0)
 """Shares of a batch for the chip's JPEG engine: none, DALI's default, all."""
@@ -35,10 +37,7 @@ def copy_bytes_per_second(size: int, device: str) -> float:
 
     if device != "cpu":
         size = min(size, torch.cuda.mem_get_info()[0] // 8)
-    source = torch.empty(size, dtype=torch.uint8, device=device).random_()
-    target = torch.empty_like(source)
-    found = 2 * size / seconds(functools.partial(target.copy_, source), device)
-    del source, target
+    found = copied_bytes_per_second(device, size)
     if device != "cpu":
         torch.cuda.empty_cache()  # DALI and CuPy need the memory.
     return found
@@ -55,28 +54,10 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
     one = seconds(lambda: target.copy_(source, non_blocking=True), device)
     yield {"ceiling": "copy from pinned memory of the host", "bytes_per_second": size / one}
     job = Job(photos(effort.photographs), 224, effort.batch, device)
-    for share in SHARES if job.gpu else SHARES[:1]:
-        name = (
-            f"DALI's decoder alone, {share:.0%} of the files for the JPEG engine" if job.gpu else "DALI's decoder alone"
-        )
-        yield {"ceiling": name, "images_per_second": decoded_per_second(job, share, effort.seconds)}
-
-
-def decoded_per_second(job: Job, share: float, least: float) -> float:
-    """Images that DALI reads and decodes in a second, measured for at least so many seconds after a warm-up."""
-    from nvidia.dali import fn, types
-
-    def graph() -> Any:
-        files, _ = fn.readers.file(file_root=str(job.folder), random_shuffle=True, name="files")
-        exact = {"jpeg_fancy_upsampling": True, "adjust_orientation": False, "output_type": types.RGB}
-        engine = {"device": "mixed", "hw_decoder_load": share} if job.gpu else {"device": "cpu"}
-        return fn.decoders.image(files, **exact, **engine)
-
-    pipe = dali_pipeline(job, graph)
-    for _ in range(4):
-        pipe.run()
-    start, count = time.perf_counter(), 0
-    while time.perf_counter() - start < 4 * least:
-        pipe.run()
-        count += job.batch_size
-    return count / (time.perf_counter() - start)
+    for share in SHARES if job.gpu else [None]:
+        options = {} if share is None else {"hw_decoder_load": share}
+        batches = decoder(job, **options)
+        speed = Stopwatch(batches, effort.seconds, device).slice()["speed"]
+        batches.close()
+        with_engine = "" if share is None else f", {share:.0%} of the files for the JPEG engine"
+        yield {"ceiling": f"DALI's decoder alone{with_engine}", "images_per_second": speed}

@@ -33,29 +33,10 @@ def of_gpuload(epoch: int) -> Callable[[Job], Batches]:
     return batches
 
 
-def dali_tuned(share: float) -> Callable[[Job], Batches]:
-    """Return a DALI pipeline tuned by hand, with a share of the JPEGs for the chip's JPEG engine."""
-
-    def batches(job: Job) -> Batches:
-        from nvidia.dali import fn, pipeline_def, types
-
-        def graph() -> Any:
-            reader = {"file_root": str(job.folder), "random_shuffle": True, "name": "files"}
-            files, labels = fn.readers.file(**reader, prefetch_queue_depth=3)
-            hints = {"preallocate_width_hint": HINT, "preallocate_height_hint": HINT, "hw_decoder_load": share}
-            exact = {"jpeg_fancy_upsampling": True, "adjust_orientation": False, "output_type": types.RGB}
-            images = fn.decoders.image(
-                files, device="mixed" if job.gpu else "cpu", **exact, **(hints if job.gpu else {})
-            )
-            images = fn.resize(images, size=(job.size, job.size), interp_type=types.INTERP_NN)
-            return contenders.dali_augmented(images, job.size), labels.gpu() if job.gpu else labels
-
-        options = {"num_threads": job.cpus, "device_id": 0 if job.gpu else None, "prefetch_queue_depth": 3}
-        pipe = pipeline_def(graph, batch_size=job.batch_size, **options)()
-        pipe.build()
-        yield from contenders.dali_batches(pipe, job)
-
-    return batches
+def dali_tuned(job: Job) -> Batches:
+    """Return batches of the DALI pipeline by hand, tuned for a large GPU."""
+    engine = {"preallocate_width_hint": HINT, "preallocate_height_hint": HINT, "hw_decoder_load": 0.75}
+    return contenders.dali_by_hand(job, ahead=3, read_ahead=3, **(engine if job.gpu else {}))
 
 
 def guarded(contender: Callable[[Job], Batches]) -> Callable[[Job], Batches]:
@@ -79,7 +60,7 @@ def run(effort: Effort, device: str) -> Iterator[dict[str, Any]]:
     some = {
         "gpuload": of_gpuload(effort.epoch),
         "DALI by hand": contenders.dali,
-        "DALI by hand, tuned": dali_tuned(0.75),
+        "DALI by hand, tuned": dali_tuned,
         "DALI's decoder alone": contenders.decoder,
         "torchvision": contenders.torchvision,
     }

@@ -17,7 +17,7 @@ from gpuload.delivery import Framework
 from gpuload.plan.order import Order
 from gpuload.run.engine import Engine
 from gpuload.run.meter import Meter
-from gpuload.run.release import settle_soon, start_thread
+from gpuload.run.release import call_soon, start_thread
 
 
 class EnginePool(ABC):
@@ -108,7 +108,7 @@ class EnginePool(ABC):
     def drop(self, engine: Engine, generation: int) -> None:
         """Have an engine released soon, in another thread. The garbage collector may call this in any thread."""
         self._dropped.append((engine, generation))
-        settle_soon(self)
+        call_soon(self.settle)
 
     def settle(self) -> None:
         """Release the engines that were dropped."""

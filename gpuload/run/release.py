@@ -1,7 +1,7 @@
 """A thread that releases engines whose streams were dropped.
 
 Python collects garbage in any thread at any time, also in one that holds a lock which the threads of an engine need to
-come to their end. So a finalizer only puts the pool into a queue, which is safe everywhere, and this thread waits.
+come to their end. So a finalizer only puts a call into a queue, which is safe everywhere, and this thread waits.
 """
 
 from __future__ import annotations
@@ -10,27 +10,20 @@ import logging
 import os
 import queue
 import threading
-from typing import Protocol
+from collections.abc import Callable
 
 log = logging.getLogger("gpuload")
 
 
-class Settles(Protocol):
-    """A pool with engines that were dropped."""
-
-    def settle(self) -> None:
-        """Release them."""
-
-
 _starting = threading.Lock()
-_waiting: queue.SimpleQueue[Settles] | None = None
-"""The pools that wait for the thread; None: there is no thread."""
+_waiting: queue.SimpleQueue[Callable[[], None]] | None = None
+"""The calls that the thread has to make; None: there is no thread."""
 
 
-def settle_soon(pool: Settles) -> None:
-    """Have the thread call `pool.settle()`. Waits for nothing, takes no lock."""
+def call_soon(call: Callable[[], None]) -> None:
+    """Have the thread make a call. Waits for nothing, takes no lock."""
     if (waiting := _waiting) is not None:
-        waiting.put(pool)
+        waiting.put(call)
 
 
 def start_thread() -> None:
@@ -42,10 +35,10 @@ def start_thread() -> None:
             threading.Thread(target=_serve, args=(_waiting,), name="gpuload-release", daemon=True).start()
 
 
-def _serve(waiting: queue.SimpleQueue[Settles]) -> None:
+def _serve(waiting: queue.SimpleQueue[Callable[[], None]]) -> None:
     while True:
         try:
-            waiting.get().settle()
+            waiting.get()()
         except Exception:
             log.exception("an engine could not be released")
 
